@@ -1,0 +1,1 @@
+//! autooffload: placeholder, the map of the crate follows.

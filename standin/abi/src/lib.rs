@@ -1,0 +1,58 @@
+//! What the stand-in's libraries agree on: the image format of its own
+//! kernels and the parameter block of its GEMM.
+//!
+//! Not here: anything of NVIDIA's ABI (that is cudarc's `sys`).
+
+/// First line of an image that `cuModuleLoadData` / `cuLibraryLoadData` takes
+/// in place of a cubin, for kernels that exist only on the stand-in.
+///
+/// The text, NUL-terminated, continues with one line per kernel:
+/// `kernel NAME SIZE[,SIZE…]`, the sizes of its parameters in bytes, each
+/// aligned to `min(SIZE, 8)`.
+pub const IMAGE_MAGIC: &str = "standin-module v1\n";
+
+/// Name of the matrix-multiply kernel that our cuBLAS launches. It takes one
+/// parameter, a [`Gemm`] by value.
+pub const GEMM_KERNEL: &str = "standin_gemm";
+
+/// `D = epilogue(alpha · op(A) · op(B) + beta · C + bias)`, column-major, as
+/// cuBLAS defines it, `batch` times. The pointers lie inside a by-value
+/// struct, as they do in real cuBLAS kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Gemm {
+    /// Device addresses. `c` may equal `d`; `bias` (one value per row of D,
+    /// of type `d_type`) is 0 when absent.
+    pub a: u64,
+    pub b: u64,
+    pub c: u64,
+    pub d: u64,
+    pub bias: u64,
+    /// D2: the epilogue's auxiliary output (GELU_AUX, RELU_AUX), 0 when absent.
+    pub aux: u64,
+    pub alpha: f64,
+    pub beta: f64,
+    /// op(A) is m × k, op(B) is k × n, C and D are m × n.
+    pub m: i64,
+    pub n: i64,
+    pub k: i64,
+    /// Leading dimensions, in elements.
+    pub lda: i64,
+    pub ldb: i64,
+    pub ldc: i64,
+    pub ldd: i64,
+    /// Elements between consecutive matrices of the batch.
+    pub stride_a: i64,
+    pub stride_b: i64,
+    pub stride_c: i64,
+    pub stride_d: i64,
+    pub batch: i32,
+    /// 0: not transposed, 1: transposed (cublasOperation_t).
+    pub trans_a: i32,
+    pub trans_b: i32,
+    /// cudaDataType of A and B, of C and D: 0 = f32, 2 = f16, 14 = bf16, 1 = f64.
+    pub ab_type: i32,
+    pub d_type: i32,
+    /// cublasLtEpilogue_t: 1 default, 2 ReLU, 4 bias, 6 ReLU+bias, 32 GELU, 36 GELU+bias.
+    pub epilogue: i32,
+}
