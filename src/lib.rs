@@ -1,1 +1,3 @@
 //! autooffload: placeholder, the map of the crate follows.
+
+mod driver;

@@ -1,0 +1,362 @@
+//! The only room that calls CUDA.
+//!
+//! [`Driver`] is every driver function that this library itself calls, as thin
+//! methods over the *original* functions (resolved from libcuda's own handle,
+//! never through our hooks). Each call is counted by name, so that "the
+//! device's calls = the program's calls + ours" can be checked.
+//!
+//! Threads: every method may be called from any thread; there is no lock on
+//! any path. Methods marked *current context* act on the calling thread's
+//! context, as the driver does.
+//! Not here: decisions. And nothing here is called from a forked child or
+//! while the process exits (the engine sees to it).
+
+pub mod abi;
+mod calls;
+pub mod original;
+
+use std::ffi::{c_int, c_uint, c_void};
+use std::ptr;
+
+use abi::*;
+use calls::Calls;
+pub use calls::OwnCall;
+
+/// The original driver functions, for our own use. One per process.
+pub struct Driver {
+    calls: Calls,
+}
+
+static DRIVER: Driver = Driver { calls: Calls::new() };
+
+/// The process's driver. Usable before libcuda is loaded: every call then
+/// answers `NOT_INITIALIZED`.
+pub fn driver() -> &'static Driver {
+    &DRIVER
+}
+
+/// Room for an output parameter; handles start as null.
+macro_rules! out {
+    ($call:expr, $slot:ident) => {{
+        $call.ok()?;
+        Ok($slot)
+    }};
+}
+
+// SAFETY, for every `unsafe` call in this block: the signature is the one
+// declared in `calls.rs` from cuda.h, and pointers handed over are to live
+// locals of ours; whatever addresses or handles a caller passes, the driver
+// itself validates (a wrong one is an error code), except where the method is
+// marked `unsafe` and names the condition.
+impl Driver {
+    // --- physical and virtual memory -----------------------------------
+
+    fn device_prop(device: Device) -> CUmemAllocationProp {
+        // SAFETY: CUmemAllocationProp is plain C data, all-zero is valid for
+        // it except for the two enums, which are set just below.
+        let mut prop: CUmemAllocationProp = unsafe { std::mem::zeroed() };
+        prop.type_ = cudarc::driver::sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
+        prop.location.type_ = cudarc::driver::sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE;
+        prop.location.id = device;
+        prop
+    }
+
+    /// The driver's minimum granularity for device memory, in bytes.
+    pub fn mem_granularity(&self, device: Device) -> Result<usize> {
+        let prop = Self::device_prop(device);
+        let mut bytes = 0usize;
+        out!(unsafe { self.calls.cuMemGetAllocationGranularity(&mut bytes, &prop, 0) }, bytes)
+    }
+
+    /// One physical allocation of `bytes` (a multiple of the granularity) on `device`.
+    pub fn mem_create(&self, device: Device, bytes: usize) -> Result<MemHandle> {
+        let prop = Self::device_prop(device);
+        let mut handle: MemHandle = 0;
+        out!(unsafe { self.calls.cuMemCreate(&mut handle, bytes, &prop, 0) }, handle)
+    }
+
+    pub fn mem_release(&self, handle: MemHandle) -> Result<()> {
+        unsafe { self.calls.cuMemRelease(handle) }.ok()
+    }
+
+    /// Reserves `bytes` of device address space; `alignment` 0 means the driver's.
+    pub fn mem_address_reserve(&self, bytes: usize, alignment: usize) -> Result<DevicePtr> {
+        let mut base: DevicePtr = 0;
+        out!(
+            unsafe { self.calls.cuMemAddressReserve(&mut base, bytes, alignment, 0, 0) },
+            base
+        )
+    }
+
+    pub fn mem_address_free(&self, base: DevicePtr, bytes: usize) -> Result<()> {
+        unsafe { self.calls.cuMemAddressFree(base, bytes) }.ok()
+    }
+
+    /// Maps all of `handle` (`bytes` long) at `address`. No access is granted yet.
+    pub fn mem_map(&self, address: DevicePtr, bytes: usize, handle: MemHandle) -> Result<()> {
+        unsafe { self.calls.cuMemMap(address, bytes, 0, handle, 0) }.ok()
+    }
+
+    /// Acts at once and waits for nothing: the caller proves that no queued
+    /// work still uses `[address, address + bytes)`.
+    pub fn mem_unmap(&self, address: DevicePtr, bytes: usize) -> Result<()> {
+        unsafe { self.calls.cuMemUnmap(address, bytes) }.ok()
+    }
+
+    /// Read and write access for `device`. May span several mappings.
+    pub fn mem_set_access(&self, address: DevicePtr, bytes: usize, device: Device) -> Result<()> {
+        let desc = CUmemAccessDesc {
+            location: Self::device_prop(device).location,
+            flags: cudarc::driver::sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
+        };
+        unsafe { self.calls.cuMemSetAccess(address, bytes, &desc, 1) }.ok()
+    }
+
+    /// (free, total) bytes of the current context's device. *Current context.*
+    pub fn mem_get_info(&self) -> Result<(usize, usize)> {
+        let (mut free, mut total) = (0usize, 0usize);
+        unsafe { self.calls.cuMemGetInfo_v2(&mut free, &mut total) }.ok()?;
+        Ok((free, total))
+    }
+
+    // --- devices and contexts -------------------------------------------
+
+    pub fn device_count(&self) -> Result<c_int> {
+        let mut count = 0;
+        out!(unsafe { self.calls.cuDeviceGetCount(&mut count) }, count)
+    }
+
+    /// The card's total memory in bytes, as the driver reports it.
+    pub fn device_total_mem(&self, device: Device) -> Result<usize> {
+        let mut bytes = 0usize;
+        out!(unsafe { self.calls.cuDeviceTotalMem_v2(&mut bytes, device) }, bytes)
+    }
+
+    /// `attribute`: a `CUdevice_attribute` number.
+    pub fn device_get_attribute(&self, attribute: c_int, device: Device) -> Result<c_int> {
+        let mut value = 0;
+        out!(unsafe { self.calls.cuDeviceGetAttribute(&mut value, attribute, device) }, value)
+    }
+
+    /// Null when the thread has none.
+    pub fn ctx_get_current(&self) -> Result<CUcontext> {
+        let mut ctx: CUcontext = ptr::null_mut();
+        out!(unsafe { self.calls.cuCtxGetCurrent(&mut ctx) }, ctx)
+    }
+
+    pub fn ctx_set_current(&self, ctx: CUcontext) -> Result<()> {
+        unsafe { self.calls.cuCtxSetCurrent(ctx) }.ok()
+    }
+
+    pub fn ctx_push_current(&self, ctx: CUcontext) -> Result<()> {
+        unsafe { self.calls.cuCtxPushCurrent_v2(ctx) }.ok()
+    }
+
+    pub fn ctx_pop_current(&self) -> Result<CUcontext> {
+        let mut ctx: CUcontext = ptr::null_mut();
+        out!(unsafe { self.calls.cuCtxPopCurrent_v2(&mut ctx) }, ctx)
+    }
+
+    /// The device of the current context. *Current context*: `INVALID_CONTEXT`
+    /// on a thread that has none.
+    pub fn ctx_get_device(&self) -> Result<Device> {
+        let mut device = 0;
+        out!(unsafe { self.calls.cuCtxGetDevice(&mut device) }, device)
+    }
+
+    /// Retains `device`'s primary context; pair with [`Self::primary_ctx_release`].
+    pub fn primary_ctx_retain(&self, device: Device) -> Result<CUcontext> {
+        let mut ctx: CUcontext = ptr::null_mut();
+        out!(unsafe { self.calls.cuDevicePrimaryCtxRetain(&mut ctx, device) }, ctx)
+    }
+
+    pub fn primary_ctx_release(&self, device: Device) -> Result<()> {
+        unsafe { self.calls.cuDevicePrimaryCtxRelease_v2(device) }.ok()
+    }
+
+    /// Blocks until all work of the current context is done. *Current context.*
+    pub fn ctx_synchronize(&self) -> Result<()> {
+        unsafe { self.calls.cuCtxSynchronize() }.ok()
+    }
+
+    // --- streams ----------------------------------------------------------
+
+    /// A stream that does not synchronise with the legacy default stream.
+    /// Lower `priority` runs first. *Current context.*
+    pub fn stream_create_nonblocking(&self, priority: c_int) -> Result<CUstream> {
+        const NON_BLOCKING: c_uint = 1;
+        let mut stream: CUstream = ptr::null_mut();
+        out!(
+            unsafe { self.calls.cuStreamCreateWithPriority(&mut stream, NON_BLOCKING, priority) },
+            stream
+        )
+    }
+
+    pub fn stream_destroy(&self, stream: CUstream) -> Result<()> {
+        unsafe { self.calls.cuStreamDestroy_v2(stream) }.ok()
+    }
+
+    /// Later work of `stream` waits, on the device, for what `event` last recorded.
+    pub fn stream_wait_event(&self, stream: CUstream, event: CUevent) -> Result<()> {
+        unsafe { self.calls.cuStreamWaitEvent(stream, event, 0) }.ok()
+    }
+
+    /// Blocks the calling thread.
+    pub fn stream_synchronize(&self, stream: CUstream) -> Result<()> {
+        unsafe { self.calls.cuStreamSynchronize(stream) }.ok()
+    }
+
+    /// Whether `stream` is capturing (an invalidated capture counts).
+    pub fn stream_is_capturing(&self, stream: CUstream) -> Result<bool> {
+        let mut status: c_int = 0;
+        out!(unsafe { self.calls.cuStreamIsCapturing(stream, &mut status) }, status)
+            .map(|status| status != 0)
+    }
+
+    pub fn stream_get_ctx(&self, stream: CUstream) -> Result<CUcontext> {
+        let mut ctx: CUcontext = ptr::null_mut();
+        out!(unsafe { self.calls.cuStreamGetCtx(stream, &mut ctx) }, ctx)
+    }
+
+    /// Sets the calling thread's capture mode ([`CAPTURE_MODE_RELAXED`]) and
+    /// answers the former one: internal work must not be refused because some
+    /// other thread captures in global mode.
+    pub fn thread_exchange_capture_mode(&self, mode: c_int) -> Result<c_int> {
+        let mut mode = mode;
+        out!(unsafe { self.calls.cuThreadExchangeStreamCaptureMode(&mut mode) }, mode)
+    }
+
+    // --- events -----------------------------------------------------------
+
+    /// *Current context.*
+    pub fn event_create(&self, disable_timing: bool) -> Result<CUevent> {
+        const DISABLE_TIMING: c_uint = 2;
+        let flags = if disable_timing { DISABLE_TIMING } else { 0 };
+        let mut event: CUevent = ptr::null_mut();
+        out!(unsafe { self.calls.cuEventCreate(&mut event, flags) }, event)
+    }
+
+    pub fn event_record(&self, event: CUevent, stream: CUstream) -> Result<()> {
+        unsafe { self.calls.cuEventRecord(event, stream) }.ok()
+    }
+
+    /// `Ok(true)`: everything recorded has retired; `Ok(false)`: not yet.
+    pub fn event_query(&self, event: CUevent) -> Result<bool> {
+        match unsafe { self.calls.cuEventQuery(event) } {
+            CuResult::SUCCESS => Ok(true),
+            CuResult::NOT_READY => Ok(false),
+            code => Err(code),
+        }
+    }
+
+    /// Blocks the calling thread.
+    pub fn event_synchronize(&self, event: CUevent) -> Result<()> {
+        unsafe { self.calls.cuEventSynchronize(event) }.ok()
+    }
+
+    /// Milliseconds between two retired, timed events.
+    pub fn event_elapsed_ms(&self, start: CUevent, end: CUevent) -> Result<f32> {
+        let mut ms = 0f32;
+        out!(unsafe { self.calls.cuEventElapsedTime(&mut ms, start, end) }, ms)
+    }
+
+    pub fn event_destroy(&self, event: CUevent) -> Result<()> {
+        unsafe { self.calls.cuEventDestroy_v2(event) }.ok()
+    }
+
+    // --- copies -------------------------------------------------------------
+
+    /// # Safety
+    /// `[src, src + bytes)` is readable until the copy has retired.
+    pub unsafe fn memcpy_htod_async(
+        &self,
+        dst: DevicePtr,
+        src: *const c_void,
+        bytes: usize,
+        stream: CUstream,
+    ) -> Result<()> {
+        unsafe { self.calls.cuMemcpyHtoDAsync_v2(dst, src, bytes, stream) }.ok()
+    }
+
+    /// # Safety
+    /// `[dst, dst + bytes)` is writable, and nobody reads it, until the copy has retired.
+    pub unsafe fn memcpy_dtoh_async(
+        &self,
+        dst: *mut c_void,
+        src: DevicePtr,
+        bytes: usize,
+        stream: CUstream,
+    ) -> Result<()> {
+        unsafe { self.calls.cuMemcpyDtoHAsync_v2(dst, src, bytes, stream) }.ok()
+    }
+
+    pub fn memcpy_dtod_async(
+        &self,
+        dst: DevicePtr,
+        src: DevicePtr,
+        bytes: usize,
+        stream: CUstream,
+    ) -> Result<()> {
+        unsafe { self.calls.cuMemcpyDtoDAsync_v2(dst, src, bytes, stream) }.ok()
+    }
+
+    pub fn memset_d8_async(
+        &self,
+        dst: DevicePtr,
+        value: u8,
+        bytes: usize,
+        stream: CUstream,
+    ) -> Result<()> {
+        unsafe { self.calls.cuMemsetD8Async(dst, value, bytes, stream) }.ok()
+    }
+
+    // --- host memory --------------------------------------------------------
+
+    /// Page-locks existing host memory for every context.
+    ///
+    /// # Safety
+    /// The range stays mapped until [`Self::mem_host_unregister`].
+    pub unsafe fn mem_host_register(&self, host: *mut c_void, bytes: usize) -> Result<()> {
+        const PORTABLE: c_uint = 1;
+        unsafe { self.calls.cuMemHostRegister_v2(host, bytes, PORTABLE) }.ok()
+    }
+
+    pub fn mem_host_unregister(&self, host: *mut c_void) -> Result<()> {
+        unsafe { self.calls.cuMemHostUnregister(host) }.ok()
+    }
+
+    /// Page-locked host memory, portable. *Current context.*
+    pub fn mem_host_alloc(&self, bytes: usize) -> Result<*mut c_void> {
+        const PORTABLE: c_uint = 1;
+        let mut host: *mut c_void = ptr::null_mut();
+        out!(unsafe { self.calls.cuMemHostAlloc(&mut host, bytes, PORTABLE) }, host)
+    }
+
+    pub fn mem_host_free(&self, host: *mut c_void) -> Result<()> {
+        unsafe { self.calls.cuMemFreeHost(host) }.ok()
+    }
+
+    // --- kernels --------------------------------------------------------------
+
+    /// (offset, size) in bytes of parameter `index` of a `CUfunction`;
+    /// `INVALID_VALUE` past the last one.
+    pub fn func_get_param_info(&self, func: CUfunction, index: usize) -> Result<(usize, usize)> {
+        let (mut offset, mut size) = (0usize, 0usize);
+        unsafe { self.calls.cuFuncGetParamInfo(func, index, &mut offset, &mut size) }.ok()?;
+        Ok((offset, size))
+    }
+
+    /// The same for a `CUkernel`.
+    pub fn kernel_get_param_info(&self, kernel: CUkernel, index: usize) -> Result<(usize, usize)> {
+        let (mut offset, mut size) = (0usize, 0usize);
+        unsafe { self.calls.cuKernelGetParamInfo(kernel, index, &mut offset, &mut size) }.ok()?;
+        Ok((offset, size))
+    }
+
+    // --- account ---------------------------------------------------------------
+
+    /// Calls we made so far, by driver function name, those that were made at all.
+    pub fn own_calls(&self) -> Vec<(&'static str, u64)> {
+        self.calls.counts()
+    }
+}
