@@ -1,0 +1,414 @@
+//! The settings: one table of names, defaults, units and meanings, from which
+//! parsing, the start-up echo, the README's table and `autooffload_set` come.
+//!
+//! Pure: values arrive through a lookup function, warnings go out as text.
+//! A bad value gives a warning and the default, never an abort.
+//! Not here: reading the environment, printing (see the preload crate's
+//! `config.rs`).
+
+use crate::units::{Size, format_size, parse_size};
+
+/// All settings, parsed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub enabled: bool,
+    pub vram: Limit,
+    /// Bytes left free for others; `None`: see [`Config::headroom_bytes`].
+    pub headroom: Option<u64>,
+    pub window: Window,
+    /// Host copies are page-locked.
+    pub pin: bool,
+    /// Cap on all host copies.
+    pub ram: Limit,
+    pub report: Report,
+    /// An env_logger filter.
+    pub log: String,
+    /// Where the JSON goes at exit; `%p` is the process id. `None`: nowhere.
+    pub stats: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    Auto,
+    Given(Size),
+}
+
+/// How far ahead of the launch weights are copied in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    Auto,
+    Chunks(u32),
+    Bytes(u64),
+}
+
+/// What the program is told about the card's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Total = budget; weights weigh nothing in "free".
+    Budget,
+    /// For programs that place by free memory: as much as host and device hold.
+    Enlarged,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            enabled: true,
+            vram: Limit::Auto,
+            headroom: None,
+            window: Window::Auto,
+            pin: true,
+            ram: Limit::Auto,
+            report: Report::Budget,
+            log: "warn".to_string(),
+            stats: None,
+        }
+    }
+}
+
+/// One row of the table.
+pub struct Setting {
+    /// The environment variable.
+    pub name: &'static str,
+    pub default: &'static str,
+    pub unit: &'static str,
+    pub doc: &'static str,
+    /// Whether `autooffload_set` may change it in a running program.
+    pub live: bool,
+    apply: fn(&mut Config, &str) -> Result<(), String>,
+    show: fn(&Config) -> String,
+}
+
+/// THE table.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "AUTOOFFLOAD",
+        default: "1",
+        unit: "1 or 0",
+        doc: "0 switches the library off: every call goes straight to the driver.",
+        live: false,
+        apply: |config, text| parse_switch(text).map(|on| config.enabled = on),
+        show: |config| show_switch(config.enabled),
+    },
+    Setting {
+        name: "AUTOOFFLOAD_VRAM",
+        default: "auto",
+        unit: "auto, bytes or % of the card's total",
+        doc: "The budget: everything this process holds on the card, context included.",
+        live: true,
+        apply: |config, text| parse_limit(text).map(|limit| config.vram = limit),
+        show: |config| show_limit(config.vram),
+    },
+    Setting {
+        name: "AUTOOFFLOAD_HEADROOM",
+        default: "auto",
+        unit: "auto or bytes",
+        doc: "Left free on the card for others; auto is 5 % of the card, at most 512M.",
+        live: true,
+        apply: |config, text| parse_headroom(text).map(|bytes| config.headroom = bytes),
+        show: |config| config.headroom.map_or("auto".to_string(), format_size),
+    },
+    Setting {
+        name: "AUTOOFFLOAD_WINDOW",
+        default: "auto",
+        unit: "auto, a count of chunks, or bytes (8M)",
+        doc: "How far ahead of the launch that needs it a weight is copied in.",
+        live: true,
+        apply: |config, text| parse_window(text).map(|window| config.window = window),
+        show: |config| match config.window {
+            Window::Auto => "auto".to_string(),
+            Window::Chunks(count) => count.to_string(),
+            Window::Bytes(bytes) => format_size(bytes),
+        },
+    },
+    Setting {
+        name: "AUTOOFFLOAD_PIN",
+        default: "1",
+        unit: "1 or 0",
+        doc: "Page-lock the host copies; 0 copies from pageable memory, slower.",
+        live: false,
+        apply: |config, text| parse_switch(text).map(|on| config.pin = on),
+        show: |config| show_switch(config.pin),
+    },
+    Setting {
+        name: "AUTOOFFLOAD_RAM",
+        default: "auto",
+        unit: "auto, bytes or % of the machine's RAM",
+        doc: "Cap on all host copies, pinned or not; auto respects MemAvailable and the cgroup.",
+        live: false,
+        apply: |config, text| parse_limit(text).map(|limit| config.ram = limit),
+        show: |config| show_limit(config.ram),
+    },
+    Setting {
+        name: "AUTOOFFLOAD_REPORT",
+        default: "budget",
+        unit: "budget or enlarged",
+        doc: "What the program is told the card holds; enlarged is for programs that place by free memory.",
+        live: false,
+        apply: |config, text| {
+            config.report = match text.to_ascii_lowercase().as_str() {
+                "budget" | "auto" => Report::Budget,
+                "enlarged" => Report::Enlarged,
+                _ => return Err("neither budget nor enlarged".to_string()),
+            };
+            Ok(())
+        },
+        show: |config| match config.report {
+            Report::Budget => "budget".to_string(),
+            Report::Enlarged => "enlarged".to_string(),
+        },
+    },
+    Setting {
+        name: "AUTOOFFLOAD_LOG",
+        default: "warn",
+        unit: "an env_logger filter",
+        doc: "What is said on standard error: off, error, warn, info, debug, trace.",
+        live: false,
+        apply: |config, text| {
+            config.log = text.to_string();
+            Ok(())
+        },
+        show: |config| config.log.clone(),
+    },
+    Setting {
+        name: "AUTOOFFLOAD_STATS",
+        default: "",
+        unit: "a path",
+        doc: "A JSON account is written there at exit; %p becomes the process id.",
+        live: false,
+        apply: |config, text| {
+            config.stats = (!text.is_empty()).then(|| text.to_string());
+            Ok(())
+        },
+        show: |config| config.stats.clone().unwrap_or_default(),
+    },
+];
+
+impl Config {
+    /// Reads every setting through `lookup` (name → value, if set). Second: one
+    /// sentence for each value that was not understood.
+    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> (Config, Vec<String>) {
+        let mut config = Config::default();
+        let mut warnings = Vec::new();
+        for setting in SETTINGS {
+            let Some(text) = lookup(setting.name) else { continue };
+            if let Err(why) = (setting.apply)(&mut config, text.trim()) {
+                warnings.push(format!(
+                    "{}={text}: {why}; using the default, {}",
+                    setting.name,
+                    if setting.default.is_empty() { "none" } else { setting.default }
+                ));
+            }
+        }
+        (config, warnings)
+    }
+
+    /// Changes one live setting. `key` is the variable's name, or its part
+    /// after `AUTOOFFLOAD_`, in any case. On an error nothing has changed.
+    pub fn set(&mut self, key: &str, text: &str) -> Result<(), String> {
+        let key = key.to_ascii_uppercase();
+        let setting = SETTINGS
+            .iter()
+            .find(|s| s.name == key || s.name.strip_prefix("AUTOOFFLOAD_") == Some(&key))
+            .ok_or_else(|| format!("no setting is called {key}"))?;
+        if !setting.live {
+            return Err(format!("{} is fixed when the program starts", setting.name));
+        }
+        (setting.apply)(self, text.trim())
+    }
+
+    /// Every setting with its effective value, those that differ from the
+    /// default marked, on one line: the start-up echo.
+    pub fn echo(&self) -> String {
+        SETTINGS
+            .iter()
+            .map(|s| {
+                let value = (s.show)(self);
+                let value = if value.is_empty() { "-".to_string() } else { value };
+                format!("{}={value}", s.name)
+            })
+            .collect::<Vec<_>>()
+            .join(" ")
+    }
+
+    /// The headroom on a card of `total` bytes.
+    pub fn headroom_bytes(&self, total: u64) -> u64 {
+        const CAP: u64 = 512 << 20;
+        self.headroom.unwrap_or((total / 20).min(CAP))
+    }
+
+    /// The budget on a card of `total` bytes of which `free` are free and
+    /// `ours` are this process's already.
+    ///
+    /// A given budget is taken as it is, up to the card; `auto` is what the
+    /// process could hold while the headroom stays free.
+    pub fn budget_bytes(&self, total: u64, free: u64, ours: u64) -> u64 {
+        match self.vram {
+            Limit::Given(Size::Bytes(bytes)) => bytes.min(total),
+            Limit::Given(Size::Percent(percent)) => (total as f64 * percent / 100.0) as u64,
+            Limit::Auto => (free + ours).min(total).saturating_sub(self.headroom_bytes(total)),
+        }
+    }
+
+    /// `stats` with `%p` replaced.
+    pub fn stats_path(&self, pid: u32) -> Option<String> {
+        self.stats.as_ref().map(|path| path.replace("%p", &pid.to_string()))
+    }
+}
+
+/// The README's settings table, in Markdown.
+pub fn settings_markdown() -> String {
+    let mut table = String::from("| setting | default | value | meaning |\n|---|---|---|---|\n");
+    for s in SETTINGS {
+        let default = if s.default.is_empty() { String::new() } else { format!("`{}`", s.default) };
+        table.push_str(&format!("| `{}` | {default} | {} | {} |\n", s.name, s.unit, s.doc));
+    }
+    table
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "on" | "true" | "yes" | "" => Ok(true),
+        "0" | "off" | "false" | "no" => Ok(false),
+        _ => Err("neither 1 nor 0".to_string()),
+    }
+}
+
+fn show_switch(on: bool) -> String {
+    if on { "1" } else { "0" }.to_string()
+}
+
+fn is_auto(text: &str) -> bool {
+    text.is_empty() || text.eq_ignore_ascii_case("auto")
+}
+
+fn parse_limit(text: &str) -> Result<Limit, String> {
+    if is_auto(text) {
+        return Ok(Limit::Auto);
+    }
+    match parse_size(text)? {
+        Size::Bytes(0) => Err("zero bytes".to_string()),
+        size => Ok(Limit::Given(size)),
+    }
+}
+
+fn show_limit(limit: Limit) -> String {
+    match limit {
+        Limit::Auto => "auto".to_string(),
+        Limit::Given(Size::Bytes(bytes)) => format_size(bytes),
+        Limit::Given(Size::Percent(percent)) => format!("{percent}%"),
+    }
+}
+
+fn parse_headroom(text: &str) -> Result<Option<u64>, String> {
+    if is_auto(text) {
+        return Ok(None);
+    }
+    match parse_size(text)? {
+        Size::Bytes(bytes) => Ok(Some(bytes)),
+        Size::Percent(_) => Err("bytes are wanted here, not a percentage".to_string()),
+    }
+}
+
+/// A bare number counts chunks; with a unit it is bytes.
+fn parse_window(text: &str) -> Result<Window, String> {
+    if is_auto(text) {
+        return Ok(Window::Auto);
+    }
+    if let Ok(count) = text.parse::<u32>() {
+        return if count > 0 { Ok(Window::Chunks(count)) } else { Err("zero chunks".to_string()) };
+    }
+    match parse_size(text)? {
+        Size::Bytes(bytes) if bytes > 0 => Ok(Window::Bytes(bytes)),
+        _ => Err("not a count of chunks or a size such as 64M".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> (Config, Vec<String>) {
+        Config::read(|name| {
+            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
+        })
+    }
+
+    #[test]
+    fn nothing_set_gives_the_defaults_silently() {
+        assert_eq!(read(&[]), (Config::default(), vec![]));
+    }
+
+    #[test]
+    fn the_default_column_is_the_default() {
+        let pairs: Vec<_> = SETTINGS.iter().map(|s| (s.name, s.default)).collect();
+        assert_eq!(read(&pairs), (Config::default(), vec![]));
+    }
+
+    #[test]
+    fn every_setting_is_read() {
+        let (config, warnings) = read(&[
+            ("AUTOOFFLOAD", "0"),
+            ("AUTOOFFLOAD_VRAM", "75%"),
+            ("AUTOOFFLOAD_HEADROOM", "100M"),
+            ("AUTOOFFLOAD_WINDOW", "8"),
+            ("AUTOOFFLOAD_PIN", "0"),
+            ("AUTOOFFLOAD_RAM", "16G"),
+            ("AUTOOFFLOAD_REPORT", "enlarged"),
+            ("AUTOOFFLOAD_LOG", "debug"),
+            ("AUTOOFFLOAD_STATS", "/tmp/s-%p.json"),
+        ]);
+        assert!(warnings.is_empty());
+        assert!(!config.enabled && !config.pin);
+        assert_eq!(config.vram, Limit::Given(Size::Percent(75.0)));
+        assert_eq!(config.headroom, Some(100 << 20));
+        assert_eq!(config.window, Window::Chunks(8));
+        assert_eq!(config.ram, Limit::Given(Size::Bytes(16 << 30)));
+        assert_eq!(config.report, Report::Enlarged);
+        assert_eq!(config.stats_path(42).as_deref(), Some("/tmp/s-42.json"));
+        assert_eq!(read(&[("AUTOOFFLOAD_WINDOW", "64M")]).0.window, Window::Bytes(64 << 20));
+    }
+
+    #[test]
+    fn a_bad_value_warns_and_keeps_the_default() {
+        for s in SETTINGS.iter().filter(|s| !matches!(s.name, "AUTOOFFLOAD_LOG" | "AUTOOFFLOAD_STATS")) {
+            let (config, warnings) = read(&[(s.name, "banana")]);
+            assert_eq!(config, Config::default(), "{}", s.name);
+            assert_eq!(warnings.len(), 1, "{}", s.name);
+            assert!(warnings[0].starts_with(&format!("{}=banana: ", s.name)), "{}", warnings[0]);
+        }
+    }
+
+    #[test]
+    fn only_live_settings_change_later() {
+        let mut config = Config::default();
+        config.set("vram", "8G").unwrap();
+        assert_eq!(config.vram, Limit::Given(Size::Bytes(8 << 30)));
+        config.set("AUTOOFFLOAD_WINDOW", "4").unwrap();
+        assert!(config.set("pin", "0").is_err());
+        assert!(config.set("nonsense", "0").is_err());
+        assert!(config.set("vram", "many").is_err());
+        assert_eq!(config.vram, Limit::Given(Size::Bytes(8 << 30)));
+    }
+
+    #[test]
+    fn budgets() {
+        const G: u64 = 1 << 30;
+        let (config, _) = read(&[("AUTOOFFLOAD_VRAM", "8G")]);
+        assert_eq!(config.budget_bytes(16 * G, 16 * G, 0), 8 * G);
+        assert_eq!(config.budget_bytes(4 * G, 4 * G, 0), 4 * G);
+        let (config, _) = read(&[("AUTOOFFLOAD_VRAM", "25%")]);
+        assert_eq!(config.budget_bytes(16 * G, 1, 0), 4 * G);
+        let auto = Config::default();
+        assert_eq!(auto.budget_bytes(16 * G, 15 * G, G), 16 * G - (512 << 20));
+        assert_eq!(auto.budget_bytes(G, G, 0), G - G / 20);
+    }
+
+    #[test]
+    fn the_echo_and_the_table_name_every_setting() {
+        let (echo, table) = (Config::default().echo(), settings_markdown());
+        for s in SETTINGS {
+            assert!(echo.contains(s.name) && table.contains(s.name));
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Finds device addresses among the bytes of a kernel's parameters.
+//!
+//! Pure. An integer that looks like an address costs a fetch, never
+//! correctness; a pointer that lies in device memory is not seen.
+//! Not here: how long each parameter is, and who owns an address.
+
+/// Bits of a word that can be a device address. The first word of an sm_90
+/// tensor map holds flags above bit 56 and the global address below.
+pub const ADDRESS_MASK: u64 = (1 << 57) - 1;
+
+/// The address ranges worth looking up: `[base, base + bytes)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    pub base: u64,
+    pub bytes: u64,
+}
+
+impl Span {
+    pub fn contains(self, address: u64) -> bool {
+        address.wrapping_sub(self.base) < self.bytes
+    }
+}
+
+/// Calls `hit` with every address within `span` that the bytes of one
+/// parameter could hold.
+///
+/// Looks at 8-byte little-endian words at every 4-byte step: structs packed to
+/// 4 bytes put pointers there. What is shorter than 8 bytes holds no pointer;
+/// a tail shorter than 8 bytes is seen as part of the last whole word before it.
+pub fn scan(param: &[u8], span: Span, mut hit: impl FnMut(u64)) {
+    const WORD: usize = 8;
+    const STEP: usize = 4;
+    let mut rest = param;
+    while let Some(word) = rest.first_chunk::<WORD>() {
+        let address = u64::from_le_bytes(*word) & ADDRESS_MASK;
+        if span.contains(address) {
+            hit(address);
+        }
+        rest = &rest[STEP..];
+    }
+}
+
+/// A small set in order of insertion: the chunks of one launch. The first
+/// `INLINE` need no allocation.
+#[derive(Clone, Debug)]
+pub struct SmallSet<T, const INLINE: usize = 24> {
+    inline: [Option<T>; INLINE],
+    len: usize,
+    spilled: Vec<T>,
+}
+
+impl<T: Copy + Eq, const INLINE: usize> Default for SmallSet<T, INLINE> {
+    fn default() -> Self {
+        SmallSet { inline: [None; INLINE], len: 0, spilled: Vec::new() }
+    }
+}
+
+impl<T: Copy + Eq, const INLINE: usize> SmallSet<T, INLINE> {
+    pub fn insert(&mut self, item: T) {
+        if self.iter().any(|known| known == item) {
+            return;
+        }
+        if self.len < INLINE {
+            self.inline[self.len] = Some(item);
+            self.len += 1;
+        } else {
+            self.spilled.push(item);
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = T> + '_ {
+        self.inline[..self.len].iter().flatten().copied().chain(self.spilled.iter().copied())
+    }
+
+    pub fn len(&self) -> usize {
+        self.len + self.spilled.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPAN: Span = Span { base: 0x7000_0000_0000, bytes: 1 << 40 };
+
+    fn hits(param: &[u8]) -> Vec<u64> {
+        let mut found = Vec::new();
+        scan(param, SPAN, |address| found.push(address));
+        found
+    }
+
+    #[test]
+    fn a_plain_pointer_is_found_and_bounds_are_exact() {
+        assert_eq!(hits(&SPAN.base.to_le_bytes()), [SPAN.base]);
+        let last = SPAN.base + SPAN.bytes - 1;
+        assert_eq!(hits(&last.to_le_bytes()), [last]);
+        assert!(hits(&(SPAN.base - 1).to_le_bytes()).is_empty());
+        assert!(hits(&(SPAN.base + SPAN.bytes).to_le_bytes()).is_empty());
+        assert!(hits(&0u64.to_le_bytes()).is_empty());
+    }
+
+    #[test]
+    fn short_parameters_hold_no_pointer() {
+        assert!(hits(&[]).is_empty());
+        assert!(hits(&[0xff; 7]).is_empty());
+    }
+
+    #[test]
+    fn pointers_at_every_four_byte_step_of_a_4_kb_struct() {
+        for offset in (0..=4088).step_by(4) {
+            let mut param = vec![0u8; 4096];
+            let address = SPAN.base + 0x1234_5678;
+            param[offset..offset + 8].copy_from_slice(&address.to_le_bytes());
+            assert!(hits(&param).contains(&address), "offset {offset}");
+        }
+    }
+
+    #[test]
+    fn the_last_word_of_an_odd_length_is_seen() {
+        let mut param = vec![0u8; 13];
+        param[4..12].copy_from_slice(&(SPAN.base + 5).to_le_bytes());
+        assert_eq!(hits(&param), [SPAN.base + 5]);
+    }
+
+    #[test]
+    fn tensor_map_flags_are_masked_off() {
+        let word = (SPAN.base + 0x80) | 0xfe00_0000_0000_0000;
+        assert_eq!(hits(&word.to_le_bytes()), [SPAN.base + 0x80]);
+    }
+
+    #[test]
+    fn the_set_keeps_order_drops_repeats_and_spills() {
+        let mut set = SmallSet::<u32, 4>::default();
+        assert!(set.is_empty());
+        for item in [3, 1, 3, 2, 9, 1, 8, 8, 7] {
+            set.insert(item);
+        }
+        assert_eq!(set.iter().collect::<Vec<_>>(), [3, 1, 2, 9, 8, 7]);
+        assert_eq!(set.len(), 6);
+    }
+}
