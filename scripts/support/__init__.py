@@ -1,0 +1,1 @@
+"""What scripts/demo, scripts/gpu-check and tests/e2e share. Standard library only."""
