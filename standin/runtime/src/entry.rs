@@ -1,0 +1,47 @@
+//! Versions, and the way to driver functions through the runtime.
+
+use std::ffi::{c_char, c_void};
+
+use crate::abi::{Status, check};
+use crate::{api, driver};
+
+/// The runtime version we implement: CUDA 13.0.
+const RUNTIME_VERSION: i32 = 13000;
+
+api! {
+    fn cudaRuntimeGetVersion(version: *mut i32) {
+        if version.is_null() {
+            return Err(Status::INVALID_VALUE);
+        }
+        // SAFETY: not null, and the caller's to write.
+        unsafe { *version = RUNTIME_VERSION };
+        Ok(())
+    }
+
+    /// 0 without a driver, which is no error.
+    fn cudaDriverGetVersion(version: *mut i32) {
+        if version.is_null() {
+            return Err(Status::INVALID_VALUE);
+        }
+        // SAFETY: not null, and the caller's to write.
+        unsafe { *version = 0 };
+        match driver::get() {
+            // SAFETY: the caller's pointer, checked above.
+            Ok(driver) => unsafe { driver.cuDriverGetVersion(version) },
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Flags and the query result have the same values in both APIs.
+    fn cudaGetDriverEntryPointByVersion(
+        symbol: *const c_char,
+        function: *mut *mut c_void,
+        version: u32,
+        flags: u64,
+        result: *mut i32,
+    ) {
+        let driver = driver::get()?;
+        // SAFETY: the caller's NUL-terminated name and pointers; `result` may be null.
+        check(unsafe { (driver.cuGetProcAddress_v2)(symbol, function, version as i32, flags, result) })
+    }
+}
