@@ -1,0 +1,328 @@
+//! The streamer against a model of memory in which every operation takes
+//! effect at once: whatever the program does, every operation finds exactly
+//! the content it would find with endless memory, and the cap is held.
+
+use std::collections::HashMap;
+
+use autooffload_core::address_map::ChunkId;
+use autooffload_core::streamer::{
+    Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window,
+};
+
+/// Which chunk's which version, which frame of it.
+type Content = (ChunkId, u64, usize);
+
+#[derive(Default)]
+struct Model {
+    frames: HashMap<FrameId, Option<Content>>,
+    next_frame: FrameId,
+    /// Frames the card really has.
+    capacity: usize,
+    mapped: HashMap<ChunkId, Vec<FrameId>>,
+    host: HashMap<ChunkId, Vec<Option<Content>>>,
+    /// Host frames allowed, all chunks together.
+    host_capacity: usize,
+    sizes: HashMap<ChunkId, usize>,
+    fetched_frames: u64,
+    demanded: u64,
+}
+
+impl Model {
+    fn new(capacity: usize) -> Self {
+        Self { capacity, host_capacity: usize::MAX, ..Self::default() }
+    }
+}
+
+impl Mechanism for Model {
+    fn create_frame(&mut self) -> Result<FrameId, Refused> {
+        if self.frames.len() == self.capacity {
+            return Err(Refused);
+        }
+        self.next_frame += 1;
+        self.frames.insert(self.next_frame, None);
+        Ok(self.next_frame)
+    }
+
+    fn release_frame(&mut self, frame: FrameId) {
+        assert!(self.mapped.values().all(|frames| !frames.contains(&frame)), "still mapped");
+        self.frames.remove(&frame).expect("a frame that lives");
+    }
+
+    fn map(&mut self, chunk: ChunkId, frames: &[FrameId]) -> Result<(), Refused> {
+        assert!(frames.iter().all(|frame| self.frames.contains_key(frame)));
+        assert!(self.mapped.insert(chunk, frames.to_vec()).is_none(), "mapped twice");
+        self.sizes.insert(chunk, frames.len());
+        Ok(())
+    }
+
+    fn unmap(&mut self, chunk: ChunkId) {
+        self.mapped.remove(&chunk).expect("a mapped chunk");
+    }
+
+    fn reserve_host(&mut self, chunk: ChunkId) -> Result<(), Refused> {
+        let frames = self.sizes[&chunk];
+        let used: usize = self.host.values().map(Vec::len).sum();
+        if !self.host.contains_key(&chunk) {
+            if used + frames > self.host_capacity {
+                return Err(Refused);
+            }
+            self.host.insert(chunk, vec![None; frames]);
+        }
+        Ok(())
+    }
+
+    fn write_back(&mut self, chunk: ChunkId) {
+        let content = self.mapped[&chunk].iter().map(|frame| self.frames[frame]).collect();
+        *self.host.get_mut(&chunk).expect("host memory before a write-back") = content;
+    }
+
+    fn displace(&mut self, _: ChunkId) {}
+
+    fn fetch(&mut self, chunk: ChunkId, content: bool, demanded: bool) {
+        self.demanded += u64::from(demanded);
+        for (index, frame) in self.mapped[&chunk].iter().enumerate() {
+            let bytes = if content { self.host[&chunk][index] } else { None };
+            self.frames.insert(*frame, bytes);
+        }
+        if content {
+            self.fetched_frames += self.mapped[&chunk].len() as u64;
+        }
+    }
+
+    fn retire(&mut self, _: ChunkId) {}
+}
+
+/// A program over the streamer that knows what it should see.
+struct Program {
+    streamer: Streamer,
+    model: Model,
+    /// Version that was last written to each chunk; 0: never.
+    versions: HashMap<ChunkId, u64>,
+    clock: u64,
+}
+
+impl Program {
+    fn new(capacity: usize) -> Self {
+        Self {
+            streamer: Streamer::new(capacity as u32, Window::Auto),
+            model: Model::new(capacity),
+            versions: HashMap::new(),
+            clock: 0,
+        }
+    }
+
+    fn allocate(&mut self, id: ChunkId, frames: u32) -> Result<(), Shortage> {
+        self.streamer.allocate(id, frames, &mut self.model)?;
+        self.versions.insert(id, 0);
+        Ok(())
+    }
+
+    fn free(&mut self, id: ChunkId) {
+        self.streamer.free(id, &mut self.model);
+        self.model.host.remove(&id);
+        self.versions.remove(&id);
+    }
+
+    /// One operation, as the engine performs it.
+    fn run(&mut self, touches: &[(ChunkId, Effect)]) -> Result<(), Shortage> {
+        if self.streamer.plan_due() {
+            self.streamer.adopt_plan(&mut self.model);
+        }
+        self.streamer.touch(touches, &mut self.model)?;
+        self.clock += 1;
+        for &(id, effect) in touches {
+            let version = self.versions[&id];
+            for (index, frame) in self.model.mapped[&id].clone().iter().enumerate() {
+                if version > 0 {
+                    let seen = self.model.frames[frame];
+                    assert_eq!(seen, Some((id, version, index)), "operation {}", self.clock);
+                }
+                if effect == Effect::Write {
+                    self.model.frames.insert(*frame, Some((id, self.clock, index)));
+                }
+            }
+            if effect == Effect::Write {
+                self.versions.insert(id, self.clock);
+            }
+        }
+        self.streamer.release(touches);
+        self.streamer.look_ahead(&mut self.model);
+        self.streamer.check();
+        assert!(self.model.frames.len() <= self.model.capacity);
+        Ok(())
+    }
+
+    fn write(&mut self, id: ChunkId) {
+        self.run(&[(id, Effect::Write)]).unwrap();
+    }
+}
+
+/// Weights 0..count, then one activation; weights are used in `order`.
+fn loaded(capacity: usize, count: u32, frames: u32) -> (Program, ChunkId) {
+    let mut program = Program::new(capacity);
+    for id in 0..count {
+        program.allocate(id, frames).unwrap();
+        program.write(id);
+    }
+    program.allocate(count, 1).unwrap();
+    program.write(count);
+    (program, count)
+}
+
+#[test]
+fn a_cyclic_order_is_learned_and_then_always_prefetched() {
+    let (mut program, activation) = loaded(32, 40, 2);
+    let order: Vec<ChunkId> = (0..40).map(|index| index * 7 % 40).collect();
+    let mut demanded = Vec::new();
+    for _ in 0..8 {
+        let before = program.model.demanded;
+        for &weight in &order {
+            program.run(&[(weight, Effect::Write), (activation, Effect::Write)]).unwrap();
+            program.run(&[(activation, Effect::Write)]).unwrap();
+        }
+        demanded.push(program.model.demanded - before);
+    }
+    assert_eq!(demanded[4..], [0, 0, 0, 0], "{demanded:?}");
+    assert!(program.streamer.period().is_some());
+}
+
+#[test]
+fn a_steady_iteration_fetches_little_more_than_must_be() {
+    let (mut program, activation) = loaded(64, 120, 2);
+    for _ in 0..6 {
+        for weight in 0..120 {
+            program.run(&[(weight, Effect::Write), (activation, Effect::Write)]).unwrap();
+        }
+    }
+    let before = program.model.fetched_frames;
+    for weight in 0..120 {
+        program.run(&[(weight, Effect::Write), (activation, Effect::Write)]).unwrap();
+    }
+    let fetched = program.model.fetched_frames - before;
+    let must = 240 + 1 - 64;
+    assert!(fetched >= must && fetched <= must + 24, "{fetched} of {must}");
+}
+
+#[test]
+fn nothing_moves_while_everything_fits() {
+    let (mut program, activation) = loaded(100, 40, 2);
+    for weight in 0..40 {
+        program.run(&[(weight, Effect::Write), (activation, Effect::Write)]).unwrap();
+    }
+    assert_eq!(program.model.fetched_frames, 0);
+    assert!(program.model.host.is_empty());
+}
+
+#[test]
+fn freeing_everything_gives_every_frame_back() {
+    let (mut program, _) = loaded(32, 40, 2);
+    for weight in (0..40).rev() {
+        program.write(weight);
+    }
+    for id in 0..=40 {
+        program.free(id);
+    }
+    assert!(program.model.frames.is_empty() && program.model.mapped.is_empty());
+}
+
+#[test]
+fn an_operation_too_large_is_refused_and_harms_nothing() {
+    let (mut program, activation) = loaded(16, 20, 2);
+    let all: Vec<_> = (0..9).map(|id| (id, Effect::Write)).collect();
+    let refused = program.run(&all);
+    assert!(matches!(refused, Err(Shortage::Device { needed_frames: _, cap_frames: 16 })), "{refused:?}");
+    for weight in 0..20 {
+        program.run(&[(weight, Effect::Read), (activation, Effect::Write)]).unwrap();
+    }
+}
+
+#[test]
+fn an_allocation_without_host_memory_to_evict_to_is_refused() {
+    let mut program = Program::new(8);
+    program.model.host_capacity = 4;
+    for id in 0..6 {
+        program.allocate(id, 2).unwrap_or_else(|shortage| {
+            assert_eq!((id, shortage), (6, Shortage::Host));
+        });
+        if id < 6 {
+            program.write(id);
+        }
+    }
+    assert_eq!(program.allocate(6, 2), Err(Shortage::Host));
+    program.free(0);
+    program.allocate(6, 2).unwrap();
+}
+
+/// xorshift64*: deterministic, no dependency.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % bound
+    }
+}
+
+#[test]
+fn random_programs_see_endless_memory() {
+    for seed in 1..=300u64 {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let capacity = 8 + random.below(40) as usize;
+        let mut program = Program::new(capacity);
+        if random.below(4) == 0 {
+            program.model.host_capacity = capacity * 2;
+        }
+        let mut living: Vec<ChunkId> = Vec::new();
+        let mut next = 0;
+        let mut habit: Vec<Vec<(ChunkId, Effect)>> = Vec::new();
+        for _ in 0..600 {
+            match random.below(20) {
+                0..=2 if living.len() < 60 => {
+                    let frames = 1 + random.below(4) as u32;
+                    if program.allocate(next, frames).is_ok() {
+                        living.push(next);
+                        next += 1;
+                    }
+                }
+                3 if living.len() > 4 => {
+                    let gone = living.swap_remove(random.below(living.len() as u64) as usize);
+                    habit.retain(|touches| touches.iter().all(|&(id, _)| id != gone));
+                    program.free(gone);
+                }
+                4 if !living.is_empty() => {
+                    let id = living[random.below(living.len() as u64) as usize];
+                    // A pin may fail; it must not harm.
+                    if random.below(8) == 0 {
+                        let _ = program.streamer.pin(id, &mut program.model);
+                    } else {
+                        program.streamer.forget_content(id);
+                        program.versions.insert(id, 0);
+                    }
+                }
+                5..=7 => {
+                    // The habit: a loop over what was done before.
+                    for touches in habit.clone() {
+                        let _ = program.run(&touches);
+                    }
+                }
+                _ if !living.is_empty() => {
+                    let mut touches: Vec<(ChunkId, Effect)> = Vec::new();
+                    for _ in 0..=random.below(3) {
+                        let id = living[random.below(living.len() as u64) as usize];
+                        if touches.iter().all(|&(other, _)| other != id) {
+                            let write = random.below(2) == 0;
+                            touches.push((id, if write { Effect::Write } else { Effect::Read }));
+                        }
+                    }
+                    if program.run(&touches).is_ok() && habit.len() < 30 {
+                        habit.push(touches);
+                    }
+                }
+                _ => {}
+            }
+            program.streamer.check();
+        }
+    }
+}
