@@ -1,7 +1,24 @@
-//! The pure core.
+//! The pure core of autooffload: everything that can be decided without a
+//! driver, a clock or a thread, so that it can be reasoned about, simulated
+//! and fuzzed.
+//!
+//! ```text
+//!   params       which addresses a launch names
+//!   address_map  whose they are
+//!   history      the record of accesses, and what it predicts
+//!   planner      what stays, what streams, where in the ring
+//!   streamer     the state of one device's memory, and every decision
+//!   config       the settings table;  units  sizes in words
+//! ```
+//!
+//! Not here: CUDA, threads, clocks, files.
 
 #![forbid(unsafe_code)]
 
+pub mod address_map;
 pub mod config;
+pub mod history;
 pub mod params;
+pub mod planner;
+pub mod streamer;
 pub mod units;
