@@ -1,0 +1,8 @@
+//! Gives the library the soname and the symbol version that PyTorch asks for.
+
+fn main() {
+    let here = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libcublas.so.13");
+    println!("cargo:rustc-cdylib-link-arg=-Wl,--version-script={here}/libcublas.map");
+    println!("cargo:rerun-if-changed=libcublas.map");
+}
