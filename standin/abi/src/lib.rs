@@ -15,6 +15,14 @@ pub const IMAGE_MAGIC: &str = "standin-module v1\n";
 /// parameter, a [`Gemm`] by value.
 pub const GEMM_KERNEL: &str = "standin_gemm";
 
+/// `standin_fill_u32(u32* to, u64 count, u32 value)`, for tests. Its line in
+/// an image: `kernel standin_fill_u32 8,8,4`.
+pub const FILL_U32_KERNEL: &str = "standin_fill_u32";
+
+/// `standin_add_u32(u32* to, const u32* from, u64 count)`: `to[i] += from[i]`,
+/// for tests. Its line in an image: `kernel standin_add_u32 8,8,8`.
+pub const ADD_U32_KERNEL: &str = "standin_add_u32";
+
 /// `D = epilogue(alpha · op(A) · op(B) + beta · C + bias)`, column-major, as
 /// cuBLAS defines it, `batch` times. The pointers lie inside a by-value
 /// struct, as they do in real cuBLAS kernels.

@@ -3,6 +3,24 @@
 //! Pure computation over a [`Memory`]: no streams, no allocation, no driver.
 //! The driver (`standin/driver`) resolves a launch to a [`Kernel`] with
 //! [`find`], checks nothing of the arguments itself, and runs it on a worker.
+//!
+//! The way of a name: `name` takes it apart; each family (`elementwise`,
+//! `norm`, …) decides whether it is one of its own; `functor` and `ops` say
+//! what an elementwise functor computes. The way of a launch: `params` reads
+//! its C++ objects, `offsets` and `block` reach the memory, `value` converts.
+//! A case nobody covers is a fault with a sentence, never a guess.
+
+mod block;
+mod elementwise;
+mod functor;
+mod gemm;
+mod name;
+mod norm;
+mod offsets;
+mod ops;
+mod own;
+mod params;
+mod value;
 
 /// Why a kernel could not run to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +76,11 @@ pub trait Kernel: Send + Sync {
 /// The implementation for a mangled kernel name, or `None` if there is none.
 /// Called once per kernel when it is first looked up, never per launch.
 pub fn find(mangled: &str) -> Option<Box<dyn Kernel>> {
-    let _ = mangled;
-    None
+    let name = name::parse(mangled)?;
+    FAMILIES.iter().find_map(|family| family(&name))
 }
+
+/// A kernel family: the implementation for a name, if the name is one of its own.
+type Family = fn(&name::Name) -> Option<Box<dyn Kernel>>;
+
+const FAMILIES: [Family; 4] = [elementwise::find, gemm::find, norm::find, own::find];
