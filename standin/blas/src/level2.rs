@@ -33,7 +33,16 @@ struct RowProduct {
 }
 
 fn row_product(product: RowProduct, alpha: f64, beta: f64, stream: Handle) -> Result<(), Status> {
-    let RowProduct { x, matrix, matrix_ld, matrix_op, result, inner, outer, kind } = product;
+    let RowProduct {
+        x,
+        matrix,
+        matrix_ld,
+        matrix_op,
+        result,
+        inner,
+        outer,
+        kind,
+    } = product;
     if inner < 0 || outer < 0 {
         return Err(Status::INVALID_VALUE);
     }
@@ -102,7 +111,16 @@ unsafe fn gemv(
     };
     // y = op(A) x as rows: yᵀ = xᵀ op(A)ᵀ.
     let matrix_op = op.flipped();
-    let product = RowProduct { x, matrix: a, matrix_ld: lda, matrix_op, result: y, inner, outer, kind };
+    let product = RowProduct {
+        x,
+        matrix: a,
+        matrix_ld: lda,
+        matrix_op,
+        result: y,
+        inner,
+        outer,
+        kind,
+    };
     row_product(product, alpha, beta, context.stream())
 }
 
@@ -110,7 +128,14 @@ unsafe fn gemv(
 ///
 /// # Safety
 /// `context` is a live handle.
-unsafe fn dot(context: Handle, n: i32, x: Vector, y: Vector, result: u64, kind: DataType) -> Result<(), Status> {
+unsafe fn dot(
+    context: Handle,
+    n: i32,
+    x: Vector,
+    y: Vector,
+    result: u64,
+    kind: DataType,
+) -> Result<(), Status> {
     // SAFETY: the caller's promise.
     let context = unsafe { handle::get(context)? };
     if context.scalars_on_host() || y.step < 1 {
@@ -121,7 +146,10 @@ unsafe fn dot(context: Handle, n: i32, x: Vector, y: Vector, result: u64, kind: 
         matrix: y.at,
         matrix_ld: y.step,
         matrix_op: Operation::Transposed,
-        result: Vector { at: result, step: 1 },
+        result: Vector {
+            at: result,
+            step: 1,
+        },
         inner: n,
         outer: 1,
         kind,

@@ -109,10 +109,16 @@ fn copy_async(to: u64, from: u64, bytes: usize, kind: i32, stream: Handle) -> Re
     // SAFETY: the ranges are the caller's, and of the kind it says.
     unsafe {
         match kind {
-            copy_kind::HOST_TO_DEVICE => driver.cuMemcpyHtoDAsync(to, from as *const c_void, bytes, stream),
-            copy_kind::DEVICE_TO_HOST => driver.cuMemcpyDtoHAsync(to as *mut c_void, from, bytes, stream),
+            copy_kind::HOST_TO_DEVICE => {
+                driver.cuMemcpyHtoDAsync(to, from as *const c_void, bytes, stream)
+            }
+            copy_kind::DEVICE_TO_HOST => {
+                driver.cuMemcpyDtoHAsync(to as *mut c_void, from, bytes, stream)
+            }
             copy_kind::DEVICE_TO_DEVICE => driver.cuMemcpyDtoDAsync(to, from, bytes, stream),
-            copy_kind::HOST_TO_HOST | copy_kind::DEFAULT => driver.cuMemcpyAsync(to, from, bytes, stream),
+            copy_kind::HOST_TO_HOST | copy_kind::DEFAULT => {
+                driver.cuMemcpyAsync(to, from, bytes, stream)
+            }
             _ => Err(Status::INVALID_MEMCPY_DIRECTION),
         }
     }

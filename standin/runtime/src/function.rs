@@ -62,7 +62,8 @@ fn read(driver: &Driver, kernel: Handle) -> Result<FuncAttributes, Status> {
         unsafe { driver.cuKernelGetAttribute(&mut value, name, kernel, context::device())? };
         Ok(value)
     };
-    let bytes = |name: i32| -> Result<usize, Status> { Ok(usize::try_from(get(name)?).unwrap_or(0)) };
+    let bytes =
+        |name: i32| -> Result<usize, Status> { Ok(usize::try_from(get(name)?).unwrap_or(0)) };
     Ok(FuncAttributes {
         shared_bytes: bytes(attribute::SHARED_BYTES)?,
         const_bytes: bytes(attribute::CONST_BYTES)?,

@@ -32,7 +32,14 @@ pub extern "C" fn __cudaPushCallConfiguration(
     shared_bytes: usize,
     stream: Handle,
 ) -> c_uint {
-    CALLS.with_borrow_mut(|calls| calls.push(CallConfiguration { grid, block, shared_bytes, stream }));
+    CALLS.with_borrow_mut(|calls| {
+        calls.push(CallConfiguration {
+            grid,
+            block,
+            shared_bytes,
+            stream,
+        })
+    });
     0
 }
 

@@ -105,7 +105,12 @@ fn pointer_attributes(pointer: u64) -> Result<PointerAttributes, Status> {
     ];
     // SAFETY: each value points to a live local of the size its attribute has.
     unsafe {
-        driver.cuPointerGetAttributes(names.len() as u32, names.as_mut_ptr(), values.as_mut_ptr(), pointer)?;
+        driver.cuPointerGetAttributes(
+            names.len() as u32,
+            names.as_mut_ptr(),
+            values.as_mut_ptr(),
+            pointer,
+        )?;
     }
     let kind = match (managed & 1, memory_type) {
         (1, _) => 3,
@@ -115,7 +120,19 @@ fn pointer_attributes(pointer: u64) -> Result<PointerAttributes, Status> {
     };
     if kind == 0 {
         // The runtime answers the pointer itself as the host pointer.
-        return Ok(PointerAttributes { kind, device: -1, device_pointer: 0, host_pointer: pointer, reserved: [0; 8] });
+        return Ok(PointerAttributes {
+            kind,
+            device: -1,
+            device_pointer: 0,
+            host_pointer: pointer,
+            reserved: [0; 8],
+        });
     }
-    Ok(PointerAttributes { kind, device, device_pointer, host_pointer, reserved: [0; 8] })
+    Ok(PointerAttributes {
+        kind,
+        device,
+        device_pointer,
+        host_pointer,
+        reserved: [0; 8],
+    })
 }

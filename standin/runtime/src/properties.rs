@@ -30,7 +30,11 @@ pub fn read(driver: &Driver, ordinal: i32) -> Result<DeviceProperties, Status> {
     let mut uuid = [0u8; 16];
     // SAFETY: name and size results are live and of the stated lengths.
     unsafe {
-        driver.cuDeviceGetName(properties.name.as_mut_ptr(), properties.name.len() as i32, device)?;
+        driver.cuDeviceGetName(
+            properties.name.as_mut_ptr(),
+            properties.name.len() as i32,
+            device,
+        )?;
         driver.cuDeviceTotalMem(&mut properties.totalGlobalMem, device)?;
         driver.cuDeviceGetUuid(&mut uuid, device)?;
     }

@@ -93,7 +93,9 @@ pub fn kernel(driver: &Driver, host: *const c_void) -> Result<Handle, Status> {
     let mut kernel: Handle = std::ptr::null_mut();
     // SAFETY: the name is a string constant of a loaded object; no lock of ours
     // is held while the driver works.
-    unsafe { driver.cuLibraryGetKernel(&mut kernel, symbol.binary.library(driver)?, symbol.name())? };
+    unsafe {
+        driver.cuLibraryGetKernel(&mut kernel, symbol.binary.library(driver)?, symbol.name())?
+    };
     Ok(*symbol.resolved.get_or_init(|| kernel as usize) as Handle)
 }
 
@@ -111,7 +113,14 @@ pub fn variable(driver: &Driver, host: *const c_void) -> Result<(u64, usize), St
     }
     let (mut address, mut bytes) = (0, 0);
     // SAFETY: as in `kernel`.
-    unsafe { driver.cuLibraryGetGlobal(&mut address, &mut bytes, symbol.binary.library(driver)?, symbol.name())? };
+    unsafe {
+        driver.cuLibraryGetGlobal(
+            &mut address,
+            &mut bytes,
+            symbol.binary.library(driver)?,
+            symbol.name(),
+        )?
+    };
     Ok(*symbol.resolved.get_or_init(|| (address, bytes)))
 }
 
@@ -119,7 +128,10 @@ pub fn variable(driver: &Driver, host: *const c_void) -> Result<(u64, usize), St
 #[unsafe(no_mangle)]
 pub extern "C" fn __cudaRegisterFatBinary(wrapper: *const c_void) -> *mut *mut c_void {
     // Lives as long as the process: kernels of it may be launched until the very end.
-    let binary = Box::leak(Box::new(FatBinary { wrapper: wrapper as usize, library: OnceLock::new() }));
+    let binary = Box::leak(Box::new(FatBinary {
+        wrapper: wrapper as usize,
+        library: OnceLock::new(),
+    }));
     std::ptr::from_mut(binary).cast()
 }
 
@@ -155,7 +167,11 @@ pub unsafe extern "C" fn __cudaRegisterFunction(
 ) {
     // SAFETY: the handle is a leaked FatBinary (see above).
     let binary: &'static FatBinary = unsafe { &*binary.cast::<FatBinary>() };
-    let symbol = Box::leak(Box::new(Symbol { binary, name: device_name as usize, resolved: OnceLock::new() }));
+    let symbol = Box::leak(Box::new(Symbol {
+        binary,
+        name: device_name as usize,
+        resolved: OnceLock::new(),
+    }));
     let mut registry = registry().write().unwrap_or_else(PoisonError::into_inner);
     registry.kernels.insert(host as usize, symbol);
 }
@@ -175,7 +191,11 @@ pub unsafe extern "C" fn __cudaRegisterVar(
 ) {
     // SAFETY: the handle is a leaked FatBinary (see above).
     let binary: &'static FatBinary = unsafe { &*binary.cast::<FatBinary>() };
-    let symbol = Box::leak(Box::new(Symbol { binary, name: device_name as usize, resolved: OnceLock::new() }));
+    let symbol = Box::leak(Box::new(Symbol {
+        binary,
+        name: device_name as usize,
+        resolved: OnceLock::new(),
+    }));
     let mut registry = registry().write().unwrap_or_else(PoisonError::into_inner);
     registry.variables.insert(host as usize, symbol);
 }

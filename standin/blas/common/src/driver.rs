@@ -6,7 +6,8 @@ use std::sync::OnceLock;
 
 use crate::types::Handle;
 
-type GetProcAddress = unsafe extern "C" fn(*const c_char, *mut *mut c_void, i32, u64, *mut i32) -> i32;
+type GetProcAddress =
+    unsafe extern "C" fn(*const c_char, *mut *mut c_void, i32, u64, *mut i32) -> i32;
 
 #[rustfmt::skip]
 type LaunchKernel = unsafe extern "C" fn(
@@ -24,7 +25,8 @@ type LibraryLoadData = unsafe extern "C" fn(
     options: *mut i32, values: *mut *mut c_void, count: u32,
 ) -> i32;
 
-type LibraryGetKernel = unsafe extern "C" fn(kernel: *mut Handle, library: Handle, name: *const c_char) -> i32;
+type LibraryGetKernel =
+    unsafe extern "C" fn(kernel: *mut Handle, library: Handle, name: *const c_char) -> i32;
 
 /// The driver functions, under the driver's names.
 #[allow(non_snake_case, reason = "CUDA's names are kept as they are")]
@@ -57,9 +59,16 @@ fn open() -> Option<Driver> {
     // SAFETY: the driver's answer for each name has the signature declared above.
     unsafe {
         Some(Driver {
-            cuLaunchKernel: std::mem::transmute::<*mut c_void, Option<LaunchKernel>>(lookup(get, c"cuLaunchKernel"))?,
-            cuLibraryLoadData: std::mem::transmute::<*mut c_void, Option<LibraryLoadData>>(lookup(get, c"cuLibraryLoadData"))?,
-            cuLibraryGetKernel: std::mem::transmute::<*mut c_void, Option<LibraryGetKernel>>(lookup(get, c"cuLibraryGetKernel"))?,
+            cuLaunchKernel: std::mem::transmute::<*mut c_void, Option<LaunchKernel>>(lookup(
+                get,
+                c"cuLaunchKernel",
+            ))?,
+            cuLibraryLoadData: std::mem::transmute::<*mut c_void, Option<LibraryLoadData>>(
+                lookup(get, c"cuLibraryLoadData"),
+            )?,
+            cuLibraryGetKernel: std::mem::transmute::<*mut c_void, Option<LibraryGetKernel>>(
+                lookup(get, c"cuLibraryGetKernel"),
+            )?,
         })
     }
 }
@@ -69,5 +78,9 @@ fn lookup(get: GetProcAddress, name: &CStr) -> *mut c_void {
     let mut found = 0;
     // SAFETY: `name` is NUL-terminated, the results are live locals.
     let code = unsafe { get(name.as_ptr(), &mut address, API_VERSION, 0, &mut found) };
-    if code == 0 { address } else { std::ptr::null_mut() }
+    if code == 0 {
+        address
+    } else {
+        std::ptr::null_mut()
+    }
 }

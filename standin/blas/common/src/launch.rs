@@ -13,6 +13,7 @@ use crate::types::{Handle, Status};
 const TILE: u32 = 128;
 
 /// Launches `gemm` on `stream`. An empty product is no launch.
+#[allow(clippy::not_unsafe_ptr_arg_deref, reason = "a stream handle is opaque to us")]
 pub fn launch(gemm: &Gemm, stream: Handle) -> Result<(), Status> {
     if gemm.m == 0 || gemm.n == 0 || gemm.batch == 0 {
         return Ok(());
@@ -41,7 +42,11 @@ pub fn launch(gemm: &Gemm, stream: Handle) -> Result<(), Status> {
             std::ptr::null_mut(),
         )
     };
-    if code == 0 { Ok(()) } else { Err(Status::EXECUTION_FAILED) }
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Status::EXECUTION_FAILED)
+    }
 }
 
 /// The kernel's handle. A library belongs to no context, so one does for all devices.
@@ -74,7 +79,15 @@ fn load(driver: &Driver) -> Result<Handle, Status> {
             null.cast(),
             0,
         );
-        if code == 0 { (driver.cuLibraryGetKernel)(&mut kernel, library, name.as_ptr()) } else { code }
+        if code == 0 {
+            (driver.cuLibraryGetKernel)(&mut kernel, library, name.as_ptr())
+        } else {
+            code
+        }
     };
-    if code == 0 { Ok(kernel) } else { Err(Status::NOT_INITIALIZED) }
+    if code == 0 {
+        Ok(kernel)
+    } else {
+        Err(Status::NOT_INITIALIZED)
+    }
 }
