@@ -8,6 +8,7 @@
 //!   history      the record of accesses, and what it predicts
 //!   planner      what stays, what streams, where in the ring
 //!   streamer     the state of one device's memory, and every decision
+//!   host_limits  how much host memory may be taken
 //!   config       the settings table;  units  sizes in words
 //! ```
 //!
@@ -18,6 +19,7 @@
 pub mod address_map;
 pub mod config;
 pub mod history;
+pub mod host_limits;
 pub mod params;
 pub mod planner;
 pub mod streamer;

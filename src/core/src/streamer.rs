@@ -252,6 +252,39 @@ impl Streamer {
         self.history.slips()
     }
 
+    pub fn contains(&self, id: ChunkId) -> bool {
+        self.chunks.get(id as usize).is_some_and(Option::is_some)
+    }
+
+    pub fn frames_of(&self, id: ChunkId) -> u32 {
+        self.chunk(id).frames
+    }
+
+    /// Tokens recorded so far.
+    pub fn record_length(&self) -> Position {
+        self.history.len()
+    }
+
+    pub fn set_window(&mut self, window: Window) {
+        if self.window != window {
+            self.window = window;
+            self.unplanned_changes += 1;
+        }
+    }
+
+    /// The present layout in a line, for the log.
+    pub fn describe(&self) -> String {
+        let streamed = self.chunks.iter().flatten().filter(|c| c.place != Place::Resident).count();
+        format!(
+            "{} chunks, {streamed} streamed, {} frames resident, {} in the ring, {} free of {}",
+            self.ids().count(),
+            self.resident_frames(),
+            self.ring.len(),
+            self.free.len(),
+            self.cap_frames,
+        )
+    }
+
     fn chunk(&self, id: ChunkId) -> &Chunk {
         self.chunks[id as usize].as_ref().expect("a chunk that lives")
     }
@@ -350,13 +383,28 @@ impl Streamer {
         count
     }
 
-    /// Makes `id` resident for as long as it lives.
-    pub fn pin(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) -> Result<(), Shortage> {
+    /// Gives up to `frames` frames back to the device, evicting if it must,
+    /// and lowers the cap by as much. Answers how many.
+    pub fn give_back(
+        &mut self,
+        frames: u32,
+        mechanism: &mut impl Mechanism,
+    ) -> Result<u32, Shortage> {
+        // Not by way of new frames.
+        self.cap_frames = self.cap_frames.min(self.live_frames);
+        let taken = self.take_frames(frames, &[], true, mechanism)?;
+        self.free.extend(taken);
+        let given = self.release_free(mechanism);
+        self.cap_frames -= given;
+        Ok(given)
+    }
+
+    /// Makes `id` resident for as long as it lives. `true`: it was not before.
+    pub fn pin(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) -> Result<bool, Shortage> {
         if self.chunk(id).place != Place::Resident {
             self.promote(id, mechanism)?;
         }
-        self.chunk_mut(id).pinned = true;
-        Ok(())
+        Ok(!std::mem::replace(&mut self.chunk_mut(id).pinned, true))
     }
 
     // --- the hot path ------------------------------------------------------
@@ -399,7 +447,10 @@ impl Streamer {
     /// The operation was queued: its chunks may move again.
     pub fn release(&mut self, touches: &[(ChunkId, Effect)]) {
         for &(id, _) in touches {
-            self.chunk_mut(id).holds -= 1;
+            // Freed meanwhile by another thread: nothing to let go of.
+            if let Some(Some(chunk)) = self.chunks.get_mut(id as usize) {
+                chunk.holds = chunk.holds.saturating_sub(1);
+            }
         }
     }
 

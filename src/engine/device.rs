@@ -1,0 +1,545 @@
+//! One device's machinery: carries out what its [`Streamer`] decides, with
+//! two internal streams and events.
+//!
+//! ```text
+//!   program's streams   ...use Y... --e1              e3--> use X
+//!   copy out                          e1--> Y to host --e2
+//!   copy in                                 e2, e1--> X from host --e3
+//! ```
+//!
+//! `e1`: the last uses of Y (one event per stream). `e2`: Y is safe in host
+//! memory. `e3`: X's fence. Every arrow is a wait on the device; the host
+//! waits only in [`Machinery::retire`]. Two internal streams, because the link
+//! carries both directions at once; copies of one direction stay in order.
+//!
+//! Everything here is called under the device's lock, with the device's
+//! context current unless a stream's handle says which one is meant.
+//! A driver error inside an operation that cannot answer one (the context is
+//! broken: nothing works any more) is kept and answered by the next `begin`.
+
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::time::Instant;
+
+use autooffload_core::address_map::ChunkId;
+use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Streamer, Window};
+
+use super::host_store::{HostBuffer, HostStore};
+use super::stats::{Stats, WaitReason};
+use super::{FRAME_BYTES, hot, streams};
+use crate::driver::Driver;
+use crate::driver::abi::*;
+
+/// One device: the decisions and the means.
+pub struct Device {
+    pub streamer: Streamer,
+    pub machinery: Machinery,
+}
+
+/// The wait that a use of freshly copied bytes needs.
+struct Fence {
+    event: CUevent,
+    /// Streams whose later work already waits for it.
+    waited_by: Vec<CUstream>,
+}
+
+/// What the machinery knows of a chunk.
+struct Backing {
+    base: DevicePtr,
+    bytes: usize,
+    frames: u32,
+    host: Option<HostBuffer>,
+    /// Recorded behind the copy that brought the present content.
+    fence: Option<Fence>,
+    /// Last use on each stream since the content came. Only for chunks in the
+    /// ring; residents are covered by `hot::streams`.
+    uses: Vec<(CUstream, CUcontext, CUevent)>,
+    /// Recorded behind the copy to the host, until somebody waited for it.
+    written_back: Option<CUevent>,
+    /// The uses were handed to the copy-in stream to wait for.
+    displaced: bool,
+}
+
+/// Frames, streams, events and copies of one device.
+pub struct Machinery {
+    driver: &'static Driver,
+    host_store: &'static HostStore,
+    stats: &'static Stats,
+    pub device: Device_,
+    pub ctx: CUcontext,
+    copy_in: CUstream,
+    copy_out: CUstream,
+    /// Handle of every frame, by id; ids of released frames are reused.
+    frames: Vec<MemHandle>,
+    unused_ids: Vec<FrameId>,
+    /// Indexed by chunk id.
+    backings: Vec<Option<Backing>>,
+    /// Events nobody needs any more, by context.
+    spare_events: HashMap<usize, Vec<CUevent>>,
+    /// Everything queued is known to be over: waits are not needed.
+    pub idle: bool,
+    /// Why the host waits, should it.
+    pub reason: WaitReason,
+    /// An error that no operation could answer.
+    pub failure: Option<CuResult>,
+    /// Bytes of the card that other processes held when we began.
+    pub foreign_bytes: Option<u64>,
+    /// Timed copy whose rate is read at the next wait: events and bytes.
+    probe: Option<(CUevent, CUevent, usize)>,
+    probe_wanted: bool,
+}
+
+use crate::driver::abi::Device as Device_;
+
+// SAFETY: driver handles may be used from any thread; the pointers to host
+// memory are ours alone.
+unsafe impl Send for Machinery {}
+
+impl Device {
+    /// Sets up `device`, whose context `ctx` is current.
+    pub fn new(
+        driver: &'static Driver,
+        host_store: &'static HostStore,
+        stats: &'static Stats,
+        device: Device_,
+        ctx: CUcontext,
+        window: Window,
+    ) -> Result<Self> {
+        let copy_in = driver.stream_create_nonblocking(0)?;
+        let copy_out = driver.stream_create_nonblocking(0)?;
+        Ok(Self {
+            streamer: Streamer::new(0, window),
+            machinery: Machinery {
+                driver,
+                host_store,
+                stats,
+                device,
+                ctx,
+                copy_in,
+                copy_out,
+                frames: Vec::new(),
+                unused_ids: Vec::new(),
+                backings: Vec::new(),
+                spare_events: HashMap::new(),
+                idle: false,
+                reason: WaitReason::PlanChange,
+                failure: None,
+                foreign_bytes: None,
+                probe: None,
+                probe_wanted: true,
+            },
+        })
+    }
+}
+
+impl Machinery {
+    // --- chunks ------------------------------------------------------------
+
+    /// Announces a chunk before the streamer maps it.
+    pub fn add(&mut self, id: ChunkId, base: DevicePtr, bytes: usize, frames: u32) {
+        if self.backings.len() <= id as usize {
+            self.backings.resize_with(id as usize + 1, || None);
+        }
+        self.backings[id as usize] = Some(Backing {
+            base,
+            bytes,
+            frames,
+            host: None,
+            fence: None,
+            uses: Vec::new(),
+            written_back: None,
+            displaced: false,
+        });
+    }
+
+    /// Forgets a chunk that the streamer freed, and gives its host memory and
+    /// events back.
+    pub fn remove(&mut self, id: ChunkId) {
+        let Some(backing) = self.backings[id as usize].take() else { return };
+        for (_, ctx, event) in backing.uses {
+            self.spare(ctx, event);
+        }
+        if let Some(fence) = backing.fence {
+            self.spare(self.ctx, fence.event);
+        }
+        if let Some(event) = backing.written_back {
+            self.spare(self.ctx, event);
+        }
+        if let Some(host) = backing.host {
+            self.host_store.free(host);
+        }
+        if self.backings.iter().all(Option::is_none) {
+            self.release_events();
+        }
+    }
+
+    fn backing(&mut self, id: ChunkId) -> &mut Backing {
+        self.backings[id as usize].as_mut().expect("a chunk that lives")
+    }
+
+    // --- uses --------------------------------------------------------------
+
+    /// Later work of `stream` waits for the content of the chunks.
+    pub fn order_before_use(&mut self, stream: CUstream, touches: &[(ChunkId, Effect)]) {
+        for &(id, _) in touches {
+            let driver = self.driver;
+            let Some(fence) = &mut self.backing(id).fence else { continue };
+            // A per-thread handle means another stream on every thread.
+            let nameable = stream != STREAM_PER_THREAD;
+            if nameable && fence.waited_by.contains(&stream) {
+                continue;
+            }
+            let outcome = driver.stream_wait_event(stream, fence.event);
+            if nameable {
+                fence.waited_by.push(stream);
+            }
+            self.note(outcome);
+        }
+    }
+
+    /// The operation on `stream` was queued: what comes after in the ring
+    /// waits for it. `ctx`: the calling thread's current context.
+    pub fn record_use(
+        &mut self,
+        stream: CUstream,
+        ctx: CUcontext,
+        foreign: bool,
+        id: ChunkId,
+        streamed: bool,
+    ) {
+        if !streamed {
+            let index = if foreign { streams::FOREIGN } else { streams::index_of(stream) };
+            hot(id).used_on(index);
+            return;
+        }
+        let known = self
+            .backing(id)
+            .uses
+            .iter()
+            .find(|(s, _, _)| *s == stream && stream != STREAM_PER_THREAD)
+            .map(|&(_, _, event)| event);
+        let event = match known {
+            Some(event) => event,
+            None => {
+                let Some(event) = self.event(ctx) else { return };
+                self.backing(id).uses.push((stream, ctx, event));
+                event
+            }
+        };
+        let outcome = self.driver.event_record(event, stream);
+        self.note(outcome);
+    }
+
+    /// `stream` is about to be destroyed: its handle may come back as another
+    /// stream, which must neither count as ordered nor as the same user.
+    pub fn forget_stream(&mut self, stream: CUstream) {
+        for backing in self.backings.iter_mut().flatten() {
+            if let Some(fence) = &mut backing.fence {
+                fence.waited_by.retain(|&waited| waited != stream);
+            }
+            for (user, _, _) in &mut backing.uses {
+                if *user == stream {
+                    // Never equal to a stream that is launched on by name.
+                    *user = STREAM_PER_THREAD;
+                }
+            }
+        }
+    }
+
+    // --- events ------------------------------------------------------------
+
+    /// An event of `ctx`, which is current or ours.
+    fn event(&mut self, ctx: CUcontext) -> Option<CUevent> {
+        if let Some(event) = self.spare_events.get_mut(&(ctx as usize)).and_then(Vec::pop) {
+            return Some(event);
+        }
+        match self.driver.event_create(true) {
+            Ok(event) => Some(event),
+            Err(code) => {
+                self.note(Err(code));
+                None
+            }
+        }
+    }
+
+    /// `event` may be recorded anew: whoever waits for it has said so already.
+    fn spare(&mut self, ctx: CUcontext, event: CUevent) {
+        self.spare_events.entry(ctx as usize).or_default().push(event);
+    }
+
+    fn release_events(&mut self) {
+        let probe = self.probe.take();
+        let timed = probe.iter().flat_map(|&(start, end, _)| [start, end]);
+        for event in self.spare_events.drain().flat_map(|(_, events)| events).chain(timed) {
+            // A context that is gone took its events along.
+            let _ = self.driver.event_destroy(event);
+        }
+    }
+
+    /// Keeps the first error; only a broken context gives one here.
+    fn note(&mut self, outcome: Result<()>) {
+        if let Err(code) = outcome
+            && self.failure.is_none()
+        {
+            if code != CuResult::DEINITIALIZED {
+                log::error!("the driver answered {code} to an internal call");
+            }
+            self.failure = Some(code);
+        }
+    }
+
+    /// Waits on the host for `wait`, counted.
+    fn wait(&mut self, wait: impl FnOnce(&Driver) -> Result<()>) {
+        let began = Instant::now();
+        let outcome = wait(self.driver);
+        self.stats.waited(self.reason, began.elapsed());
+        self.note(outcome);
+    }
+
+    /// Makes `waiter` wait, on the device, for every stream in `hot`'s bits.
+    fn await_resident_uses(&mut self, id: ChunkId, waiter: CUstream) {
+        let bits = hot(id).streams();
+        if bits == 0 || self.idle {
+            return;
+        }
+        let (streams, unnamed) = streams::named(bits);
+        if unnamed || bits & (1 << streams::FOREIGN) != 0 {
+            self.wait(Driver::ctx_synchronize);
+        }
+        for stream in streams {
+            let Some(event) = self.event(self.ctx) else { return };
+            // A stream of another context takes no event of ours.
+            if self.driver.event_record(event, stream).is_ok() {
+                let outcome = self.driver.stream_wait_event(waiter, event);
+                self.note(outcome);
+            } else {
+                self.wait(|driver| driver.stream_synchronize(stream));
+            }
+            self.spare(self.ctx, event);
+        }
+    }
+
+    /// Reads the probe, whose copy is over.
+    fn read_probe(&mut self) {
+        if let Some((start, end, bytes)) = self.probe.take() {
+            if let Ok(ms) = self.driver.event_elapsed_ms(start, end)
+                && ms > 0.0
+            {
+                self.stats.link_rate((bytes as f64 / f64::from(ms) * 1e3) as u64);
+            }
+            let _ = self.driver.event_destroy(start);
+            let _ = self.driver.event_destroy(end);
+        }
+        self.probe_wanted = true;
+    }
+
+    fn timed_event(&mut self) -> Option<CUevent> {
+        let event = self.driver.event_create(false).ok()?;
+        let _ = self.driver.event_record(event, self.copy_in);
+        Some(event)
+    }
+
+    /// Bytes of host memory that this device's chunks have.
+    pub fn host_bytes(&self) -> u64 {
+        let hosts = self.backings.iter().flatten().filter_map(|backing| backing.host.as_ref());
+        hosts.map(|host| host.bytes as u64).sum()
+    }
+
+    /// Forgets everything without a call: the context is being destroyed.
+    pub fn abandon(&mut self) {
+        for backing in self.backings.drain(..).flatten() {
+            if let Some(host) = backing.host {
+                self.host_store.free(host);
+            }
+        }
+    }
+}
+
+impl Mechanism for Machinery {
+    fn create_frame(&mut self) -> std::result::Result<FrameId, Refused> {
+        let handle = self.driver.mem_create(self.device, FRAME_BYTES).map_err(|_| Refused)?;
+        if let Some(id) = self.unused_ids.pop() {
+            self.frames[id as usize] = handle;
+            return Ok(id);
+        }
+        self.frames.push(handle);
+        Ok(self.frames.len() as FrameId - 1)
+    }
+
+    fn release_frame(&mut self, frame: FrameId) {
+        let outcome = self.driver.mem_release(self.frames[frame as usize]);
+        self.note(outcome);
+        self.unused_ids.push(frame);
+    }
+
+    fn map(&mut self, chunk: ChunkId, frames: &[FrameId]) -> std::result::Result<(), Refused> {
+        let base = self.backing(chunk).base;
+        let address = |index: usize| base + (index * FRAME_BYTES) as u64;
+        let bytes = frames.len() * FRAME_BYTES;
+        for (index, &frame) in frames.iter().enumerate() {
+            let handle = self.frames[frame as usize];
+            if let Err(code) = self.driver.mem_map(address(index), FRAME_BYTES, handle) {
+                log::warn!("mapping device memory failed ({code})");
+                if index > 0 {
+                    let _ = self.driver.mem_unmap(base, index * FRAME_BYTES);
+                }
+                return Err(Refused);
+            }
+        }
+        if let Err(code) = self.driver.mem_set_access(base, bytes, self.device) {
+            log::warn!("granting access to device memory failed ({code})");
+            let _ = self.driver.mem_unmap(base, bytes);
+            return Err(Refused);
+        }
+        Ok(())
+    }
+
+    fn unmap(&mut self, chunk: ChunkId) {
+        let backing = self.backing(chunk);
+        let (base, bytes) = (backing.base, backing.frames as usize * FRAME_BYTES);
+        let outcome = self.driver.mem_unmap(base, bytes);
+        self.note(outcome);
+        hot(chunk).forget_uses();
+    }
+
+    fn reserve_host(&mut self, chunk: ChunkId) -> std::result::Result<(), Refused> {
+        let backing = self.backing(chunk);
+        if backing.host.is_some() {
+            return Ok(());
+        }
+        let bytes = backing.bytes;
+        let host = self.host_store.allocate(bytes).ok_or(Refused)?;
+        self.backing(chunk).host = Some(host);
+        Ok(())
+    }
+
+    fn write_back(&mut self, chunk: ChunkId) {
+        let copy_out = self.copy_out;
+        let backing = self.backings[chunk as usize].as_ref().expect("a chunk that lives");
+        for &(_, _, event) in &backing.uses {
+            if let Err(code) = self.driver.stream_wait_event(copy_out, event) {
+                self.failure.get_or_insert(code);
+            }
+        }
+        if let Some(fence) = &backing.fence
+            && let Err(code) = self.driver.stream_wait_event(copy_out, fence.event)
+        {
+            self.failure.get_or_insert(code);
+        }
+        self.await_resident_uses(chunk, copy_out);
+        let backing = self.backing(chunk);
+        let (base, bytes) = (backing.base, backing.bytes);
+        let host = backing.host.as_ref().expect("host memory before a write-back").address;
+        // SAFETY: the buffer is `bytes` long and lives until the chunk is
+        // freed, which waits for this copy; nobody reads it before the event.
+        let copied = unsafe { self.driver.memcpy_dtoh_async(host, base, bytes, copy_out) };
+        self.note(copied);
+        self.stats.wrote_back(bytes);
+        let known = self.backing(chunk).written_back.take();
+        let Some(event) = known.or_else(|| self.event(self.ctx)) else { return };
+        let outcome = self.driver.event_record(event, copy_out);
+        self.note(outcome);
+        self.backing(chunk).written_back = Some(event);
+    }
+
+    fn displace(&mut self, chunk: ChunkId) {
+        let copy_in = self.copy_in;
+        let backing = self.backing(chunk);
+        let uses = std::mem::take(&mut backing.uses);
+        let written_back = backing.written_back.take();
+        backing.displaced = true;
+        for (_, ctx, event) in uses {
+            let outcome = self.driver.stream_wait_event(copy_in, event);
+            self.note(outcome);
+            self.spare(ctx, event);
+        }
+        if let Some(event) = written_back {
+            let outcome = self.driver.stream_wait_event(copy_in, event);
+            self.note(outcome);
+            self.spare(self.ctx, event);
+        }
+        self.await_resident_uses(chunk, copy_in);
+    }
+
+    fn fetch(&mut self, chunk: ChunkId, content: bool, demanded: bool) {
+        let copy_in = self.copy_in;
+        let backing = self.backing(chunk);
+        let (base, bytes) = (backing.base, backing.bytes);
+        if content {
+            let host = backing.host.as_ref().expect("host memory of what is fetched").address;
+            const PROBE_BYTES: usize = 1 << 20;
+            let probe = self.probe_wanted && bytes >= PROBE_BYTES && self.probe.is_none();
+            let start = if probe { self.timed_event() } else { None };
+            // SAFETY: the buffer is `bytes` long, lives until the chunk is
+            // freed, and is written only by copies this stream waited for.
+            let copied = unsafe {
+                self.driver.memcpy_htod_async(base, host as *const c_void, bytes, copy_in)
+            };
+            if let Some(start) = start
+                && let Some(end) = self.timed_event()
+            {
+                self.probe = Some((start, end, bytes));
+                self.probe_wanted = false;
+            }
+            self.note(copied);
+            self.stats.streamed(bytes, demanded);
+        }
+        let known = self.backing(chunk).fence.take().map(|fence| (fence.event, fence.waited_by));
+        let (event, mut waited_by) = match known {
+            Some(known) => known,
+            None => match self.event(self.ctx) {
+                Some(event) => (event, Vec::new()),
+                None => return,
+            },
+        };
+        waited_by.clear();
+        let outcome = self.driver.event_record(event, copy_in);
+        self.note(outcome);
+        self.backing(chunk).fence = Some(Fence { event, waited_by });
+    }
+
+    fn retire(&mut self, chunk: ChunkId) {
+        let ctx = self.ctx;
+        let backing = self.backing(chunk);
+        let uses = std::mem::take(&mut backing.uses);
+        let fence = backing.fence.take();
+        let written_back = backing.written_back.take();
+        let displaced = std::mem::take(&mut backing.displaced);
+        let events = uses
+            .iter()
+            .map(|&(_, ctx, event)| (ctx, event))
+            .chain(fence.map(|fence| (ctx, fence.event)))
+            .chain(written_back.map(|event| (ctx, event)));
+        for (ctx, event) in events {
+            if !self.idle {
+                self.wait(|driver| driver.event_synchronize(event));
+            }
+            self.spare(ctx, event);
+        }
+        if self.idle {
+            hot(chunk).forget_uses();
+            self.read_probe();
+            return;
+        }
+        if displaced {
+            let copy_in = self.copy_in;
+            self.wait(|driver| driver.stream_synchronize(copy_in));
+            self.read_probe();
+        }
+        let bits = hot(chunk).streams();
+        if bits != 0 {
+            let (streams, unnamed) = streams::named(bits);
+            if unnamed {
+                self.wait(Driver::ctx_synchronize);
+            } else {
+                for stream in streams {
+                    self.wait(|driver| driver.stream_synchronize(stream));
+                }
+            }
+            if bits & (1 << streams::FOREIGN) != 0 {
+                self.wait(super::synchronize_every_device);
+            }
+            hot(chunk).forget_uses();
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Captured graphs, and addresses that escape our sight: what they name stays
+//! resident for as long as it lives.
+//!
+//! A replay is not a launch that we could order copies before; until graphs
+//! are rewritten at instantiation, their memory does not move. Said once.
+
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+
+/// The hook saw a capture begin (+1) or end (-1) anywhere in the process.
+pub fn capture_count_changed(by: i32) {
+    CAPTURES.fetch_add(by, Ordering::Relaxed);
+}
+
+/// Whether any capture is under way (then the hook asks the driver about the
+/// very stream).
+#[inline]
+pub fn any_capture() -> bool {
+    CAPTURES.load(Ordering::Relaxed) > 0
+}
+
+/// A graph that is being captured or built received pointers into `chunks`:
+/// they become resident for as long as they live (said once). To be called
+/// instead of [`begin`] when the stream is capturing.
+pub fn pin_for_graph(chunks: &[ChunkId]) -> Result<()> {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !chunks.is_empty() && engine().is_some() && !SAID.swap(true, Ordering::Relaxed) {
+        log::warn!("memory named by captured CUDA graphs stays resident: it is not offloaded");
+    }
+    for &chunk in chunks {
+        pin(chunk, "a captured graph")?;
+    }
+    Ok(())
+}
+
+/// Why the chunk can no longer be moved: an address escaped (IPC, dma-buf,
+/// texture, exported handle). `Err`: cannot be made resident.
+pub fn pin_for_good(chunk: ChunkId, why: &'static str) -> Result<()> {
+    log::info!("an allocation stays resident for good: {why}");
+    pin(chunk, why)
+}
+
+fn pin(chunk: ChunkId, why: &'static str) -> Result<()> {
+    let Some(engine) = engine() else { return Ok(()) };
+    let device = hot(chunk).device();
+    let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
+        let DeviceState { streamer, machinery } = state;
+        let moved = streamer.is_streamed(chunk);
+        let newly = streamer.pin(chunk, machinery)?;
+        if moved {
+            // A captured launch cannot wait for an event from outside.
+            use autooffload_core::streamer::Mechanism;
+            machinery.retire(chunk);
+        }
+        if newly {
+            let bytes = u64::from(streamer.frames_of(chunk)) << FRAME_SHIFT;
+            engine.stats.graph_pinned_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => Ok(()),
+        Err(Failure::Driver(code)) => Err(code),
+        Err(Failure::Shortage(shortage)) => {
+            engine.explain(device, why, shortage);
+            Err(CuResult::OUT_OF_MEMORY)
+        }
+    }
+}

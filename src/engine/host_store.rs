@@ -1,0 +1,148 @@
+//! Host memory for chunks that are not on the device: exact size, on huge
+//! pages where the system gives them, page-locked, kept out of forked
+//! children, and within a cap.
+//!
+//! Threads: allocation is called under a device's lock; the cap is shared by
+//! all devices through atomics.
+//! Not here: which chunk needs it, and when.
+
+use std::ffi::c_void;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use autooffload_core::config::Limit;
+use autooffload_core::host_limits;
+use autooffload_core::units::Size;
+
+use crate::driver::Driver;
+
+/// One chunk's host memory. Freed by [`HostStore::free`], not by dropping.
+#[derive(Debug)]
+pub struct HostBuffer {
+    pub address: *mut c_void,
+    pub bytes: usize,
+    mapped_bytes: usize,
+    registered: bool,
+}
+
+/// All host copies of the process.
+pub struct HostStore {
+    driver: &'static Driver,
+    pin: bool,
+    limit: Limit,
+    /// Where the kernel's files are, `/` outside of tests.
+    root: PathBuf,
+    used_bytes: AtomicU64,
+    pinned_bytes: AtomicU64,
+    peak_bytes: AtomicU64,
+    pin_failure_said: AtomicBool,
+}
+
+impl HostStore {
+    pub fn new(driver: &'static Driver, pin: bool, limit: Limit) -> Self {
+        Self {
+            driver,
+            pin,
+            limit,
+            root: PathBuf::from("/"),
+            used_bytes: AtomicU64::new(0),
+            pinned_bytes: AtomicU64::new(0),
+            peak_bytes: AtomicU64::new(0),
+            pin_failure_said: AtomicBool::new(false),
+        }
+    }
+
+    /// (in use, page-locked, peak) bytes.
+    pub fn usage(&self) -> (u64, u64, u64) {
+        (
+            self.used_bytes.load(Ordering::Relaxed),
+            self.pinned_bytes.load(Ordering::Relaxed),
+            self.peak_bytes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Bytes that may still be taken; read afresh, because others take too.
+    pub fn available(&self) -> u64 {
+        let used = self.used_bytes.load(Ordering::Relaxed);
+        let machine = || read_limits(&self.root);
+        match self.limit {
+            Limit::Given(Size::Bytes(cap)) => cap.saturating_sub(used),
+            Limit::Given(Size::Percent(percent)) => {
+                let cap = machine().total_bytes as f64 * percent / 100.0;
+                (cap as u64).saturating_sub(used)
+            }
+            Limit::Auto => machine().spendable(),
+        }
+    }
+
+    /// `bytes` of host memory, page-locked if it can be. `None`: over the cap,
+    /// or the system has none.
+    pub fn allocate(&self, bytes: usize) -> Option<HostBuffer> {
+        if bytes as u64 > self.available() {
+            return None;
+        }
+        let mapped_bytes = bytes.next_multiple_of(PAGE_BYTES);
+        // SAFETY: a fresh anonymous mapping; the kernel picks the address.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                mapped_bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return None;
+        }
+        // Both are wishes: where the kernel refuses, nothing is lost but speed.
+        // SAFETY: the range is the mapping just made.
+        unsafe {
+            libc::madvise(address, mapped_bytes, libc::MADV_HUGEPAGE);
+            libc::madvise(address, mapped_bytes, libc::MADV_DONTFORK);
+        }
+        // SAFETY: the mapping lives until `free`, which unregisters first.
+        let registered = self.pin
+            && match unsafe { self.driver.mem_host_register(address, mapped_bytes) } {
+                Ok(()) => true,
+                Err(code) => {
+                    if !self.pin_failure_said.swap(true, Ordering::Relaxed) {
+                        log::warn!(
+                            "page-locking host memory failed ({code}): copies will be slower; \
+                             raise the locked-memory limit, or set AUTOOFFLOAD_PIN=0 to silence this"
+                        );
+                    }
+                    false
+                }
+            };
+        let used = self.used_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        self.peak_bytes.fetch_max(used, Ordering::Relaxed);
+        if registered {
+            self.pinned_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        Some(HostBuffer { address, bytes, mapped_bytes, registered })
+    }
+
+    /// Gives `buffer` back. No queued copy uses it any more.
+    pub fn free(&self, buffer: HostBuffer) {
+        if buffer.registered {
+            self.pinned_bytes.fetch_sub(buffer.bytes as u64, Ordering::Relaxed);
+            if self.driver.mem_host_unregister(buffer.address).is_err() {
+                // The context is gone, and with it the registration.
+                log::debug!("host memory was no longer registered");
+            }
+        }
+        self.used_bytes.fetch_sub(buffer.bytes as u64, Ordering::Relaxed);
+        // SAFETY: made by `allocate` with this length, used by nobody any more.
+        unsafe { libc::munmap(buffer.address, buffer.mapped_bytes) };
+    }
+}
+
+const PAGE_BYTES: usize = 4096;
+
+/// The machine's and the cgroup's limits, read from files under `root`.
+fn read_limits(root: &Path) -> host_limits::Limits {
+    host_limits::read(|path| fs::read_to_string(root.join(path)).ok())
+}

@@ -1,0 +1,65 @@
+//! Launches under way on the fast path, so that whoever starts evicting can
+//! wait for those that believed nothing would ever move.
+//!
+//! Each thread has one flag. Entering sets it and then reads the pressure
+//! flag; the evictor sets the pressure flag and then reads all thread flags
+//! (Dekker's pattern, hence sequentially consistent). A thread that misses
+//! the pressure flag is seen by the evictor, and the other way round.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Set for good as soon as anything has to move.
+static PRESSURE: AtomicBool = AtomicBool::new(false);
+
+static THREADS: Mutex<Vec<Arc<AtomicBool>>> = Mutex::new(Vec::new());
+
+thread_local! {
+    static FLAG: Arc<AtomicBool> = {
+        let flag = Arc::new(AtomicBool::new(false));
+        let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+        // Flags of threads that are gone are held by nobody else.
+        threads.retain(|flag| Arc::strong_count(flag) > 1);
+        threads.push(Arc::clone(&flag));
+        flag
+    };
+}
+
+/// While it lives, no memory moves that was not moving before.
+pub struct FastLaunch(());
+
+impl Drop for FastLaunch {
+    fn drop(&mut self) {
+        let _ = FLAG.try_with(|flag| flag.store(false, Ordering::Release));
+    }
+}
+
+/// `None`: memory moves; take the careful path.
+pub fn enter() -> Option<FastLaunch> {
+    if PRESSURE.load(Ordering::Relaxed) {
+        return None;
+    }
+    // A thread that is being torn down has no flag any more.
+    FLAG.try_with(|flag| flag.store(true, Ordering::SeqCst)).ok()?;
+    let launch = FastLaunch(());
+    (!PRESSURE.load(Ordering::SeqCst)).then_some(launch)
+}
+
+/// Whether memory has begun to move.
+pub fn pressure() -> bool {
+    PRESSURE.load(Ordering::Relaxed)
+}
+
+/// Ends the fast path for good and waits for the launches that are on it.
+/// Not to be called by a thread that is itself inside one.
+pub fn begin_pressure() {
+    if PRESSURE.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let threads: Vec<_> = THREADS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for flag in threads {
+        while flag.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Allocations: addresses, ids, frames, and giving them all back.
+//!
+//! Not here: stream-ordered allocation (see `stream_ordered`).
+
+use std::sync::atomic::Ordering;
+
+use autooffload_core::address_map::{AddressMap, Arena, NO_CHUNK};
+use autooffload_core::config::Limit;
+use autooffload_core::streamer::Shortage;
+
+use super::*;
+
+/// Before any model was loaded, this much of what the card already misses is
+/// taken for our own context; the rest belongs to other processes, and no
+/// budget of ours counts it. (Contexts on current cards: 300 to 600 MB.)
+const CONTEXT_BYTES: u64 = 600 << 20;
+
+/// `cuMemAlloc`. `None`: too small or not ours, call the original.
+pub fn mem_alloc(bytes: usize) -> Option<Result<DevicePtr>> {
+    if bytes < THRESHOLD_BYTES {
+        return None;
+    }
+    let engine = engine()?;
+    Some(allocate(engine, bytes, None)?.map(|(_, base)| base))
+}
+
+/// A new chunk of the current context's device. `None`: pass through.
+pub(super) fn allocate(
+    engine: &'static Engine,
+    bytes: usize,
+    pool: Option<CUmemoryPool>,
+) -> Option<Result<(ChunkId, DevicePtr)>> {
+    // No context: the original gives the right error.
+    let device = engine.driver.ctx_get_device().ok()?;
+    let ctx = engine.driver.ctx_get_current().ok()?;
+    let space = space(engine)?;
+    set_up(engine, device, ctx)?;
+    let Ok(frames) = u32::try_from(bytes.div_ceil(FRAME_BYTES)) else {
+        return Some(Err(CuResult::OUT_OF_MEMORY));
+    };
+
+    let (id, base) = {
+        let mut addresses = lock(&space.addresses);
+        let Some(base) = addresses.arena.allocate(frames) else {
+            return Some(Err(CuResult::OUT_OF_MEMORY));
+        };
+        let id = addresses.unused_ids.pop().unwrap_or_else(|| {
+            addresses.next_id += 1;
+            addresses.next_id - 1
+        });
+        (id, base)
+    };
+    let hot = hot(id);
+    hot.device.store(device as u32, Ordering::Relaxed);
+    hot.filled_kib.store(0, Ordering::Relaxed);
+    hot.forget_uses();
+
+    let outcome = engine.with_device(device as usize, WaitReason::Allocation, |state| {
+        let DeviceState { streamer, machinery } = state;
+        refresh_cap(engine, streamer, machinery);
+        if streamer.would_evict(frames) {
+            if !inflight::pressure() {
+                log::info!(
+                    "device {device}: the budget is used up: from here on memory is moved to the host and back"
+                );
+            }
+            inflight::begin_pressure();
+        }
+        machinery.add(id, base, bytes, frames);
+        let outcome = streamer.allocate(id, frames, machinery);
+        if outcome.is_err() {
+            machinery.remove(id);
+        }
+        outcome
+    });
+    match outcome {
+        Ok(()) => {
+            let allocation = Allocation { base, bytes, device, ctx, pool };
+            engine.allocations.insert(id, allocation);
+            space.map.set(base, frames, id);
+            engine.stats.allocated(bytes);
+            Some(Ok((id, base)))
+        }
+        Err(failure) => {
+            give_address_back(space, id, base, frames);
+            Some(Err(match failure {
+                Failure::Driver(code) => code,
+                Failure::Shortage(shortage) => {
+                    let what = format!(
+                        "an allocation of {}",
+                        autooffload_core::units::format_bytes(bytes as u64)
+                    );
+                    engine.explain(device as usize, &what, shortage);
+                    CuResult::OUT_OF_MEMORY
+                }
+            }))
+        }
+    }
+}
+
+fn give_address_back(space: &Space, id: ChunkId, base: DevicePtr, frames: u32) {
+    let mut addresses = lock(&space.addresses);
+    addresses.arena.release(base, frames);
+    addresses.unused_ids.push(id);
+}
+
+/// The address space, reserved when it is first needed. `None`: the driver
+/// gives none, so nothing can be managed (said once).
+fn space(engine: &Engine) -> Option<&'static Space> {
+    if let Some(space) = SPACE.get() {
+        return Some(space);
+    }
+    static RESERVING: Mutex<bool> = Mutex::new(false);
+    let mut failed = lock(&RESERVING);
+    if SPACE.get().is_some() || *failed {
+        return SPACE.get();
+    }
+    let mut bytes = ARENA_BYTES;
+    let base = loop {
+        match engine.driver.mem_address_reserve(bytes, FRAME_BYTES) {
+            Ok(base) => break base,
+            Err(_) if bytes > ARENA_BYTES_MIN => bytes /= 2,
+            Err(code) => {
+                *failed = true;
+                log::error!(
+                    "this driver gives no device address space ({code}): running without offloading"
+                );
+                return None;
+            }
+        }
+    };
+    let frames = bytes >> FRAME_SHIFT;
+    // Every chunk takes a frame and a guard frame of address space at least.
+    let hot = (0..frames / 2 + 1)
+        .map(|_| Hot {
+            streams: AtomicU64::new(0),
+            device: AtomicU32::new(0),
+            filled_kib: AtomicU32::new(0),
+            weight_bytes: AtomicU64::new(0),
+        })
+        .collect();
+    Some(SPACE.get_or_init(|| Space {
+        map: AddressMap::new(base, frames, FRAME_SHIFT),
+        hot,
+        addresses: Mutex::new(Addresses {
+            arena: Arena::new(base, frames as u32, FRAME_SHIFT),
+            unused_ids: Vec::new(),
+            next_id: 0,
+        }),
+    }))
+}
+
+/// The device's state, made at its first managed allocation.
+fn set_up(engine: &'static Engine, device: Device, ctx: CUcontext) -> Option<()> {
+    let mut state = lock(engine.devices.get(device as usize)?);
+    if state.is_some() {
+        return Some(());
+    }
+    // The virtual-memory attribute of the device (CU_DEVICE_ATTRIBUTE 102).
+    const VMM_SUPPORTED: std::ffi::c_int = 102;
+    if engine.driver.device_get_attribute(VMM_SUPPORTED, device) == Ok(0)
+        || engine.driver.mem_granularity(device).is_ok_and(|bytes| FRAME_BYTES % bytes != 0)
+    {
+        log::warn!("device {device} has no virtual memory of 2 MiB frames: not offloading there");
+        return None;
+    }
+    let window = window(&engine.config.read().unwrap_or_else(PoisonError::into_inner));
+    let _relaxed = RelaxedCapture::enter(engine.driver);
+    match DeviceState::new(engine.driver, &engine.host_store, &engine.stats, device, ctx, window) {
+        Ok(made) => *state = Some(made),
+        Err(code) => {
+            log::error!("device {device}: no internal stream to be had ({code}): not offloading there");
+            return None;
+        }
+    }
+    Some(())
+}
+
+/// Reads the card again: what others took or gave back changes our cap.
+pub(super) fn refresh_cap(
+    engine: &Engine,
+    streamer: &mut autooffload_core::streamer::Streamer,
+    machinery: &mut Machinery,
+) {
+    let Ok((free, total)) = engine.driver.mem_get_info() else { return };
+    let (free, total) = (free as u64, total as u64);
+    let ours = u64::from(streamer.live_frames()) << FRAME_SHIFT;
+    let untracked = total.saturating_sub(free + ours);
+    let foreign = *machinery.foreign_bytes.get_or_insert(untracked.saturating_sub(CONTEXT_BYTES));
+    let config = engine.config.read().unwrap_or_else(PoisonError::into_inner);
+    let budget = config.budget_bytes(total, free, ours);
+    let for_frames = match config.vram {
+        // What the driver says is left for us, minus the headroom.
+        Limit::Auto => budget,
+        // The program's own unmanaged memory counts; other processes' does not.
+        Limit::Given(_) => budget.saturating_sub(untracked.saturating_sub(foreign)).min(free + ours),
+    };
+    let reported = match config.vram {
+        Limit::Auto => budget + untracked,
+        Limit::Given(_) => budget,
+    };
+    engine.stats.budget_bytes.store(reported, Ordering::Relaxed);
+    streamer.set_cap((for_frames >> FRAME_SHIFT) as u32);
+}
+
+/// `cuMemFree`; blocks until the device is idle, as the driver's does.
+/// `None`: not ours.
+pub fn mem_free(address: DevicePtr) -> Option<Result<()>> {
+    let id = chunk_of(address)?;
+    let engine = engine()?;
+    let allocation = *engine.allocations.get(&id)?;
+    if allocation.base != address {
+        return Some(Err(CuResult::INVALID_VALUE));
+    }
+    if allocation.pool.is_some() {
+        return stream_ordered::mem_free_async(address, std::ptr::null_mut());
+    }
+    Some(free(engine, id, allocation))
+}
+
+/// Frees the chunk after everything queued on its device is over.
+pub(super) fn free(engine: &'static Engine, id: ChunkId, allocation: Allocation) -> Result<()> {
+    let idle = {
+        let _context = ContextGuard::enter(engine.driver, allocation.ctx);
+        let _relaxed = RelaxedCapture::enter(engine.driver);
+        match engine.driver.ctx_synchronize() {
+            Ok(()) => true,
+            // Refused while something captures: wait for the chunk alone.
+            Err(CuResult::STREAM_CAPTURE_UNSUPPORTED) => false,
+            Err(code) => return Err(code),
+        }
+    };
+    release(engine, id, allocation, idle);
+    Ok(())
+}
+
+/// Takes the chunk apart. `idle`: nothing queued anywhere on its device.
+pub(super) fn release(engine: &'static Engine, id: ChunkId, allocation: Allocation, idle: bool) {
+    let Some(space) = SPACE.get() else { return };
+    let frames = allocation.bytes.div_ceil(FRAME_BYTES) as u32;
+    // Unlisted first: from here on nobody takes the address for ours.
+    space.map.set(allocation.base, frames, NO_CHUNK);
+    engine.allocations.remove(&id);
+    let device = allocation.device as usize;
+    let outcome = engine.with_device(device, WaitReason::Native, |state| {
+        let DeviceState { streamer, machinery } = state;
+        machinery.idle = idle;
+        streamer.free(id, machinery);
+        machinery.remove(id);
+        machinery.idle = false;
+        Ok(())
+    });
+    if outcome.is_err() {
+        log::debug!("freeing met a broken context");
+    }
+    report::forget_fill(id);
+    engine.stats.freed(allocation.bytes);
+    give_address_back(space, id, allocation.base, frames);
+}
+
+/// A call of the program ran out of device memory: gives free frames and
+/// headroom back to the driver. `true`: try the call once more.
+pub fn release_for_retry() -> bool {
+    /// Enough for a kernel module or a small allocation that passes through.
+    const FRAMES: u32 = 32;
+    let Some(engine) = engine() else { return false };
+    let Some(device) = current_device(engine) else { return false };
+    if lock(&engine.devices[device]).is_none() {
+        return false;
+    }
+    let mut given = 0;
+    let outcome = engine.with_device(device, WaitReason::Allocation, |state| {
+        let DeviceState { streamer, machinery } = state;
+        if streamer.live_frames() == 0 {
+            return Ok(());
+        }
+        inflight::begin_pressure();
+        let wish = FRAMES.min(streamer.live_frames() / 8).max(1);
+        given = streamer.give_back(wish, machinery)?;
+        Ok(())
+    });
+    match outcome {
+        Err(Failure::Shortage(Shortage::Busy | Shortage::Device { .. } | Shortage::Host)) => given > 0,
+        Err(Failure::Driver(_)) => false,
+        Ok(()) => given > 0,
+    }
+}
+
+/// Called before the original destroys `stream`.
+pub fn stream_destroyed(stream: CUstream) {
+    let Some(engine) = engine() else { return };
+    streams::forget(stream);
+    stream_ordered::stream_destroyed(engine, stream);
+    for device in &engine.devices[..engine.device_count.min(MAX_DEVICES)] {
+        if let Some(state) = lock(device).as_mut() {
+            state.machinery.forget_stream(stream);
+        }
+    }
+}
+
+/// Called before a context is destroyed or a primary context reset: the
+/// driver takes everything on that device down, so we forget it.
+pub fn context_lost(device: Device) {
+    let (Some(engine), Some(space)) = (engine(), SPACE.get()) else { return };
+    let Some(slot) = engine.devices.get(device as usize) else { return };
+    let Some(mut state) = lock(slot).take() else { return };
+    let lost: Vec<(ChunkId, Allocation)> = engine
+        .allocations
+        .iter()
+        .filter(|entry| entry.device == device)
+        .map(|entry| (*entry.key(), *entry.value()))
+        .collect();
+    for (id, allocation) in lost {
+        let frames = allocation.bytes.div_ceil(FRAME_BYTES) as u32;
+        space.map.set(allocation.base, frames, NO_CHUNK);
+        engine.allocations.remove(&id);
+        engine.stats.freed(allocation.bytes);
+        report::forget_fill(id);
+        give_address_back(space, id, allocation.base, frames);
+    }
+    state.machinery.abandon();
+}

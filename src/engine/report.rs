@@ -1,0 +1,101 @@
+//! What the program and the user are told: free memory, statistics, summary.
+//!
+//! Weights weigh nothing in "free": they can be evicted. A chunk that copies
+//! from the host mostly filled holds weights; everything else is taken for
+//! memory that the program needs on the card.
+
+use autooffload_core::config::{Limit, Report};
+use autooffload_core::units::Size;
+
+use super::*;
+
+/// Bytes of weights on each device.
+static WEIGHT_BYTES: [AtomicU64; MAX_DEVICES] = [const { AtomicU64::new(0) }; MAX_DEVICES];
+
+/// A copy from the host put `bytes` into the chunk.
+pub(super) fn note_fill(engine: &Engine, id: ChunkId, bytes: usize) {
+    let hot = hot(id);
+    if hot.weight_bytes.load(Ordering::Relaxed) != 0 {
+        return;
+    }
+    let Some(allocation) = engine.allocations.get(&id).map(|entry| *entry) else { return };
+    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+    let filled = hot.filled_kib.fetch_add(kib, Ordering::Relaxed).saturating_add(kib);
+    let size = allocation.bytes as u64;
+    if u64::from(filled) << 10 >= size / 2
+        && hot.weight_bytes.compare_exchange(0, size, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    {
+        WEIGHT_BYTES[hot.device()].fetch_add(size, Ordering::Relaxed);
+    }
+}
+
+/// The chunk is gone, and its weights with it.
+pub(super) fn forget_fill(id: ChunkId) {
+    let hot = hot(id);
+    let bytes = hot.weight_bytes.swap(0, Ordering::Relaxed);
+    WEIGHT_BYTES[hot.device()].fetch_sub(bytes, Ordering::Relaxed);
+}
+
+/// What `cuMemGetInfo` reports on the current context's device, given the
+/// driver's own answer: (free, total) bytes.
+pub fn mem_get_info(free: usize, total: usize) -> (usize, usize) {
+    let Some(engine) = engine() else { return (free, total) };
+    let Some(device) = current_device(engine) else { return (free, total) };
+    let guard = lock(&engine.devices[device]);
+    let (live, ring) = guard.as_ref().map_or((0, 0), |state| {
+        (state.streamer.live_frames(), state.streamer.smallest_ring())
+    });
+    drop(guard);
+    let config = engine.config.read().unwrap_or_else(PoisonError::into_inner);
+    let frames_bytes = u64::from(live) << FRAME_SHIFT;
+    let weights = WEIGHT_BYTES[device].load(Ordering::Relaxed);
+    let managed = engine
+        .allocations
+        .iter()
+        .filter(|entry| entry.device as usize == device)
+        .map(|entry| entry.bytes.next_multiple_of(FRAME_BYTES) as u64)
+        .sum::<u64>();
+    let kept = managed.saturating_sub(weights);
+    let untracked = (total as u64).saturating_sub(free as u64 + frames_bytes);
+    let budget = match config.vram {
+        Limit::Auto => total as u64 - config.headroom_bytes(total as u64).min(total as u64),
+        Limit::Given(_) => config.budget_bytes(total as u64, free as u64, frames_bytes),
+    };
+    let ring = u64::from(ring) << FRAME_SHIFT;
+    let answer = budget.saturating_sub(untracked + kept + ring);
+    if config.report == Report::Enlarged {
+        let host = engine.host_store.available();
+        return ((answer + host) as usize, (budget + host) as usize);
+    }
+    let total = if config.vram == Limit::Auto { total as u64 } else { budget };
+    (answer.min(total) as usize, total as usize)
+}
+
+/// What `cuDeviceTotalMem` reports, given the driver's own answer.
+pub fn device_total_mem(device: Device, total: usize) -> usize {
+    let _ = device;
+    let Some(engine) = engine() else { return total };
+    let config = engine.config.read().unwrap_or_else(PoisonError::into_inner);
+    let budget = match config.vram {
+        Limit::Auto => total as u64,
+        Limit::Given(Size::Bytes(bytes)) => bytes.min(total as u64),
+        Limit::Given(Size::Percent(_)) => config.budget_bytes(total as u64, total as u64, 0),
+    };
+    if config.report == Report::Enlarged {
+        return (budget + engine.host_store.available()) as usize;
+    }
+    budget as usize
+}
+
+/// The statistics as a JSON object; makes no CUDA call.
+pub fn stats_json() -> serde_json::Value {
+    engine().map_or_else(
+        || serde_json::json!({}),
+        |engine| engine.stats.json(engine.host_store.usage()),
+    )
+}
+
+/// The lines of the summary at exit; empty when nothing was managed.
+pub fn summary() -> Vec<String> {
+    engine().map_or_else(Vec::new, |engine| engine.stats.summary(engine.host_store.usage()))
+}

@@ -1,0 +1,226 @@
+//! What the engine counts, and what it says of it.
+//!
+//! Counters are relaxed atomics, written under a device's lock and read by
+//! anybody; no line here makes a CUDA call, so that all of it can be told at
+//! exit, when the driver is already gone.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use autooffload_core::units::format_bytes;
+use serde_json::{Value, json};
+
+/// The places where the host may wait (design, invariant 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitReason {
+    /// An address changes its frames, and its last use has not retired.
+    PlanChange,
+    /// An allocation needs frames of something that must be moved away first.
+    Allocation,
+    /// A call that blocks in the driver as well: `cuMemFree`, a stream's end.
+    Native,
+}
+
+const REASONS: [(WaitReason, &str); 3] = [
+    (WaitReason::PlanChange, "plan_change"),
+    (WaitReason::Allocation, "allocation"),
+    (WaitReason::Native, "native"),
+];
+
+#[derive(Default)]
+pub struct Stats {
+    pub allocations: AtomicU64,
+    pub frees: AtomicU64,
+    pub managed_bytes: AtomicU64,
+    pub managed_peak_bytes: AtomicU64,
+    pub budget_bytes: AtomicU64,
+    pub resident_bytes: AtomicU64,
+    pub ring_bytes: AtomicU64,
+    pub frames_bytes: AtomicU64,
+    pub frames_peak_bytes: AtomicU64,
+    streamed_bytes: AtomicU64,
+    fetches: AtomicU64,
+    demand_fetches: AtomicU64,
+    pub streamed_touches: AtomicU64,
+    pub hits: AtomicU64,
+    written_back_bytes: AtomicU64,
+    write_backs: AtomicU64,
+    pub plans: AtomicU64,
+    pub layout_changes: AtomicU64,
+    pub demotions: AtomicU64,
+    pub slips: AtomicU64,
+    pub graph_pinned_bytes: AtomicU64,
+    pub refused: AtomicU64,
+    /// Tokens in a learned iteration, 0 before; streamed bytes and record
+    /// length when the present plan began.
+    pub period: AtomicU64,
+    pub plan_began_bytes: AtomicU64,
+    pub plan_began_at: AtomicU64,
+    pub record_length: AtomicU64,
+    link_bytes_per_s: AtomicU64,
+    waits: [AtomicU64; REASONS.len()],
+    waited_ns: [AtomicU64; REASONS.len()],
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn add(counter: &AtomicU64, amount: u64) -> u64 {
+    counter.fetch_add(amount, Ordering::Relaxed) + amount
+}
+
+impl Stats {
+    pub fn allocated(&self, bytes: usize) {
+        add(&self.allocations, 1);
+        let now = add(&self.managed_bytes, bytes as u64);
+        self.managed_peak_bytes.fetch_max(now, Ordering::Relaxed);
+    }
+
+    pub fn freed(&self, bytes: usize) {
+        add(&self.frees, 1);
+        self.managed_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn streamed(&self, bytes: usize, demanded: bool) {
+        add(&self.streamed_bytes, bytes as u64);
+        add(&self.fetches, 1);
+        add(&self.demand_fetches, u64::from(demanded));
+    }
+
+    pub fn wrote_back(&self, bytes: usize) {
+        add(&self.written_back_bytes, bytes as u64);
+        add(&self.write_backs, 1);
+    }
+
+    pub fn waited(&self, reason: WaitReason, time: Duration) {
+        add(&self.waits[reason as usize], 1);
+        add(&self.waited_ns[reason as usize], time.as_nanos() as u64);
+    }
+
+    pub fn link_rate(&self, bytes_per_s: u64) {
+        self.link_bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
+    }
+
+    pub fn plan_began(&self, record_length: u64, period: u64) {
+        self.period.store(period, Ordering::Relaxed);
+        self.plan_began_at.store(record_length, Ordering::Relaxed);
+        self.plan_began_bytes.store(get(&self.streamed_bytes), Ordering::Relaxed);
+    }
+
+    pub fn streamed_bytes(&self) -> u64 {
+        get(&self.streamed_bytes)
+    }
+
+    /// Bytes streamed in one learned iteration, on the average since the plan.
+    fn streamed_per_iteration(&self) -> Option<u64> {
+        let period = get(&self.period);
+        let tokens = get(&self.record_length).checked_sub(get(&self.plan_began_at))?;
+        let bytes = get(&self.streamed_bytes) - get(&self.plan_began_bytes);
+        (period > 0 && tokens >= period)
+            .then(|| (u128::from(bytes) * u128::from(period) / u128::from(tokens)) as u64)
+    }
+
+    pub fn json(&self, host: (u64, u64, u64)) -> Value {
+        let waits: serde_json::Map<String, Value> = REASONS
+            .iter()
+            .map(|&(reason, name)| {
+                let index = reason as usize;
+                let wait = json!({
+                    "count": get(&self.waits[index]),
+                    "ns": get(&self.waited_ns[index]),
+                });
+                (name.to_string(), wait)
+            })
+            .collect();
+        json!({
+            "managed": {
+                "allocations": get(&self.allocations),
+                "frees": get(&self.frees),
+                "bytes": get(&self.managed_bytes),
+                "peak_bytes": get(&self.managed_peak_bytes),
+            },
+            "device": {
+                "budget_bytes": get(&self.budget_bytes),
+                "frames_bytes": get(&self.frames_bytes),
+                "frames_peak_bytes": get(&self.frames_peak_bytes),
+                "resident_bytes": get(&self.resident_bytes),
+                "ring_bytes": get(&self.ring_bytes),
+                "graph_pinned_bytes": get(&self.graph_pinned_bytes),
+            },
+            "host": { "bytes": host.0, "pinned_bytes": host.1, "peak_bytes": host.2 },
+            "streaming": {
+                "streamed_bytes": get(&self.streamed_bytes),
+                "streamed_bytes_per_iteration": self.streamed_per_iteration(),
+                "fetches": get(&self.fetches),
+                "demand_fetches": get(&self.demand_fetches),
+                "touches": get(&self.streamed_touches),
+                "hits": get(&self.hits),
+                "written_back_bytes": get(&self.written_back_bytes),
+                "write_backs": get(&self.write_backs),
+                "link_bytes_per_s": get(&self.link_bytes_per_s),
+            },
+            "plan": {
+                "plans": get(&self.plans),
+                "period": get(&self.period),
+                "layout_changes": get(&self.layout_changes),
+                "demotions": get(&self.demotions),
+                "slips": get(&self.slips),
+            },
+            "waits": waits,
+            "refused": get(&self.refused),
+        })
+    }
+
+    /// The summary at exit; empty when nothing was managed.
+    pub fn summary(&self, host: (u64, u64, u64)) -> Vec<String> {
+        let bytes = |counter: &AtomicU64| format_bytes(get(counter));
+        if get(&self.allocations) == 0 {
+            return Vec::new();
+        }
+        let mut lines = vec![format!(
+            "managed {} at most, budget {}, device frames {} at most",
+            bytes(&self.managed_peak_bytes),
+            bytes(&self.budget_bytes),
+            bytes(&self.frames_peak_bytes),
+        )];
+        if get(&self.streamed_bytes) == 0 && get(&self.written_back_bytes) == 0 {
+            lines.push("everything fitted: nothing was copied or evicted".to_string());
+            return lines;
+        }
+        let touches = get(&self.streamed_touches);
+        let rate = match get(&self.link_bytes_per_s) {
+            0 => "not measured".to_string(),
+            rate => format!("{}/s", format_bytes(rate)),
+        };
+        lines.push(format!(
+            "resident {}, ring {}, host copies {} at most; streamed {} in all{}, written back {}; link {rate}",
+            bytes(&self.resident_bytes),
+            bytes(&self.ring_bytes),
+            format_bytes(host.2),
+            bytes(&self.streamed_bytes),
+            self.streamed_per_iteration()
+                .map_or(String::new(), |bytes| format!(", {} an iteration", format_bytes(bytes))),
+            bytes(&self.written_back_bytes),
+        ));
+        lines.push(format!(
+            "{touches} streamed uses: {} present when launched ({:.1} %), {} fetched on demand; \
+             {} plans, {} slips off the learned order",
+            get(&self.hits),
+            100.0 * get(&self.hits) as f64 / touches.max(1) as f64,
+            get(&self.demand_fetches),
+            get(&self.plans),
+            get(&self.slips),
+        ));
+        let waits: Vec<String> = REASONS
+            .iter()
+            .map(|&(reason, name)| {
+                let index = reason as usize;
+                let ms = get(&self.waited_ns[index]) as f64 / 1e6;
+                format!("{} for {} ({ms:.0} ms)", get(&self.waits[index]), name.replace('_', " "))
+            })
+            .collect();
+        lines.push(format!("host waits: {}", waits.join(", ")));
+        lines
+    }
+}
