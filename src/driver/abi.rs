@@ -8,7 +8,9 @@
 use std::ffi::c_int;
 
 pub use cudarc::driver::sys::{
-    CUcontext, CUevent, CUfunction, CUkernel, CUmemAccessDesc, CUmemAllocationProp, CUstream,
+    CUDA_LAUNCH_PARAMS, CUDA_MEMCPY2D, CUDA_MEMCPY3D, CUDA_MEMCPY3D_PEER, CUcontext, CUevent,
+    CUfunction, CUgraph, CUgraphExec, CUgraphNode, CUkernel, CUlaunchConfig, CUlibrary,
+    CUmemAccessDesc, CUmemAllocationProp, CUmemoryPool, CUmodule, CUstream,
 };
 
 /// A device ordinal (`CUdevice`).

@@ -66,6 +66,7 @@ own_calls! {
     cuCtxSynchronize();
     cuDevicePrimaryCtxRetain(ctx: *mut CUcontext, device: Device);
     cuDevicePrimaryCtxRelease_v2(device: Device);
+    cuDevicePrimaryCtxGetState(device: Device, flags: *mut c_uint, active: *mut c_int);
     cuStreamCreateWithPriority(stream: *mut CUstream, flags: c_uint, priority: c_int);
     cuStreamDestroy_v2(stream: CUstream);
     cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint);

@@ -20,7 +20,6 @@ use std::ptr;
 
 use abi::*;
 use calls::Calls;
-pub use calls::OwnCall;
 
 /// The original driver functions, for our own use. One per process.
 pub struct Driver {
@@ -172,6 +171,12 @@ impl Driver {
 
     pub fn primary_ctx_release(&self, device: Device) -> Result<()> {
         unsafe { self.calls.cuDevicePrimaryCtxRelease_v2(device) }.ok()
+    }
+
+    pub fn primary_ctx_is_active(&self, device: Device) -> Result<bool> {
+        let (mut flags, mut active): (c_uint, c_int) = (0, 0);
+        unsafe { self.calls.cuDevicePrimaryCtxGetState(device, &mut flags, &mut active) }.ok()?;
+        Ok(active != 0)
     }
 
     /// Blocks until all work of the current context is done. *Current context.*

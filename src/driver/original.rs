@@ -46,31 +46,44 @@ pub fn lookup(handle: *mut c_void, name: &CStr) -> *mut c_void {
     unsafe { dlsym(handle, name.as_ptr()) }
 }
 
+/// libcuda's handle if the program has it loaded already; never loads it.
+pub fn libcuda_if_loaded() -> *mut c_void {
+    handle_of_libcuda(&[libc::RTLD_NOLOAD])
+}
+
 /// libcuda's handle: the copy the program already loaded, else loaded now.
 /// Null when there is none; asked again next time.
 pub fn libcuda() -> *mut c_void {
+    handle_of_libcuda(&[libc::RTLD_NOLOAD, 0])
+}
+
+fn handle_of_libcuda(attempts: &[c_int]) -> *mut c_void {
     let known = LIBCUDA.load(Ordering::Acquire);
     if !known.is_null() {
         return known;
     }
-    let open = |flags: c_int| {
+    for flags in attempts {
         // SAFETY: the name is NUL-terminated; loading libcuda has no
         // precondition beyond what the program itself would do.
-        unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), flags) }
-    };
-    let mut handle = open(libc::RTLD_NOW | libc::RTLD_NOLOAD);
-    if handle.is_null() {
-        handle = open(libc::RTLD_NOW);
+        let handle = unsafe { libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_NOW | flags) };
+        if !handle.is_null() {
+            // Kept for the life of the process, on purpose.
+            LIBCUDA.store(handle, Ordering::Release);
+            return handle;
+        }
     }
-    if !handle.is_null() {
-        // The handle is kept for the life of the process, on purpose.
-        LIBCUDA.store(handle, Ordering::Release);
-    }
-    handle
+    ptr::null_mut()
 }
 
 /// libcuda's own function of that exact name, or null.
 pub fn resolve(name: &CStr) -> *mut c_void {
     let handle = libcuda();
     if handle.is_null() { handle } else { lookup(handle, name) }
+}
+
+/// Forgets a failure of ours, so that the program's next `dlerror` is about
+/// the program's own calls.
+pub fn clear_dlerror() {
+    // SAFETY: dlerror has no precondition; the answer is not kept.
+    unsafe { libc::dlerror() };
 }

@@ -1,0 +1,235 @@
+//! Kernel launches: every parameter is searched for managed addresses, on
+//! every launch (a struct may be filled later than it is first passed).
+
+use std::ffi::{c_int, c_uint, c_void};
+
+use autooffload_core::params::{Span, scan};
+
+use super::touches::{Touches, ordered};
+use super::{Call, layouts, retry_when_out_of_memory, say_once};
+use crate::driver::abi::*;
+use crate::engine::{self, Touch};
+
+/// Hook for `cuLaunchKernel`.
+///
+/// # Safety
+/// As cuda.h asks.
+#[allow(clippy::too_many_arguments)]
+pub unsafe fn kernel(
+    call: Call,
+    forward: impl Fn() -> CuResult,
+    function: CUfunction,
+    _grid_x: c_uint,
+    _grid_y: c_uint,
+    _grid_z: c_uint,
+    _block_x: c_uint,
+    _block_y: c_uint,
+    _block_z: c_uint,
+    _shared_bytes: c_uint,
+    stream: CUstream,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CuResult {
+    // SAFETY: the caller's promise.
+    unsafe { launch(call.stream(stream), function, params, extra, forward) }
+}
+
+/// Hook for `cuLaunchKernelEx`.
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn kernel_ex(
+    call: Call,
+    forward: impl Fn() -> CuResult,
+    config: *const CUlaunchConfig,
+    function: CUfunction,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> CuResult {
+    if config.is_null() {
+        return forward();
+    }
+    // SAFETY: not null, and the caller's promise.
+    unsafe { launch(call.stream((*config).hStream), function, params, extra, forward) }
+}
+
+/// Hook for `cuLaunchCooperativeKernel`.
+///
+/// # Safety
+/// As cuda.h asks.
+#[allow(clippy::too_many_arguments)]
+pub unsafe fn cooperative(
+    call: Call,
+    forward: impl Fn() -> CuResult,
+    function: CUfunction,
+    _grid_x: c_uint,
+    _grid_y: c_uint,
+    _grid_z: c_uint,
+    _block_x: c_uint,
+    _block_y: c_uint,
+    _block_z: c_uint,
+    _shared_bytes: c_uint,
+    stream: CUstream,
+    params: *mut *mut c_void,
+) -> CuResult {
+    // SAFETY: the caller's promise.
+    unsafe { launch(call.stream(stream), function, params, std::ptr::null_mut(), forward) }
+}
+
+/// # Safety
+/// `params` and `extra` are as `function` and cuda.h ask.
+unsafe fn launch(
+    stream: CUstream,
+    function: CUfunction,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+    forward: impl Fn() -> CuResult,
+) -> CuResult {
+    let mut touches = Touches::new();
+    // SAFETY: the caller's promise.
+    match unsafe { add_kernel(&mut touches, function, params, extra) } {
+        Ok(()) => ordered(stream, &touches, forward),
+        Err(code) => {
+            say_once!(
+                error,
+                "the driver does not say what parameters a kernel takes ({code}); such launches fail, for their weights might be absent"
+            );
+            code
+        }
+    }
+}
+
+/// Adds every managed chunk that the parameters of one launch name.
+///
+/// Errors: the driver's, when it does not know the kernel.
+///
+/// # Safety
+/// `params` and `extra` are as `function` and cuda.h ask.
+pub unsafe fn add_kernel(
+    touches: &mut Touches,
+    function: CUfunction,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> Result<()> {
+    let (low, high) = engine::arena();
+    if low == high {
+        return Ok(());
+    }
+    let span = Span { base: low, bytes: high - low };
+    let mut see = |bytes: &[u8]| scan(bytes, span, |address| touches.add(address, Touch::Kernel));
+    if !params.is_null() {
+        for param in &layouts::of(function)?.params {
+            // SAFETY: entry `index` points at `bytes` bytes, as the kernel asks.
+            let bytes = unsafe {
+                let data = *params.add(param.index);
+                if data.is_null() {
+                    continue;
+                }
+                std::slice::from_raw_parts(data.cast::<u8>().cast_const(), param.bytes)
+            };
+            see(bytes);
+        }
+    }
+    if !extra.is_null() {
+        // SAFETY: the caller's promise.
+        if let Some(buffer) = unsafe { extra_buffer(extra) } {
+            see(buffer);
+        }
+    }
+    Ok(())
+}
+
+/// The packed parameter buffer of the `extra` form: (key, value) pairs.
+///
+/// # Safety
+/// `extra` ends with `END`, its values are what their keys ask for.
+unsafe fn extra_buffer<'a>(extra: *mut *mut c_void) -> Option<&'a [u8]> {
+    const END: usize = 0;
+    const BUFFER_POINTER: usize = 1;
+    const BUFFER_SIZE: usize = 2;
+    /// More pairs than any driver knows: the list is not what we take it for.
+    const MOST_PAIRS: usize = 8;
+    let mut buffer: *const u8 = std::ptr::null();
+    let mut bytes = 0usize;
+    for pair in 0..MOST_PAIRS {
+        // SAFETY: the caller's promise; no pair is read after END.
+        unsafe {
+            let key = *extra.add(2 * pair) as usize;
+            if key == END {
+                break;
+            }
+            let value = *extra.add(2 * pair + 1);
+            match key {
+                BUFFER_POINTER => buffer = value.cast(),
+                BUFFER_SIZE if !value.is_null() => bytes = value.cast::<usize>().read(),
+                _ => {}
+            }
+        }
+    }
+    // SAFETY: the buffer has the size that the program gave with it.
+    (!buffer.is_null()).then(|| unsafe { std::slice::from_raw_parts(buffer, bytes) })
+}
+
+/// Hook for `cuLaunchCooperativeKernelMultiDevice` (removed in CUDA 13): the
+/// kernels wait for each other, so all their chunks stay resident.
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn cooperative_multi_device(
+    _call: Call,
+    forward: impl Fn() -> CuResult,
+    launches: *mut CUDA_LAUNCH_PARAMS,
+    count: c_uint,
+    _flags: c_uint,
+) -> CuResult {
+    let mut touches = Touches::new();
+    if !launches.is_null() {
+        for i in 0..count as usize {
+            // SAFETY: the array has `count` entries.
+            let added = unsafe {
+                let launch = launches.add(i);
+                let (function, params) = ((*launch).function, (*launch).kernelParams);
+                add_kernel(&mut touches, function, params, std::ptr::null_mut())
+            };
+            if let Err(code) = added {
+                return code;
+            }
+        }
+    }
+    for &(chunk, _) in touches.as_slice() {
+        if let Err(code) = engine::pin_for_good(chunk, "a cooperative launch on several devices") {
+            return code;
+        }
+    }
+    retry_when_out_of_memory(forward)
+}
+
+/// Hook for `cuParamSetv`, of the launch family before CUDA 4 (`cuLaunch`,
+/// `cuLaunchGrid`): what is set stays set for any number of launches that name
+/// nothing, so it stays resident.
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn param_setv(
+    _call: Call,
+    forward: impl Fn() -> CuResult,
+    _function: CUfunction,
+    _offset: c_int,
+    data: *mut c_void,
+    bytes: c_uint,
+) -> CuResult {
+    let (low, high) = engine::arena();
+    let mut touches = Touches::new();
+    if low != high && !data.is_null() {
+        // SAFETY: the caller's promise.
+        let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), bytes as usize) };
+        let span = Span { base: low, bytes: high - low };
+        scan(bytes, span, |address| touches.add(address, Touch::Kernel));
+    }
+    for &(chunk, _) in touches.as_slice() {
+        if let Err(code) = engine::pin_for_good(chunk, "the launch functions of CUDA 3") {
+            return code;
+        }
+    }
+    forward()
+}

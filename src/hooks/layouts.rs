@@ -1,0 +1,128 @@
+//! Where the parameters of each kernel lie: asked of the driver once per
+//! handle, forgotten when any module or library is unloaded (its handles may
+//! come again for other kernels).
+//!
+//! Readers take no lock: each thread keeps a small direct-mapped cache in
+//! front of the shared map, valid for one generation.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::driver::abi::*;
+use crate::driver::driver;
+
+/// The parameters that are long enough to hold an address.
+#[derive(Debug, Default)]
+pub struct Layout {
+    pub params: Vec<Param>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Param {
+    /// Which entry of `kernelParams` points at it.
+    pub index: usize,
+    pub bytes: usize,
+}
+
+/// Raised when handles may have been reused.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Default)]
+struct Shared {
+    layouts: HashMap<usize, Arc<Layout>>,
+    /// Handles that are `CUkernel`s; all others are `CUfunction`s.
+    kernels: HashSet<usize>,
+}
+
+static SHARED: Mutex<Option<Shared>> = Mutex::new(None);
+
+fn with_shared<T>(act: impl FnOnce(&mut Shared) -> T) -> T {
+    let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    act(shared.get_or_insert_default())
+}
+
+const WAYS: usize = 256;
+
+/// One thread's cache: (handle, generation, layout) at a hash of the handle.
+type Cache = Vec<Option<(usize, u64, Arc<Layout>)>>;
+
+thread_local! {
+    static CACHE: RefCell<Cache> = const { RefCell::new(Vec::new()) };
+}
+
+/// The layout of `handle`, a `CUfunction` or a `CUkernel`.
+///
+/// Errors: what the driver answers for the handle; a launch would too.
+pub fn of(handle: CUfunction) -> Result<Arc<Layout>> {
+    let handle = handle as usize;
+    let generation = GENERATION.load(Ordering::Acquire);
+    // Handles are addresses of at least 16-byte objects.
+    let way = (handle >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (usize::BITS - WAYS.ilog2());
+    let cached = CACHE.try_with(|cache| {
+        let cache = cache.try_borrow().ok()?;
+        match cache.get(way) {
+            Some(Some((known, of, layout))) if (*known, *of) == (handle, generation) => {
+                Some(layout.clone())
+            }
+            _ => None,
+        }
+    });
+    if let Ok(Some(layout)) = cached {
+        return Ok(layout);
+    }
+    let layout = look_up(handle)?;
+    // A thread that is ending has no cache any more.
+    let _ = CACHE.try_with(|cache| {
+        if let Ok(mut cache) = cache.try_borrow_mut() {
+            cache.resize(WAYS, None);
+            cache[way] = Some((handle, generation, layout.clone()));
+        }
+    });
+    Ok(layout)
+}
+
+fn look_up(handle: usize) -> Result<Arc<Layout>> {
+    let (known, is_kernel) = with_shared(|shared| {
+        (shared.layouts.get(&handle).cloned(), shared.kernels.contains(&handle))
+    });
+    if let Some(layout) = known {
+        return Ok(layout);
+    }
+    // No lock is held while the driver is asked.
+    let layout = Arc::new(ask(handle, is_kernel)?);
+    with_shared(|shared| shared.layouts.insert(handle, layout.clone()));
+    Ok(layout)
+}
+
+/// Walks the parameters until the driver says there is no further one.
+fn ask(handle: usize, is_kernel: bool) -> Result<Layout> {
+    const ADDRESS_BYTES: usize = 8;
+    let mut layout = Layout::default();
+    for index in 0.. {
+        let answer = if is_kernel {
+            driver().kernel_get_param_info(handle as CUkernel, index)
+        } else {
+            driver().func_get_param_info(handle as CUfunction, index)
+        };
+        match answer {
+            Ok((_, bytes)) if bytes >= ADDRESS_BYTES => layout.params.push(Param { index, bytes }),
+            Ok(_) => {}
+            Err(CuResult::INVALID_VALUE) => break,
+            Err(code) => return Err(code),
+        }
+    }
+    Ok(layout)
+}
+
+/// `kernel` came from a library: it is asked about as a `CUkernel`.
+pub fn note_kernel(kernel: CUkernel) {
+    with_shared(|shared| shared.kernels.insert(kernel as usize));
+}
+
+/// Handles may come again for other kernels from here on.
+pub fn forget_all() {
+    GENERATION.fetch_add(1, Ordering::AcqRel);
+    with_shared(|shared| shared.layouts.clear());
+}

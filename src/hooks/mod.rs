@@ -1,0 +1,129 @@
+//! The edge: `extern "C"`, one file per group of the driver API.
+//!
+//! A hook converts the program's arguments once, asks the engine, and calls
+//! the original at the place the engine says, or not at all. What the engine
+//! does not claim goes to the original unchanged.
+//!
+//! The three routes to a hook: the exported names (`table`), `dlsym`
+//! (`dlsym`), `cuGetProcAddress` (`proc_address`). All three come from the one
+//! list in `table`.
+//!
+//! Threads: any, at any time, also inside ELF constructors and after `exit`
+//! has begun. No lock of this room is held while the original or the engine
+//! runs. A panic is caught in [`run`], said once, and the call passed on.
+//! Not here: what is resident, what is copied, when (see `engine`).
+
+mod copy;
+mod dlsym;
+mod escape;
+mod graphs;
+mod init;
+mod launch;
+mod layouts;
+mod memory;
+mod memset;
+mod modules;
+mod pools;
+mod proc_address;
+pub mod registry;
+mod streams;
+pub mod table;
+mod touches;
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::driver::abi::*;
+use crate::engine;
+use crate::lifecycle;
+use table::Hook;
+
+/// How a hook was reached.
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// Through a `_ptds` / `_ptsz` variant: stream 0 is the thread's own.
+    pub per_thread: bool,
+}
+
+impl Call {
+    /// The stream of an operation that names `stream`.
+    pub fn stream(self, stream: CUstream) -> CUstream {
+        effective_stream(stream, self.per_thread)
+    }
+
+    /// The stream of an operation that names none.
+    pub fn default_stream(self) -> CUstream {
+        self.stream(std::ptr::null_mut())
+    }
+}
+
+thread_local! {
+    /// A hook's body is on this thread's stack: what it calls is not the
+    /// program. (Some drivers look their own functions up through `dlsym`.)
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks the thread as inside for its lifetime; restores the outer state.
+struct Inside(bool);
+
+impl Inside {
+    fn enter() -> Inside {
+        Inside(INSIDE.replace(true))
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.set(self.0);
+    }
+}
+
+/// The frame around every hook: counts, decides whether the hook is in force,
+/// catches panics.
+fn run(hook: Hook, forward: &impl Fn() -> CuResult, body: impl FnOnce() -> CuResult) -> CuResult {
+    // Before `cuInit` only the two doors are ours.
+    let in_force = match hook {
+        Hook::cuInit | Hook::cuGetProcAddress | Hook::cuGetProcAddress_v2 => lifecycle::may_start(),
+        _ => lifecycle::is_active(),
+    };
+    if !in_force || INSIDE.get() {
+        return forward();
+    }
+    hook.count();
+    let _inside = Inside::enter();
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(code) => code,
+        Err(_) => {
+            static SAID: AtomicBool = AtomicBool::new(false);
+            if !SAID.swap(true, Ordering::Relaxed) {
+                log::error!(
+                    "internal error in {:?}; the call was passed on to the driver (said once)",
+                    hook.name()
+                );
+            }
+            forward()
+        }
+    }
+}
+
+/// The original; when it says out-of-memory and the engine can give memory
+/// back to the driver, the original once more.
+fn retry_when_out_of_memory(forward: impl Fn() -> CuResult) -> CuResult {
+    let code = forward();
+    if code == CuResult::OUT_OF_MEMORY && engine::release_for_retry() {
+        return forward();
+    }
+    code
+}
+
+/// A condition worth saying, once per place and process.
+macro_rules! say_once {
+    ($level:ident, $($text:tt)*) => {{
+        static SAID: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+        if !SAID.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            log::$level!($($text)*);
+        }
+    }};
+}
+use say_once;

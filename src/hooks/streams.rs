@@ -1,0 +1,103 @@
+//! Streams, and the operations on memory that they perform themselves.
+
+use std::ffi::{c_uint, c_void};
+
+use super::touches::{Touches, ordered};
+use super::{Call, retry_when_out_of_memory};
+use crate::driver::abi::*;
+use crate::engine::{self, Touch};
+
+/// Hook for `cuStreamDestroy(_v2)`.
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn destroy(_call: Call, forward: impl Fn() -> CuResult, stream: CUstream) -> CuResult {
+    engine::stream_destroyed(stream);
+    forward()
+}
+
+/// A word that streams, hosts or other devices poll must not move: its chunk
+/// stays resident.
+fn on_words(
+    stream: CUstream,
+    addresses: impl Iterator<Item = DevicePtr>,
+    forward: impl Fn() -> CuResult,
+) -> CuResult {
+    const WORD_BYTES: usize = 8;
+    let mut touches = Touches::new();
+    for address in addresses {
+        if let Some(chunk) = engine::chunk_of(address) {
+            if let Err(code) = engine::pin_for_good(chunk, "stream memory operations") {
+                return code;
+            }
+            touches.add(address, Touch::DeviceWrite { bytes: WORD_BYTES });
+        }
+    }
+    if touches.is_empty() {
+        return retry_when_out_of_memory(forward);
+    }
+    ordered(stream, &touches, forward)
+}
+
+/// Hook for `cuStreamWriteValue32_v2` and `cuStreamWaitValue32_v2`.
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn value32(
+    call: Call,
+    forward: impl Fn() -> CuResult,
+    stream: CUstream,
+    address: DevicePtr,
+    _value: c_uint,
+    _flags: c_uint,
+) -> CuResult {
+    on_words(call.stream(stream), std::iter::once(address), forward)
+}
+
+/// Hook for `cuStreamWriteValue64_v2` and `cuStreamWaitValue64_v2`.
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn value64(
+    call: Call,
+    forward: impl Fn() -> CuResult,
+    stream: CUstream,
+    address: DevicePtr,
+    _value: u64,
+    _flags: c_uint,
+) -> CuResult {
+    on_words(call.stream(stream), std::iter::once(address), forward)
+}
+
+/// Hook for `cuStreamBatchMemOp_v2`.
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn batch_mem_op(
+    call: Call,
+    forward: impl Fn() -> CuResult,
+    stream: CUstream,
+    count: c_uint,
+    ops: *mut c_void,
+    _flags: c_uint,
+) -> CuResult {
+    // SAFETY: the caller's promise.
+    on_words(call.stream(stream), unsafe { words_of_batch(ops, count) }, forward)
+}
+
+/// The addresses that a batch of stream memory operations names.
+///
+/// # Safety
+/// `ops` is null or has `count` entries.
+pub unsafe fn words_of_batch(
+    ops: *const c_void,
+    count: c_uint,
+) -> impl Iterator<Item = DevicePtr> {
+    /// A CUstreamBatchMemOpParams is a union of six 64-bit words; the second
+    /// is the address in every operation that has one.
+    const WORDS: usize = 6;
+    let ops = ops.cast::<[u64; WORDS]>();
+    let count = if ops.is_null() { 0 } else { count as usize };
+    // SAFETY: the caller's promise.
+    (0..count).map(move |i| unsafe { (*ops.add(i))[1] })
+}
