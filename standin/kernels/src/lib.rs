@@ -20,6 +20,9 @@ mod offsets;
 mod ops;
 mod own;
 mod params;
+mod range;
+mod reduce;
+mod softmax;
 mod value;
 
 /// Why a kernel could not run to its end.
@@ -83,4 +86,5 @@ pub fn find(mangled: &str) -> Option<Box<dyn Kernel>> {
 /// A kernel family: the implementation for a name, if the name is one of its own.
 type Family = fn(&name::Name) -> Option<Box<dyn Kernel>>;
 
-const FAMILIES: [Family; 4] = [elementwise::find, gemm::find, norm::find, own::find];
+const FAMILIES: [Family; 7] =
+    [elementwise::find, gemm::find, norm::find, own::find, range::find, reduce::find, softmax::find];

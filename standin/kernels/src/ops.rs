@@ -371,6 +371,8 @@ pub fn lambda_op<L: Arithmetic>(lambda: &Lambda, t: DType) -> Option<Op<L>> {
             }),
             vec![DType::I32, opmath, opmath],
         ),
+        ("clamp_min_kernel_cuda", 1) => (op1s(|[low]: [L; 1], x: L| if x.is_nan() { x } else { clamp(x, Some(low), None) }), vec![opmath]),
+        ("clamp_max_kernel_cuda", 1) => (op1s(|[high]: [L; 1], x: L| if x.is_nan() { x } else { clamp(x, None, Some(high)) }), vec![opmath]),
         ("pow_tensor_tensor_kernel", 2) => (op2(L::pow), vec![]),
         ("pow_scalar_tensor_impl", 1) => (op1s(|[base]: [L; 1], x| base.pow(x)), vec![t]),
         // The lambdas of this function, in order: exponent 2, 3, -2, any.

@@ -1,0 +1,476 @@
+//! `reduce_kernel<threads, vector, ReduceOp<T, Ops, I, Out, vt, vi>>`: one
+//! parameter, the ReduceOp:
+//!
+//! `Ops ops; Arg identity; ReduceConfig; OffsetCalculator<1>; OffsetCalculator<2>;
+//!  void* src; char* dst[2]; void *acc, *cta, *semaphores; int64_t base_idx;
+//!  bool accumulate, final; int noutputs`
+//!
+//! How the device splits the work over threads is not repeated: every output
+//! is reduced in index order, floating-point sums in f64. So results do not
+//! depend on the launch's shape, and are at least as exact as the device's.
+
+use crate::name::{Callable, Name, callable, name_of};
+use crate::offsets::Offsets;
+use crate::params::{Cursor, Layout, unsupported};
+use crate::value::{Class, DType, Lane, load_lanes, store_lanes};
+use crate::{Cost, Fault, Kernel, Launch, Memory};
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Operation {
+    Sum,
+    NanSum,
+    Mean,
+    Product,
+    Max,
+    Min,
+    And,
+    Or,
+    AbsMax,
+    AbsMin,
+    NormZero,
+    NormOne,
+    NormTwo { root: bool },
+    Norm { root: bool },
+    /// Outputs the value and its index.
+    MaxPair,
+    MinPair,
+    /// Outputs the index only.
+    ArgMax,
+    ArgMin,
+    /// Outputs the minimum and the maximum.
+    MinMax,
+    /// Outputs variance or standard deviation, and the mean.
+    Welford,
+}
+
+struct Reduce {
+    operation: Operation,
+    input: DType,
+    output: DType,
+    /// The ops object, and what `Arg` is made of.
+    ops: Layout,
+    argument: Layout,
+}
+
+pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
+    if name.base != "reduce_kernel" {
+        return None;
+    }
+    let reduce = name_of(name.args.get(2)?);
+    let [input, ops, index, output, ..] = reduce.args.as_slice() else { return None };
+    if reduce.base != "ReduceOp" || index != "unsigned int" {
+        return None;
+    }
+    let (input, output) = (DType::from_cpp(input)?, DType::from_cpp(output)?);
+    let (operation, ops, argument) = operation(ops)?;
+    Some(Box::new(Reduce { operation, input, output, ops: Layout::of(&ops), argument: Layout::of(&argument) }))
+}
+
+/// The operation an ops class stands for, its fields, and those of its `Arg`.
+fn operation(text: &str) -> Option<(Operation, Vec<DType>, Vec<DType>)> {
+    let ops = name_of(text);
+    let dtype = |index: usize| ops.args.get(index).and_then(|arg| DType::from_cpp(arg));
+    let root = ops.args.get(3).is_none_or(|root| root == "true");
+    Some(match ops.base.as_str() {
+        "func_wrapper_t" => {
+            let (operation, argument) = wrapped(ops.args.get(1)?)?;
+            (operation, vec![], vec![argument])
+        }
+        "MeanOps" => (Operation::Mean, vec![dtype(2)?], vec![dtype(1)?]),
+        "NanSumOps" => (Operation::NanSum, vec![], vec![dtype(0)?]),
+        "AbsMaxOps" => (Operation::AbsMax, vec![], vec![dtype(1)?]),
+        "AbsMinOps" => (Operation::AbsMin, vec![], vec![dtype(1)?]),
+        "NormZeroOps" => (Operation::NormZero, vec![], vec![dtype(1)?]),
+        "NormOneOps" => (Operation::NormOne, vec![], vec![dtype(1)?]),
+        "NormTwoOps" => (Operation::NormTwo { root }, vec![], vec![dtype(1)?]),
+        "NormOps" => (Operation::Norm { root }, vec![dtype(1)?], vec![dtype(1)?]),
+        "MaxOps" => (Operation::MaxPair, vec![], vec![dtype(0)?, DType::I64]),
+        "MinOps" => (Operation::MinPair, vec![], vec![dtype(0)?, DType::I64]),
+        "ArgMaxOps" => (Operation::ArgMax, vec![], vec![dtype(0)?, DType::I64]),
+        "ArgMinOps" => (Operation::ArgMin, vec![], vec![dtype(0)?, DType::I64]),
+        "MinMaxOps" => (Operation::MinMax, vec![], vec![dtype(1)?; 2]),
+        "WelfordOps" => {
+            let (accumulator, index) = (dtype(1)?, dtype(2)?);
+            (
+                Operation::Welford,
+                vec![accumulator, DType::Bool],
+                vec![accumulator, accumulator, index, accumulator],
+            )
+        }
+        _ => return None,
+    })
+}
+
+/// What a functor inside `func_wrapper_t` does, and the type it takes.
+fn wrapped(text: &str) -> Option<(Operation, DType)> {
+    match callable(text)? {
+        Callable::Class(class) => {
+            let operation = match class.base.as_str() {
+                "ReductionAddOp" => Operation::Sum,
+                "ReductionMulOp" => Operation::Product,
+                "MaxNanFunctor" => Operation::Max,
+                "MinNanFunctor" => Operation::Min,
+                _ => return None,
+            };
+            Some((operation, DType::from_cpp(class.args.first()?)?))
+        }
+        Callable::Lambda(lambda) => {
+            let argument = DType::from_cpp(lambda.params.first()?)?;
+            // The functors' lambdas sit in their operator(), a nested name.
+            let operation = match lambda.function.base.as_str() {
+                "and_kernel_cuda" => Operation::And,
+                "or_kernel_cuda" => Operation::Or,
+                "operator" if text.starts_with("sum_functor<") => Operation::Sum,
+                "operator" if text.starts_with("prod_functor<") => Operation::Product,
+                _ => return None,
+            };
+            Some((operation, argument))
+        }
+    }
+}
+
+/// A launch's parameter, decoded.
+struct Decoded<'a> {
+    ops: &'a [u8],
+    inputs: u64,
+    outputs: u64,
+    input_offsets: Offsets,
+    /// Argument 0: the output; argument 1: where its inputs start.
+    output_offsets: Offsets,
+    source: u64,
+    targets: [u64; 2],
+    target_count: i32,
+}
+
+impl Reduce {
+    fn decode<'a>(&self, launch: &Launch<'a>) -> Result<Decoded<'a>, Fault> {
+        let mut cursor = Cursor::parameter(launch, 0)?;
+        let ops = cursor.take(self.ops.size())?;
+        cursor.align(self.argument.alignment());
+        cursor.skip(self.argument.size());
+        // ReduceConfig: element size, inputs, outputs, then how work is split:
+        // 16 words in all.
+        cursor.u32()?;
+        let inputs = cursor.i32()? as u64;
+        let outputs = cursor.i32()? as u64;
+        cursor.skip(13 * 4);
+        let input_offsets = Offsets::read(&mut cursor, 1)?;
+        let output_offsets = Offsets::read(&mut cursor, 2)?;
+        let source = cursor.u64()?;
+        let targets = [cursor.u64()?, cursor.u64()?];
+        cursor.skip(3 * 8);
+        cursor.i64()?;
+        let (accumulate, last) = (cursor.u8()?, cursor.u8()?);
+        let target_count = cursor.i32()?;
+        if cursor.position().next_multiple_of(8) != cursor.size() {
+            return Err(unsupported(launch, &format!(
+                "a ReduceOp of {} bytes, expected {}", cursor.size(), cursor.position(),
+            )));
+        }
+        if accumulate != 0 || last == 0 {
+            return Err(unsupported(launch, "a reduction split over several launches (over 2^31 elements)"));
+        }
+        Ok(Decoded { ops, inputs, outputs, input_offsets, output_offsets, source, targets, target_count })
+    }
+
+    fn compute<A: Accumulate>(&self, decoded: &Decoded, memory: &dyn Memory) -> Result<(), Fault> {
+        let constants: Vec<f64> = self.ops.read(decoded.ops)?;
+        let size = self.input.size();
+        let (low, high) = {
+            let (inner, outer) = (decoded.input_offsets.bounds(0), decoded.output_offsets.bounds(1));
+            (inner.0 + outer.0, inner.1 + outer.1)
+        };
+        let source = memory
+            .read(decoded.source.wrapping_add_signed(low), (high - low) as u64 + size as u64)?
+            .wrapping_offset(-low as isize);
+        // A second output lies like the first, scaled to its element size.
+        let (first, second) = self.target_types();
+        let (low, high) = decoded.output_offsets.bounds(0);
+        let target = |index: usize, dtype: DType| {
+            let scale = |offset: i64| offset / first.size() as i64 * dtype.size() as i64;
+            let bytes = (scale(high) - scale(low)) as u64 + dtype.size() as u64;
+            memory.write(decoded.targets[index].wrapping_add_signed(scale(low)), bytes).map(|pointer| pointer.wrapping_offset(-scale(low) as isize))
+        };
+        let first_target = target(0, first)?;
+        let second_target = match second {
+            Some(dtype) if decoded.target_count > 1 => Some((target(1, dtype)?, dtype)),
+            _ => None,
+        };
+
+        const BLOCK: usize = 1024;
+        let mut lanes = [A::Lane::default(); BLOCK];
+        for output in 0..decoded.outputs {
+            let from = source.wrapping_offset(decoded.output_offsets.get(1, output) as isize);
+            let mut state = A::start(self.operation);
+            let mut start = 0;
+            while start < decoded.inputs {
+                let count = BLOCK.min((decoded.inputs - start) as usize);
+                decoded.input_offsets.runs(0, start, count, |offset, stride, range| {
+                    // SAFETY: `source` was checked for every offset the two calculators can give.
+                    unsafe { load_lanes(self.input, from.wrapping_offset(offset as isize), stride as isize, &mut lanes[range]) };
+                });
+                state.add(self.operation, &lanes[..count], start, &constants);
+                start += count as u64;
+            }
+            let (value, extra) = state.finish(self.operation, decoded.inputs, &constants);
+            let offset = decoded.output_offsets.get(0, output);
+            // SAFETY: the first target was checked for every output offset.
+            unsafe { store_one(first, first_target.wrapping_offset(offset as isize), value) };
+            if let Some((target, dtype)) = second_target {
+                let offset = offset / first.size() as i64 * dtype.size() as i64;
+                // SAFETY: the second target was checked for every output offset, scaled likewise.
+                unsafe { store_one(dtype, target.wrapping_offset(offset as isize), extra) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Element types of the outputs.
+    fn target_types(&self) -> (DType, Option<DType>) {
+        match self.operation {
+            Operation::MaxPair | Operation::MinPair => (self.output, Some(DType::I64)),
+            Operation::MinMax | Operation::Welford => (self.output, Some(self.output)),
+            _ => (self.output, None),
+        }
+    }
+}
+
+/// # Safety
+/// `to` must be writable for one element of `dtype`.
+unsafe fn store_one(dtype: DType, to: *mut u8, value: Value) {
+    // SAFETY: by this function's contract; one lane is one element.
+    unsafe {
+        match value {
+            Value::Real(value) => store_lanes(dtype, to, 0, &[value]),
+            Value::Integer(value) => store_lanes(dtype, to, 0, &[value]),
+        }
+    }
+}
+
+impl Kernel for Reduce {
+    fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
+        let decoded = self.decode(launch)?;
+        match self.input.class() {
+            Class::I64 => self.compute::<Integers>(&decoded, memory),
+            _ => self.compute::<Reals>(&decoded, memory),
+        }
+    }
+
+    fn cost(&self, launch: &Launch) -> Cost {
+        let Ok(decoded) = self.decode(launch) else { return Cost::default() };
+        let elements = decoded.inputs as f64 * decoded.outputs as f64;
+        Cost {
+            bytes: elements * self.input.size() as f64 + decoded.outputs as f64 * self.output.size() as f64,
+            flops: elements,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Value {
+    Real(f64),
+    Integer(i64),
+}
+
+/// Reduces the inputs of one output.
+trait Accumulate: Sized {
+    type Lane: Lane;
+    fn start(operation: Operation) -> Self;
+    /// `first` is the index of `lanes[0]` among the inputs.
+    fn add(&mut self, operation: Operation, lanes: &[Self::Lane], first: u64, constants: &[f64]);
+    /// The value, and the second output where there is one.
+    fn finish(self, operation: Operation, inputs: u64, constants: &[f64]) -> (Value, Value);
+}
+
+struct Reals {
+    value: f64,
+    /// Mean or maximum, as the operation needs.
+    extra: f64,
+    index: i64,
+}
+
+impl Accumulate for Reals {
+    type Lane = f64;
+
+    fn start(operation: Operation) -> Self {
+        let value = match operation {
+            Operation::Product | Operation::And => 1.0,
+            Operation::Max | Operation::MaxPair | Operation::ArgMax => f64::NEG_INFINITY,
+            Operation::Min | Operation::MinPair | Operation::ArgMin | Operation::MinMax | Operation::AbsMin => f64::INFINITY,
+            _ => 0.0,
+        };
+        let extra = if operation == Operation::MinMax { f64::NEG_INFINITY } else { 0.0 };
+        Reals { value, extra, index: -1 }
+    }
+
+    fn add(&mut self, operation: Operation, lanes: &[f64], first: u64, constants: &[f64]) {
+        match operation {
+            Operation::Sum | Operation::Mean => self.value += sum(lanes.iter().copied()),
+            Operation::NanSum => self.value += sum(lanes.iter().map(|&x| if x.is_nan() { 0.0 } else { x })),
+            Operation::NormZero => self.value += sum(lanes.iter().map(|&x| (x != 0.0) as u8 as f64)),
+            Operation::NormOne => self.value += sum(lanes.iter().map(|&x| x.abs())),
+            Operation::NormTwo { .. } => self.value += sum(lanes.iter().map(|&x| x * x)),
+            Operation::Norm { .. } => self.value += sum(lanes.iter().map(|&x| x.abs().powf(constants[0]))),
+            Operation::Product => self.value = lanes.iter().fold(self.value, |product, x| product * x),
+            Operation::And => self.value = if lanes.iter().all(|&x| x != 0.0) { self.value } else { 0.0 },
+            Operation::Or => self.value = if lanes.iter().any(|&x| x != 0.0) { 1.0 } else { self.value },
+            Operation::Max => self.value = lanes.iter().fold(self.value, |max, &x| larger(max, x)),
+            Operation::Min => self.value = lanes.iter().fold(self.value, |min, &x| -larger(-min, -x)),
+            Operation::AbsMax => self.value = lanes.iter().fold(self.value, |max, &x| larger(max, x.abs())),
+            Operation::AbsMin => self.value = lanes.iter().fold(self.value, |min, &x| -larger(-min, -x.abs())),
+            Operation::MinMax => {
+                for &x in lanes {
+                    self.value = -larger(-self.value, -x);
+                    self.extra = larger(self.extra, x);
+                }
+            }
+            Operation::MaxPair | Operation::ArgMax | Operation::MinPair | Operation::ArgMin => {
+                let sign = if matches!(operation, Operation::MaxPair | Operation::ArgMax) { 1.0 } else { -1.0 };
+                for (i, &x) in lanes.iter().enumerate() {
+                    // The first of equals, and the first NaN of all, wins.
+                    let better = self.index < 0 || (!self.value.is_nan() && (x.is_nan() || sign * x > sign * self.value));
+                    if better {
+                        (self.value, self.index) = (x, (first + i as u64) as i64);
+                    }
+                }
+            }
+            Operation::Welford => {
+                for (i, &x) in lanes.iter().enumerate() {
+                    let delta = x - self.extra;
+                    self.extra += delta / (first + i as u64 + 1) as f64;
+                    self.value += delta * (x - self.extra);
+                }
+            }
+        }
+    }
+
+    fn finish(self, operation: Operation, inputs: u64, constants: &[f64]) -> (Value, Value) {
+        let extra = match operation {
+            Operation::MaxPair | Operation::MinPair => Value::Integer(self.index),
+            _ => Value::Real(self.extra),
+        };
+        let value = match operation {
+            Operation::Mean => self.value * constants[0],
+            Operation::NormTwo { root: true } => self.value.sqrt(),
+            Operation::Norm { root: true } => self.value.powf(1.0 / constants[0]),
+            Operation::ArgMax | Operation::ArgMin => return (Value::Integer(self.index), extra),
+            Operation::Welford => {
+                // Constants: the correction, and whether to take the root.
+                let variance = self.value / (inputs as f64 - constants[0]).max(0.0);
+                if constants[1] != 0.0 { variance.sqrt() } else { variance }
+            }
+            _ => self.value,
+        };
+        (Value::Real(value), extra)
+    }
+}
+
+/// The larger of two numbers; a NaN is larger than any.
+fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || a > b { a } else { b }
+}
+
+/// Sums in eight interleaved parts: fast, and the same on every run.
+fn sum(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let mut parts = [0.0; 8];
+    for (i, value) in values.enumerate() {
+        parts[i % 8] += value;
+    }
+    parts.iter().sum()
+}
+
+struct Integers {
+    value: i64,
+    extra: i64,
+    index: i64,
+}
+
+impl Accumulate for Integers {
+    type Lane = i64;
+
+    fn start(operation: Operation) -> Self {
+        let value = match operation {
+            Operation::Product | Operation::And => 1,
+            Operation::Max | Operation::MaxPair | Operation::ArgMax => i64::MIN,
+            Operation::Min | Operation::MinPair | Operation::ArgMin | Operation::MinMax | Operation::AbsMin => i64::MAX,
+            _ => 0,
+        };
+        let extra = if operation == Operation::MinMax { i64::MIN } else { 0 };
+        Integers { value, extra, index: -1 }
+    }
+
+    fn add(&mut self, operation: Operation, lanes: &[i64], first: u64, constants: &[f64]) {
+        for (i, &x) in lanes.iter().enumerate() {
+            match operation {
+                Operation::Sum | Operation::NanSum | Operation::Mean => self.value = self.value.wrapping_add(x),
+                Operation::Product => self.value = self.value.wrapping_mul(x),
+                Operation::And => self.value &= (x != 0) as i64,
+                Operation::Or => self.value |= (x != 0) as i64,
+                Operation::Max => self.value = self.value.max(x),
+                Operation::Min => self.value = self.value.min(x),
+                Operation::AbsMax => self.value = self.value.max(x.wrapping_abs()),
+                Operation::AbsMin => self.value = self.value.min(x.wrapping_abs()),
+                Operation::NormZero => self.value += (x != 0) as i64,
+                Operation::NormOne => self.value = self.value.wrapping_add(x.wrapping_abs()),
+                Operation::NormTwo { .. } => self.value = self.value.wrapping_add(x.wrapping_mul(x)),
+                Operation::Norm { .. } => self.value += (x.abs() as f64).powf(constants[0]) as i64,
+                Operation::MinMax => (self.value, self.extra) = (self.value.min(x), self.extra.max(x)),
+                Operation::MaxPair | Operation::ArgMax => {
+                    if self.index < 0 || x > self.value {
+                        (self.value, self.index) = (x, (first + i as u64) as i64);
+                    }
+                }
+                Operation::MinPair | Operation::ArgMin => {
+                    if self.index < 0 || x < self.value {
+                        (self.value, self.index) = (x, (first + i as u64) as i64);
+                    }
+                }
+                // Variance is of floating-point tensors only.
+                Operation::Welford => {}
+            }
+        }
+    }
+
+    fn finish(self, operation: Operation, _inputs: u64, constants: &[f64]) -> (Value, Value) {
+        let value = match operation {
+            Operation::Mean => (self.value as f64 * constants[0]) as i64,
+            Operation::ArgMax | Operation::ArgMin => self.index,
+            _ => self.value,
+        };
+        let extra = match operation {
+            Operation::MaxPair | Operation::MinPair => self.index,
+            _ => self.extra,
+        };
+        (Value::Integer(value), Value::Integer(extra))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ops_classes_and_wrapped_functors_are_recognised() {
+        let sum = "func_wrapper_t<BFloat16, sum_functor<BFloat16, float, BFloat16>::operator()(at::TensorIterator&)::{lambda(float, float)#1}>";
+        assert_eq!(operation(sum), Some((Operation::Sum, vec![], vec![DType::F32])));
+        assert_eq!(
+            operation("func_wrapper_t<bool, and_kernel_cuda(at::TensorIterator&)::{lambda()#1}::operator()() const::{lambda()#7}::operator()() const::{lambda(float, float)#1}>"),
+            Some((Operation::And, vec![], vec![DType::F32]))
+        );
+        assert_eq!(operation("MeanOps<BFloat16, float, float, float>"), Some((Operation::Mean, vec![DType::F32], vec![DType::F32])));
+        assert_eq!(operation("func_wrapper_t<float, xor_sum_functor<float>::operator()(at::TensorIterator&)::{lambda(float, float)#1}>"), None);
+    }
+
+    #[test]
+    fn the_first_of_equals_and_any_nan_win() {
+        let index = |values: &[f64], operation| {
+            let mut state = Reals::start(operation);
+            state.add(operation, values, 0, &[]);
+            state.index
+        };
+        assert_eq!(index(&[1.0, 3.0, 3.0, 2.0], Operation::ArgMax), 1);
+        assert_eq!(index(&[1.0, 0.0, 0.0], Operation::ArgMin), 1);
+        assert_eq!(index(&[1.0, f64::NAN, 9.0, f64::NAN], Operation::ArgMax), 1);
+        assert_eq!(index(&[f64::NEG_INFINITY; 2], Operation::ArgMax), 0);
+    }
+}
