@@ -11,9 +11,11 @@
 //! A case nobody covers is a fault with a sentence, never a guess.
 
 mod block;
+mod cat;
 mod elementwise;
 mod functor;
 mod gemm;
+mod index;
 mod name;
 mod norm;
 mod offsets;
@@ -23,6 +25,7 @@ mod params;
 mod range;
 mod reduce;
 mod softmax;
+mod triangle;
 mod value;
 
 /// Why a kernel could not run to its end.
@@ -86,5 +89,15 @@ pub fn find(mangled: &str) -> Option<Box<dyn Kernel>> {
 /// A kernel family: the implementation for a name, if the name is one of its own.
 type Family = fn(&name::Name) -> Option<Box<dyn Kernel>>;
 
-const FAMILIES: [Family; 7] =
-    [elementwise::find, gemm::find, norm::find, own::find, range::find, reduce::find, softmax::find];
+const FAMILIES: [Family; 10] = [
+    elementwise::find,
+    gemm::find,
+    norm::find,
+    softmax::find,
+    reduce::find,
+    index::find,
+    cat::find,
+    triangle::find,
+    range::find,
+    own::find,
+];
