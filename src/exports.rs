@@ -9,9 +9,13 @@
 //! ```text
 //! { …the engine's figures…,
 //!   "pid": …, "settings": "NAME=value …",
-//!   "hooked": { "launches": …, …, "by_name": { "cuLaunchKernel": … } },
+//!   "hooked": { "launches": …, "allocations": …, … },
+//!   "hooks": { "cuLaunchKernel": { "class": …, "calls": …, "served": …, "forwarded": … }, … },
 //!   "own_calls": { "cuMemcpyHtoDAsync_v2": … } }
 //! ```
+//! For each name: the driver's calls = ours (`own_calls`) + the program's
+//! that were `forwarded`; the program's `calls` less `served` were forwarded
+//! at least once.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::panic::catch_unwind;
@@ -122,6 +126,19 @@ fn account() -> Value {
         account.insert("settings".into(), json!(config.echo()));
     }
     account.insert("hooked".into(), hooked());
+    let hooks: Map<_, _> = registry::counts()
+        .into_iter()
+        .map(|row| {
+            let value = json!({
+                "class": format!("{:?}", row.class).to_ascii_lowercase(),
+                "calls": row.calls,
+                "served": row.served,
+                "forwarded": row.forwarded,
+            });
+            (row.name.to_string(), value)
+        })
+        .collect();
+    account.insert("hooks".into(), Value::Object(hooks));
     let own: Map<_, _> = driver::driver()
         .own_calls()
         .into_iter()
@@ -131,7 +148,7 @@ fn account() -> Value {
     Value::Object(account)
 }
 
-/// The program's calls, as the hooks saw them.
+/// The program's calls by group, as the hooks saw them.
 fn hooked() -> Value {
     let groups = [
         ("launches", Group::Launch),
@@ -146,16 +163,10 @@ fn hooked() -> Value {
         ("copies_other", Group::CopyOther),
         ("memsets", Group::Memset),
     ];
-    let mut hooked: Map<_, _> = groups
+    let hooked = groups
         .into_iter()
-        .map(|(name, group)| (name.to_string(), json!(registry::group_count(group))))
-        .collect();
-    let by_name: Map<_, _> = registry::counts()
-        .into_iter()
-        .map(|(name, _, count)| (name.to_string(), json!(count)))
-        .collect();
-    hooked.insert("by_name".into(), Value::Object(by_name));
-    Value::Object(hooked)
+        .map(|(name, group)| (name.to_string(), json!(registry::group_count(group))));
+    Value::Object(hooked.collect())
 }
 
 /// The summary on standard error and the JSON file, if asked for.

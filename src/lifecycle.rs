@@ -48,6 +48,7 @@ pub fn started() {
         }
         return;
     }
+    leave_marker();
     let config = config::initialise();
     if !config.enabled {
         STATE.store(OFF, Ordering::Release);
@@ -61,6 +62,15 @@ pub fn started() {
         libc::atexit(at_exit);
     }
     STATE.store(ACTIVE, Ordering::Release);
+}
+
+/// Tells the launcher, if one started this process, that CUDA is used here: an
+/// empty file named after the process in the directory it asks about.
+fn leave_marker() {
+    if let Some(dir) = std::env::var_os("AUTOOFFLOAD_LAUNCH_DIR") {
+        // Only a sentence of the launcher depends on it.
+        let _ = std::fs::write(std::path::Path::new(&dir).join(std::process::id().to_string()), "");
+    }
 }
 
 /// The child of a process that uses CUDA cannot use it; what we hold belongs

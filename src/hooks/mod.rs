@@ -80,8 +80,13 @@ impl Drop for Inside {
 }
 
 /// The frame around every hook: counts, decides whether the hook is in force,
-/// catches panics.
-fn run(hook: Hook, forward: &impl Fn() -> CuResult, body: impl FnOnce() -> CuResult) -> CuResult {
+/// catches panics. `forwarded`: how often `forward` has called the original.
+fn run(
+    hook: Hook,
+    forwarded: &Cell<u64>,
+    forward: &impl Fn() -> CuResult,
+    body: impl FnOnce() -> CuResult,
+) -> CuResult {
     // Before `cuInit` only the two doors are ours.
     let in_force = match hook {
         Hook::cuInit | Hook::cuGetProcAddress | Hook::cuGetProcAddress_v2 => lifecycle::may_start(),
@@ -90,9 +95,10 @@ fn run(hook: Hook, forward: &impl Fn() -> CuResult, body: impl FnOnce() -> CuRes
     if !in_force || INSIDE.get() {
         return forward();
     }
-    hook.count();
     let _inside = Inside::enter();
-    match catch_unwind(AssertUnwindSafe(body)) {
+    let outcome = catch_unwind(AssertUnwindSafe(body));
+    hook.count(forwarded.get());
+    match outcome {
         Ok(code) => code,
         Err(_) => {
             static SAID: AtomicBool = AtomicBool::new(false);

@@ -14,7 +14,19 @@ static ORIGINALS: [AtomicPtr<c_void>; HOOKS.len()] =
     [const { AtomicPtr::new(std::ptr::null_mut()) }; HOOKS.len()];
 /// Every row was looked for: what is null now is absent from this driver.
 static ALL_RESOLVED: AtomicBool = AtomicBool::new(false);
-static COUNTS: [AtomicU64; HOOKS.len()] = [const { AtomicU64::new(0) }; HOOKS.len()];
+
+/// What became of the program's calls of one row.
+struct Count {
+    calls: AtomicU64,
+    /// Answered without a call of the original.
+    served: AtomicU64,
+    /// Calls of the original; more than one for a call that was tried again.
+    forwarded: AtomicU64,
+}
+
+static COUNTS: [Count; HOOKS.len()] = [const {
+    Count { calls: AtomicU64::new(0), served: AtomicU64::new(0), forwarded: AtomicU64::new(0) }
+}; HOOKS.len()];
 
 static NAME_OF: [&CStr; HOOKS.len()] = NAMES;
 /// Rows in the order of their names.
@@ -98,9 +110,16 @@ impl Hook {
         CLASSES[self as usize].0
     }
 
-    /// One more call by the program.
-    pub fn count(self) {
-        COUNTS[self as usize].fetch_add(1, Ordering::Relaxed);
+    /// One more call by the program, for which the original was called
+    /// `forwarded` times.
+    pub fn count(self, forwarded: u64) {
+        let count = &COUNTS[self as usize];
+        count.calls.fetch_add(1, Ordering::Relaxed);
+        if forwarded == 0 {
+            count.served.fetch_add(1, Ordering::Relaxed);
+        } else {
+            count.forwarded.fetch_add(forwarded, Ordering::Relaxed);
+        }
     }
 }
 
@@ -115,16 +134,28 @@ fn resolve_all() {
     ALL_RESOLVED.store(true, Ordering::Release);
 }
 
-/// Calls of the program that reached a hook: (name, class, count), those that
-/// were made at all.
-pub fn counts() -> Vec<(&'static str, Class, u64)> {
+/// The account of one row.
+pub struct Counted {
+    pub name: &'static str,
+    pub class: Class,
+    pub calls: u64,
+    pub served: u64,
+    pub forwarded: u64,
+}
+
+/// The rows that the program called at all.
+pub fn counts() -> Vec<Counted> {
     HOOKS
         .iter()
-        .map(|&hook| {
-            let count = COUNTS[hook as usize].load(Ordering::Relaxed);
-            (hook.name().to_str().unwrap_or(""), hook.class(), count)
+        .zip(&COUNTS)
+        .map(|(hook, count)| Counted {
+            name: hook.name().to_str().unwrap_or(""),
+            class: hook.class(),
+            calls: count.calls.load(Ordering::Relaxed),
+            served: count.served.load(Ordering::Relaxed),
+            forwarded: count.forwarded.load(Ordering::Relaxed),
         })
-        .filter(|&(_, _, count)| count > 0)
+        .filter(|counted| counted.calls > 0)
         .collect()
 }
 
@@ -134,7 +165,7 @@ pub fn group_count(group: Group) -> u64 {
         .iter()
         .zip(&COUNTS)
         .filter(|((_, of), _)| *of == group)
-        .map(|(_, count)| count.load(Ordering::Relaxed))
+        .map(|(_, count)| count.calls.load(Ordering::Relaxed))
         .sum()
 }
 

@@ -17,6 +17,7 @@
 //!
 //! Not here: what a body does (one file per API group beside this one).
 
+use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 use super::{copy, escape, graphs, init, launch, memory, memset, modules, pools, proc_address, streams};
@@ -108,9 +109,13 @@ macro_rules! hooks {
                 // signature (cuda.h).
                 let original: unsafe extern "C" fn( $( $ty ),* ) -> CuResult =
                     unsafe { std::mem::transmute(original) };
-                // SAFETY: the program's own call, unchanged.
-                let forward = || unsafe { original( $( $arg ),* ) };
-                super::run(Hook::$name, &forward, || {
+                let forwarded = Cell::new(0);
+                let forward = || {
+                    forwarded.set(forwarded.get() + 1);
+                    // SAFETY: the program's own call, unchanged.
+                    unsafe { original( $( $arg ),* ) }
+                };
+                super::run(Hook::$name, &forwarded, &forward, || {
                     let _call = super::Call { per_thread: per_thread!( $( $variant )? ) };
                     body!(_call, &forward, ( $( $arg ),* ), $( $body )?)
                 })
