@@ -20,7 +20,7 @@ def test_launch_larger_than_the_device(allocator):
     assert len(result.out["caught"]) == 1
     assert_said_once(result, "out of memory")
     assert not result.account["violations"]
-    assert result.account["peak_device_bytes"] <= 40 * MIB
+    assert result.account["device_peak_bytes"] <= 40 * MIB
 
 
 @pytest.mark.parametrize("allocator", [NATIVE, ASYNC])

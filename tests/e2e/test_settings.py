@@ -25,7 +25,7 @@ def test_echo_statistics_and_exports():
 def test_summary_at_exit():
     result = run("settings", vram=SMALL).ok()
     summary = "\n".join(result.ours).lower()
-    for word in ("budget", "resident", "streamed", "hit", "demand", "stall", "wait"):
+    for word in ("budget", "resident", "streamed", "link", "demand", "stall", "waits"):
         assert word in summary, (word, result.ours)
 
 

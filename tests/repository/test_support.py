@@ -29,7 +29,7 @@ def account(per_iteration, left=0):
     stop = dict(start, label="stop") | {n: 7 + 6 * per_iteration.get(n, 0) for n in names}
     last = dict(stop, device_bytes=left, pinned_bytes=left)
     made = Account.__new__(Account)
-    made.totals = {"peak_device_bytes": 100, "marks": [start, stop, last]}
+    made.totals = {"device_peak_bytes": 100, "marks": [start, stop, last]}
     return made
 
 
