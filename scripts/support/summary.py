@@ -79,9 +79,9 @@ def criteria(summary, healthy, refused_without_us, violations):
     ]
     if refused_without_us is not None:
         demands.append(("same device without autooffload: out of memory", refused_without_us))
-    if summary["device_peak_bytes"] is not None:
+    if summary["peak_device_bytes"] is not None:
         demands.append(("peak device memory within the budget",
-                        summary["device_peak_bytes"] <= summary["budget_bytes"]))
+                        summary["peak_device_bytes"] <= summary["budget_bytes"]))
     if summary["h2d_bytes_per_iteration"] is not None:
         rate = summary["prefetch_hit_rate"]
         demands += [
@@ -110,7 +110,7 @@ def rows(summary, seconds):
         ("weights", size(summary["weight_bytes"])),
         ("budget", f"{size(summary['budget_bytes'])}  "
                    f"({summary['budget_bytes'] / summary['weight_bytes']:.0%} of the weights)"),
-        ("peak device memory", size(summary["device_peak_bytes"])),
+        ("peak device memory", size(summary["peak_device_bytes"])),
         ("identical output", "yes" if summary["identical"] else "NO"),
         ("largest difference to the CPU", f"{summary['max_abs_diff_cpu']:.2e}"),
         ("copied in per iteration", size(summary["h2d_bytes_per_iteration"])),
