@@ -209,11 +209,15 @@ pub fn mem_free(address: DevicePtr) -> Option<Result<()>> {
     let id = chunk_of(address)?;
     let engine = engine()?;
     let allocation = *engine.allocations.get(&id)?;
+    if allocation.pool.is_some() {
+        // Legal for stream-ordered memory as well, and waits all the same.
+        if let Err(code) = engine.driver.ctx_synchronize() {
+            return Some(Err(code));
+        }
+        return stream_ordered::mem_free_async(address, STREAM_LEGACY);
+    }
     if allocation.base != address {
         return Some(Err(CuResult::INVALID_VALUE));
-    }
-    if allocation.pool.is_some() {
-        return stream_ordered::mem_free_async(address, std::ptr::null_mut());
     }
     Some(free(engine, id, allocation))
 }
@@ -319,4 +323,5 @@ pub fn context_lost(device: Device) {
         give_address_back(space, id, allocation.base, frames);
     }
     state.machinery.abandon();
+    stream_ordered::context_lost(device);
 }

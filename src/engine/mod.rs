@@ -234,7 +234,11 @@ pub fn arena() -> (DevicePtr, DevicePtr) {
 /// The managed allocation that contains `address`.
 pub fn lookup(address: DevicePtr) -> Option<Allocation> {
     let id = chunk_of(address)?;
-    let allocation = *engine()?.allocations.get(&id)?;
+    let mut allocation = *engine()?.allocations.get(&id)?;
+    if let Some((base, bytes)) = stream_ordered::slot_at(id, &allocation, address) {
+        allocation.base = base;
+        allocation.bytes = bytes as usize;
+    }
     (address - allocation.base < allocation.bytes as u64).then_some(allocation)
 }
 

@@ -1,6 +1,27 @@
-//! Stream-ordered allocation (`cuMemAllocAsync` and pools).
+//! Stream-ordered allocation (`cuMemAllocAsync` and pools): ComfyUI's default.
+//!
+//! The program calls this per tensor, so the usual path makes no driver call:
+//! what was freed is reused in stream order, its frames still mapped. Only a
+//! size never seen before takes a new chunk. Pools of the program are kept
+//! apart by handle; their limits and attributes stay with the driver, which
+//! answers for what we pass through (allocations inside a capture).
+//!
+//! Locks: the zones' own, taken before a device's and never after one.
+
+use std::collections::HashMap;
+
+use autooffload_core::zone::{self, Freed, Zone};
 
 use super::*;
+
+/// By device and pool (0: the device's current pool).
+static ZONES: Mutex<Option<HashMap<(Device, usize), Zone>>> = Mutex::new(None);
+
+/// The stream as a zone names it.
+fn tag(stream: CUstream) -> u64 {
+    // 0 and 1 are the same stream.
+    if stream.is_null() { STREAM_LEGACY as u64 } else { stream as u64 }
+}
 
 /// `cuMemAllocAsync` / `cuMemAllocFromPoolAsync`. `stream` is effective (see
 /// [`effective_stream`]); `pool` is `None` for the device's current pool.
@@ -9,29 +30,206 @@ pub fn mem_alloc_async(
     pool: Option<CUmemoryPool>,
     stream: CUstream,
 ) -> Option<Result<DevicePtr>> {
-    let _ = (bytes, pool, stream);
-    None
+    let engine = engine()?;
+    if bytes == 0 {
+        return None;
+    }
+    // Inside a capture the allocation becomes a node of the graph: the driver's.
+    if any_capture() && engine.driver.stream_is_capturing(stream) != Ok(false) {
+        return None;
+    }
+    let device = current_device(engine)?;
+    let pool = pool.unwrap_or(std::ptr::null_mut());
+    let mut zones = lock(&ZONES);
+    let zone =
+        zones.get_or_insert_default().entry((device as Device, pool as usize)).or_default();
+    let answer = match zone::class_of(bytes as u64) {
+        Some(class) => small(engine, zone, class, pool, stream),
+        None => large(engine, zone, device, bytes, pool, stream),
+    };
+    answer
+}
+
+fn small(
+    engine: &'static Engine,
+    zone: &mut Zone,
+    class: usize,
+    pool: CUmemoryPool,
+    stream: CUstream,
+) -> Option<Result<DevicePtr>> {
+    let taken = zone.take_slot(class, tag(stream));
+    let (address, freed) = match taken {
+        Some(taken) => taken,
+        None => {
+            match memory::allocate(engine, zone::SLAB_BYTES as usize, Some(pool))? {
+                Ok((chunk, base)) => zone.add_slab(class, chunk, base),
+                Err(code) => return Some(Err(code)),
+            }
+            zone.take_slot(class, tag(stream))?
+        }
+    };
+    Some(order(engine, freed, stream).map(|()| address))
+}
+
+fn large(
+    engine: &'static Engine,
+    zone: &mut Zone,
+    device: usize,
+    bytes: usize,
+    pool: CUmemoryPool,
+    stream: CUstream,
+) -> Option<Result<DevicePtr>> {
+    let frames = u32::try_from(bytes.div_ceil(FRAME_BYTES)).ok()?;
+    // A little too large is better than new; under pressure, much too large.
+    let tight = lock(&engine.devices[device])
+        .as_ref()
+        .is_some_and(|state| state.streamer.would_evict(frames));
+    let most = if tight { frames * 2 } else { frames + frames / 8 };
+    if let Some((chunk, freed)) = zone.take_chunk(frames, most, tag(stream)) {
+        let base = engine.allocations.get(&chunk)?.base;
+        return Some(order(engine, freed, stream).map(|()| base));
+    }
+    Some(memory::allocate(engine, bytes, Some(pool))?.map(|(_, base)| {
+        zone.add_chunk(frames);
+        base
+    }))
+}
+
+/// Makes later work of `stream` wait for what was freed.
+fn order(engine: &Engine, freed: Freed, stream: CUstream) -> Result<()> {
+    let driver = engine.driver;
+    let event = match freed {
+        Freed::Long => return Ok(()),
+        Freed::After(event) => event as CUevent,
+        Freed::On(other) => {
+            // Later than the free itself, so never too early.
+            let event = driver.event_create(true)?;
+            if let Err(code) = driver.event_record(event, other as CUstream) {
+                let _ = driver.event_destroy(event);
+                return Err(code);
+            }
+            event
+        }
+    };
+    let outcome = driver.stream_wait_event(stream, event);
+    // Destroyed by the driver once the wait is over.
+    let _ = driver.event_destroy(event);
+    outcome
 }
 
 /// `cuMemFreeAsync`. `None`: not ours.
 pub fn mem_free_async(address: DevicePtr, stream: CUstream) -> Option<Result<()>> {
-    let _ = (address, stream);
-    None
+    let id = chunk_of(address)?;
+    let engine = engine()?;
+    let allocation = *engine.allocations.get(&id)?;
+    let Some(pool) = allocation.pool else {
+        // Legal for memory of `cuMemAlloc` too; then it waits.
+        if allocation.base != address {
+            return Some(Err(CuResult::INVALID_VALUE));
+        }
+        return Some(memory::free(engine, id, allocation));
+    };
+    let mut zones = lock(&ZONES);
+    let zone = zones.as_mut()?.get_mut(&(allocation.device, pool as usize))?;
+    let freed = if stream == STREAM_PER_THREAD {
+        // No other thread can name this stream later, so the mark is made now.
+        let marked = engine.driver.event_create(true).and_then(|event| {
+            engine.driver.event_record(event, stream).map(|()| Freed::After(event as u64))
+        });
+        match marked {
+            Ok(freed) => freed,
+            Err(code) => return Some(Err(code)),
+        }
+    } else {
+        Freed::On(tag(stream))
+    };
+    if zone.is_slab(id) {
+        let known = zone.give_slot(id, address, freed);
+        return Some(if known { Ok(()) } else { Err(CuResult::INVALID_VALUE) });
+    }
+    if allocation.base != address || zone.is_cached(id) {
+        return Some(Err(CuResult::INVALID_VALUE));
+    }
+    let frames = allocation.bytes.div_ceil(FRAME_BYTES) as u32;
+    zone.give_chunk(id, frames, freed);
+    if inflight::pressure()
+        && let Some(state) = lock(&engine.devices[allocation.device as usize]).as_mut()
+    {
+        // Need not be saved when it must go.
+        state.streamer.forget_content(id);
+    }
+    Some(Ok(()))
 }
 
 /// `cuMemPoolTrimTo`: gives cached stream-ordered memory back. The hook calls
 /// the original as well.
 pub fn pool_trim(pool: CUmemoryPool, keep_bytes: usize) {
-    let _ = (pool, keep_bytes);
+    let Some(engine) = engine() else { return };
+    let mut zones = lock(&ZONES);
+    let Some(zone) = zones.as_mut().and_then(|zones| zone_of(engine, zones, pool)) else { return };
+    let mut idle = false;
+    for id in zone.drain(keep_bytes as u64) {
+        let Some(allocation) = engine.allocations.get(&id).map(|entry| *entry) else { continue };
+        if idle {
+            memory::release(engine, id, allocation, true);
+        } else {
+            idle = memory::free(engine, id, allocation).is_ok();
+        }
+    }
 }
 
 /// (reserved, used) bytes that we hold for `pool`, to be added to what the
 /// driver answers for `CU_MEMPOOL_ATTR_{RESERVED,USED}_MEM_CURRENT`.
 pub fn pool_usage(pool: CUmemoryPool) -> (usize, usize) {
-    let _ = pool;
-    (0, 0)
+    let Some(engine) = engine() else { return (0, 0) };
+    let mut zones = lock(&ZONES);
+    let zone = zones.as_mut().and_then(|zones| zone_of(engine, zones, pool));
+    zone.map_or((0, 0), |zone| {
+        let (reserved, used) = zone.usage();
+        (reserved as usize, used as usize)
+    })
 }
 
+/// The zone of a pool's handle; a handle never allocated from by name stands
+/// for the current device's pool.
+fn zone_of<'a>(
+    engine: &Engine,
+    zones: &'a mut HashMap<(Device, usize), Zone>,
+    pool: CUmemoryPool,
+) -> Option<&'a mut Zone> {
+    let key = zones.keys().find(|&&(_, known)| known == pool as usize && known != 0).copied();
+    let key = match key {
+        Some(key) => key,
+        None => (current_device(engine)? as Device, 0),
+    };
+    zones.get_mut(&key)
+}
+
+/// The part of a slab that `address` was given out as: base and bytes.
+pub(super) fn slot_at(id: ChunkId, allocation: &Allocation, address: DevicePtr) -> Option<(u64, u64)> {
+    let pool = allocation.pool?;
+    let zones = lock(&ZONES);
+    zones.as_ref()?.get(&(allocation.device, pool as usize))?.slot_at(id, address)
+}
+
+/// `stream` is about to be destroyed, perhaps with work still queued: what was
+/// freed on it may be reused once that is over.
 pub(super) fn stream_destroyed(engine: &Engine, stream: CUstream) {
-    let _ = (engine, stream);
+    let mut zones = lock(&ZONES);
+    for zone in zones.iter_mut().flat_map(HashMap::values_mut) {
+        if zone.awaits(tag(stream)) {
+            let began = std::time::Instant::now();
+            if engine.driver.stream_synchronize(stream).is_ok() {
+                zone.settle(tag(stream));
+            }
+            engine.stats.waited(WaitReason::Native, began.elapsed());
+        }
+    }
+}
+
+/// The device's memory is gone.
+pub(super) fn context_lost(device: Device) {
+    if let Some(zones) = lock(&ZONES).as_mut() {
+        zones.retain(|&(owner, _), _| owner != device);
+    }
 }

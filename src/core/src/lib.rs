@@ -8,6 +8,7 @@
 //!   history      the record of accesses, and what it predicts
 //!   planner      what stays, what streams, where in the ring
 //!   streamer     the state of one device's memory, and every decision
+//!   zone         who may reuse stream-ordered memory, and after whom
 //!   host_limits  how much host memory may be taken
 //!   config       the settings table;  units  sizes in words
 //! ```
@@ -24,3 +25,4 @@ pub mod params;
 pub mod planner;
 pub mod streamer;
 pub mod units;
+pub mod zone;
