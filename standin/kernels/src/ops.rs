@@ -168,7 +168,6 @@ pub trait Real: Arithmetic {
     fn of(value: f64) -> Self;
     fn exp(self) -> Self;
     fn expm1(self) -> Self;
-    fn ln(self) -> Self;
     fn ln_1p(self) -> Self;
     fn tanh(self) -> Self;
     fn erf(self) -> Self;
@@ -225,7 +224,6 @@ macro_rules! real {
             #[inline(always)] fn of(value: f64) -> Self { value as $t }
             #[inline(always)] fn exp(self) -> Self { self.exp() }
             #[inline(always)] fn expm1(self) -> Self { self.exp_m1() }
-            #[inline(always)] fn ln(self) -> Self { self.ln() }
             #[inline(always)] fn ln_1p(self) -> Self { self.ln_1p() }
             #[inline(always)] fn tanh(self) -> Self { self.tanh() }
             #[inline(always)] fn erf(self) -> Self { $erf(self) }
@@ -431,6 +429,12 @@ pub fn real_lambda_op<R: Real>(lambda: &Lambda, t: DType) -> Option<Op<R>> {
             vec![opmath; 4],
         ),
         ("leaky_relu_kernel", 1) => (op1s(move |[slope]: [R; 1], x: R| if x > zero { x } else { x.mul(slope) }), vec![opmath]),
+        ("elu_kernel", 1) => (
+            op1s(move |[positive, inner, negative]: [R; 3], x| {
+                if x > zero { x.mul(positive) } else { x.mul(inner).expm1().mul(negative) }
+            }),
+            vec![opmath; 3],
+        ),
         ("softplus_kernel", 1) => (
             op1s(|[beta, threshold]: [R; 2], x: R| {
                 let scaled = x.mul(beta);
