@@ -1,0 +1,159 @@
+//! The model clock: virtual nanoseconds, computed when work is submitted.
+//!
+//! Deterministic: it depends on what was submitted, in which order, and never
+//! on wall time or on when a worker ran. Each device has one engine per copy
+//! direction and one for compute; an engine takes the earliest gap in which
+//! the work fits after it is ready, as hardware that serves ready work first.
+//! Not here: dependencies (see `stream`), which become the `ready` argument.
+
+use super::settings::Settings;
+use std::collections::BTreeMap;
+
+/// Host time of one submission or query.
+pub const HOST_CALL_NS: u64 = 2_000;
+/// Fixed part of a copy over the link.
+pub const COPY_LATENCY_NS: f64 = 8_000.0;
+/// Fixed part of a kernel, a device-to-device copy or a memset.
+pub const LAUNCH_LATENCY_NS: f64 = 3_000.0;
+/// What a host function is taken to last.
+pub const HOST_FUNCTION_NS: u64 = 5_000;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EngineKind {
+    HostToDevice = 0,
+    DeviceToHost = 1,
+    Compute = 2,
+}
+
+/// One engine's time line: disjoint busy intervals, start → end.
+#[derive(Default)]
+pub struct Engine {
+    busy: BTreeMap<u64, u64>,
+    pub busy_ns: u64,
+}
+
+impl Engine {
+    /// Books `duration` in the earliest gap at or after `ready`.
+    fn book(&mut self, ready: u64, duration: u64) -> (u64, u64) {
+        let mut start = ready;
+        if let Some((_, &end)) = self.busy.range(..=ready).next_back() {
+            start = start.max(end);
+        }
+        for (&from, &to) in self.busy.range(ready..) {
+            if from >= start + duration {
+                break;
+            }
+            start = start.max(to);
+        }
+        let end = start + duration;
+        self.busy_ns += duration;
+        self.insert(start, end);
+        (start, end)
+    }
+
+    /// Adds an interval, joined to neighbours it touches.
+    fn insert(&mut self, mut start: u64, mut end: u64) {
+        if let Some((&from, &to)) = self.busy.range(..=start).next_back()
+            && to >= start
+        {
+            start = from;
+            end = end.max(to);
+        }
+        if let Some(&to) = self.busy.get(&end) {
+            self.busy.remove(&end);
+            end = to;
+        }
+        self.busy.insert(start, end);
+    }
+
+    /// Forgets intervals that no later submission can meet.
+    fn forget_before(&mut self, now: u64) {
+        while let Some((&from, &to)) = self.busy.first_key_value() {
+            if to > now {
+                break;
+            }
+            self.busy.remove(&from);
+        }
+    }
+}
+
+pub struct Clock {
+    /// The host's position on the time line.
+    pub host_ns: u64,
+    /// Latest end of any booked work.
+    pub device_ns: u64,
+    engines: Vec<[Engine; 3]>,
+    link_rate: f64,
+    memory_rate: f64,
+    flop_rate: f64,
+}
+
+impl Clock {
+    pub fn new(settings: &Settings) -> Clock {
+        Clock {
+            host_ns: 0,
+            device_ns: 0,
+            engines: (0..settings.devices).map(|_| Default::default()).collect(),
+            link_rate: settings.link_rate,
+            memory_rate: settings.memory_rate,
+            flop_rate: settings.flop_rate,
+        }
+    }
+
+    /// One submission or query by the host.
+    pub fn host_call(&mut self) {
+        self.host_ns += HOST_CALL_NS;
+    }
+
+    /// The host has waited until `ns`.
+    pub fn host_waited(&mut self, ns: u64) {
+        self.host_ns = self.host_ns.max(ns);
+    }
+
+    pub fn book(&mut self, device: usize, kind: EngineKind, ready: u64, ns: u64) -> (u64, u64) {
+        let host_ns = self.host_ns;
+        let engine = &mut self.engines[device][kind as usize];
+        engine.forget_before(host_ns);
+        let span = engine.book(ready, ns.max(1));
+        self.device_ns = self.device_ns.max(span.1);
+        span
+    }
+
+    pub fn link_ns(&self, bytes: f64) -> u64 {
+        (COPY_LATENCY_NS + bytes / self.link_rate * 1e9) as u64
+    }
+
+    pub fn compute_ns(&self, bytes: f64, flops: f64) -> u64 {
+        let seconds = (bytes / self.memory_rate).max(flops / self.flop_rate);
+        (LAUNCH_LATENCY_NS + seconds * 1e9) as u64
+    }
+
+    /// Busy nanoseconds of each device's engines, in the order of [`EngineKind`].
+    pub fn busy_ns(&self) -> Vec<[u64; 3]> {
+        self.engines.iter().map(|e| [e[0].busy_ns, e[1].busy_ns, e[2].busy_ns]).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_work_fills_gaps() {
+        let mut engine = Engine::default();
+        assert_eq!(engine.book(0, 10), (0, 10));
+        assert_eq!(engine.book(50, 10), (50, 60));
+        assert_eq!(engine.book(5, 20), (10, 30));
+        assert_eq!(engine.book(5, 30), (60, 90));
+        assert_eq!(engine.book(0, 20), (30, 50));
+        assert_eq!(engine.busy.len(), 1);
+    }
+
+    #[test]
+    fn starting_exactly_at_a_busy_interval() {
+        let mut engine = Engine::default();
+        engine.book(10, 10);
+        assert_eq!(engine.book(10, 5), (20, 25));
+        assert_eq!(engine.book(5, 5), (5, 10));
+    }
+}

@@ -1,0 +1,91 @@
+//! Modules, libraries and their functions.
+//!
+//! A library is a module with kernels asked for by CUkernel; both are one
+//! [`Module`] here. A kernel and a function are two handles for one
+//! [`Function`]. Symbols are looked up on demand, and found functions are
+//! kept for the module's life.
+
+use crate::abi::{Handle, NOT_FOUND, Outcome};
+use crate::image::{Image, Layout};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+pub struct Function {
+    /// Mangled.
+    pub name: String,
+    /// The same, NUL-terminated, for `cuFuncGetName`.
+    pub c_name: CString,
+    pub layout: Layout,
+    /// Bytes of the whole parameter buffer.
+    pub param_bytes: u32,
+    /// `None`: no implementation on the stand-in.
+    pub kernel: Option<Box<dyn standin_kernels::Kernel>>,
+    /// CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES and
+    /// …_PREFERRED_SHARED_MEMORY_CARVEOUT, as set.
+    pub max_dynamic_shared: AtomicI32,
+    pub carveout: AtomicI32,
+    pub module: Handle,
+}
+
+impl Function {
+    fn new(name: &str, layout: Layout, module: Handle) -> Function {
+        Function {
+            name: name.to_string(),
+            c_name: CString::new(name).unwrap_or_default(),
+            param_bytes: layout.iter().map(|(offset, size)| offset + size).max().unwrap_or(0),
+            layout,
+            kernel: standin_kernels::find(name),
+            max_dynamic_shared: AtomicI32::new(48 << 10),
+            carveout: AtomicI32::new(-1),
+            module,
+        }
+    }
+
+    /// Reads an attribute of `CUfunction_attribute`.
+    pub fn attribute(&self, attribute: i32, capability: (i32, i32)) -> Option<i32> {
+        Some(match attribute {
+            0 => 1024,
+            1..=3 => 0,
+            4 => 32,
+            5 | 6 => capability.0 * 10 + capability.1,
+            7 => 0,
+            8 => self.max_dynamic_shared.load(Ordering::Relaxed),
+            9 => self.carveout.load(Ordering::Relaxed),
+            10..=15 => 0,
+            _ => return None,
+        })
+    }
+
+    /// Sets an attribute; false if it cannot be set.
+    pub fn set_attribute(&self, attribute: i32, value: i32) -> bool {
+        match attribute {
+            8 => self.max_dynamic_shared.store(value, Ordering::Relaxed),
+            9 => self.carveout.store(value, Ordering::Relaxed),
+            10..=15 => {}
+            _ => return false,
+        }
+        true
+    }
+}
+
+pub struct Module {
+    pub image: Arc<Image>,
+    /// Name → (function, kernel handle, function handle).
+    pub functions: HashMap<String, (Arc<Function>, Handle, Handle)>,
+    /// Name → (device address, bytes), per device.
+    pub globals: HashMap<(String, usize), (u64, u64)>,
+}
+
+impl Module {
+    pub fn new(image: Image) -> Module {
+        Module { image: Arc::new(image), functions: HashMap::new(), globals: HashMap::new() }
+    }
+
+    /// A fresh function for a name the image contains.
+    pub fn find(&self, name: &str, module: Handle) -> Outcome<Function> {
+        let layout = self.image.symbols()?.kernels.get(name).ok_or(NOT_FOUND)?;
+        Ok(Function::new(name, layout.clone(), module))
+    }
+}

@@ -1,0 +1,287 @@
+//! The order of execution: operations, their dependencies, and which runnable
+//! one is run next.
+//!
+//! An operation is runnable when everything it depends on is done. Among
+//! runnable ones the policy ([`Order`]) chooses; it may also hold an operation
+//! back until the host waits for it ("wanted"), which is as late as legal.
+//! Pure bookkeeping: no threads here, see `workers`.
+//! Invariant: an id that is not in `ops` is done.
+
+use super::settings::Order;
+use super::work::Work;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+pub type OpId = u64;
+
+/// With a lazy policy, the longest the queue may grow before the oldest
+/// runnable operation is run unasked.
+const LAZY_BACKLOG: usize = 2_000;
+/// With a lazy policy, how long nothing may happen before one is run unasked:
+/// a program may poll memory, which nobody sees.
+const LAZY_PATIENCE: Duration = Duration::from_millis(20);
+
+pub struct Op {
+    pub context: u64,
+    pub device: usize,
+    pub work: Work,
+    /// Device ranges it may touch, (start, end).
+    pub ranges: Vec<(u64, u64)>,
+    /// It, or something it waits for, depends on the host (a host function, a
+    /// value wait): when it ends is not for us to say.
+    pub external: bool,
+    dependencies: Vec<OpId>,
+    waiting: usize,
+    dependents: Vec<OpId>,
+    wanted: bool,
+    pub running: bool,
+}
+
+pub struct Scheduler {
+    ops: BTreeMap<OpId, Op>,
+    next: OpId,
+    order: Order,
+    random: u64,
+    ready: BTreeSet<OpId>,
+    /// Runnable host functions, in order; one thread runs them.
+    pub callbacks: VecDeque<OpId>,
+    /// Value waits whose dependencies are done.
+    pub value_waits: Vec<OpId>,
+    last_change: Instant,
+}
+
+impl Scheduler {
+    pub fn new(order: Order) -> Scheduler {
+        let seed = match order {
+            Order::Random(seed) | Order::Late(seed) => seed,
+            _ => 0,
+        };
+        Scheduler {
+            ops: BTreeMap::new(),
+            next: 1,
+            order,
+            random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            ready: BTreeSet::new(),
+            callbacks: VecDeque::new(),
+            value_waits: Vec::new(),
+            last_change: Instant::now(),
+        }
+    }
+
+    pub fn submit(
+        &mut self,
+        context: u64,
+        device: usize,
+        work: Work,
+        ranges: Vec<(u64, u64)>,
+        mut dependencies: Vec<OpId>,
+    ) -> OpId {
+        let id = self.next;
+        self.next += 1;
+        dependencies.sort_unstable();
+        dependencies.dedup();
+        dependencies.retain(|d| self.ops.contains_key(d));
+        let mut external = work.is_host() || matches!(work, Work::WaitValue { .. });
+        for dependency in &dependencies {
+            if let Some(op) = self.ops.get_mut(dependency) {
+                op.dependents.push(id);
+                external |= op.external;
+            }
+        }
+        let op = Op {
+            context,
+            device,
+            work,
+            ranges,
+            external,
+            waiting: dependencies.len(),
+            dependencies,
+            dependents: Vec::new(),
+            wanted: false,
+            running: false,
+        };
+        let runnable = op.waiting == 0;
+        self.ops.insert(id, op);
+        if runnable {
+            self.make_ready(id);
+        }
+        self.last_change = Instant::now();
+        id
+    }
+
+    fn make_ready(&mut self, id: OpId) {
+        match &self.ops[&id].work {
+            work if work.is_host() => self.callbacks.push_back(id),
+            Work::WaitValue { .. } => self.value_waits.push(id),
+            _ => {
+                self.ready.insert(id);
+            }
+        }
+    }
+
+    pub fn is_live(&self, id: OpId) -> bool {
+        self.ops.contains_key(&id)
+    }
+
+    pub fn op(&self, id: OpId) -> Option<&Op> {
+        self.ops.get(&id)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    pub fn live(&self) -> impl Iterator<Item = (&OpId, &Op)> {
+        self.ops.iter()
+    }
+
+    /// The host waits for these: they and all they depend on must run.
+    pub fn want(&mut self, ids: &[OpId]) {
+        if self.order == Order::Eager {
+            return;
+        }
+        let mut todo: Vec<OpId> = ids.to_vec();
+        while let Some(id) = todo.pop() {
+            if let Some(op) = self.ops.get_mut(&id)
+                && !op.wanted
+            {
+                op.wanted = true;
+                todo.extend_from_slice(&op.dependencies);
+            }
+        }
+    }
+
+    /// Whether the policy runs this class of work without being asked.
+    fn is_prompt(&self, work: &Work) -> bool {
+        match self.order {
+            Order::Eager | Order::Random(_) => true,
+            Order::Late(_) => false,
+            Order::CopiesFirst => matches!(work, Work::Copy(_)),
+            Order::KernelsFirst => work.is_kernel(),
+        }
+    }
+
+    /// The operation to run now, marked as running.
+    pub fn pick(&mut self) -> Option<OpId> {
+        let id = if self.order == Order::Eager {
+            *self.ready.first()?
+        } else {
+            let candidates: Vec<OpId> = self
+                .ready
+                .iter()
+                .copied()
+                .filter(|id| {
+                    let op = &self.ops[id];
+                    op.wanted || self.is_prompt(&op.work)
+                })
+                .collect();
+            if candidates.is_empty() {
+                let overdue = self.ops.len() > LAZY_BACKLOG
+                    || self.last_change.elapsed() > LAZY_PATIENCE;
+                if !overdue {
+                    return None;
+                }
+                *self.ready.first()?
+            } else {
+                candidates[self.draw(candidates.len())]
+            }
+        };
+        self.ready.remove(&id);
+        if let Some(op) = self.ops.get_mut(&id) {
+            op.running = true;
+        }
+        Some(id)
+    }
+
+    /// The next host function to call.
+    pub fn pick_callback(&mut self) -> Option<OpId> {
+        let id = self.callbacks.pop_front()?;
+        if let Some(op) = self.ops.get_mut(&id) {
+            op.running = true;
+        }
+        Some(id)
+    }
+
+    /// Time after which [`Scheduler::pick`] may answer differently by itself.
+    pub fn recheck(&self) -> Option<Duration> {
+        if !self.value_waits.is_empty() {
+            Some(Duration::from_micros(500))
+        } else if !self.ready.is_empty() {
+            Some(LAZY_PATIENCE)
+        } else {
+            None
+        }
+    }
+
+    /// Takes a done operation out; true if it made others runnable.
+    pub fn complete(&mut self, id: OpId) -> bool {
+        let Some(op) = self.ops.remove(&id) else { return false };
+        let mut freed = false;
+        for dependent in op.dependents {
+            if let Some(next) = self.ops.get_mut(&dependent) {
+                next.waiting -= 1;
+                if next.waiting == 0 {
+                    self.make_ready(dependent);
+                    freed = true;
+                }
+            }
+        }
+        self.last_change = Instant::now();
+        freed
+    }
+
+    /// xorshift64*: small, seeded, the same everywhere.
+    fn draw(&mut self, below: usize) -> usize {
+        self.random ^= self.random >> 12;
+        self.random ^= self.random << 25;
+        self.random ^= self.random >> 27;
+        (self.random.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % below
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marker(s: &mut Scheduler, deps: Vec<OpId>) -> OpId {
+        s.submit(1, 0, Work::Marker, Vec::new(), deps)
+    }
+
+    #[test]
+    fn dependents_run_after_what_they_wait_for() {
+        let mut s = Scheduler::new(Order::Eager);
+        let a = marker(&mut s, vec![]);
+        let b = marker(&mut s, vec![a]);
+        assert_eq!(s.pick(), Some(a));
+        assert_eq!(s.pick(), None);
+        assert!(s.complete(a));
+        assert_eq!(s.pick(), Some(b));
+    }
+
+    #[test]
+    fn late_runs_only_what_is_wanted() {
+        let mut s = Scheduler::new(Order::Late(1));
+        let a = marker(&mut s, vec![]);
+        let b = marker(&mut s, vec![a]);
+        let c = marker(&mut s, vec![]);
+        assert_eq!(s.pick(), None);
+        s.want(&[b]);
+        assert_eq!(s.pick(), Some(a));
+        s.complete(a);
+        assert_eq!(s.pick(), Some(b));
+        s.complete(b);
+        assert_eq!(s.pick(), None);
+        assert!(s.is_live(c));
+    }
+
+    #[test]
+    fn random_orders_depend_on_the_seed_alone() {
+        let order = |seed| {
+            let mut s = Scheduler::new(Order::Random(seed));
+            (0..16).for_each(|_| drop(marker(&mut s, vec![])));
+            std::iter::from_fn(|| s.pick()).collect::<Vec<_>>()
+        };
+        assert_eq!(order(3), order(3));
+        assert_ne!(order(3), order(4));
+    }
+}

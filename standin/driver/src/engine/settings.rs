@@ -1,0 +1,178 @@
+//! The `STANDIN_*` environment: parsed once, when the driver is first called.
+//!
+//! A value that cannot be read is named on stderr and the default is used.
+//! Not here: what a setting means (see the module that takes it).
+
+use std::env;
+
+/// In what order runnable work is executed. Every policy is legal: it chooses
+/// among operations whose dependencies are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As submitted, at once.
+    Eager,
+    /// At once, in an order drawn from the seed.
+    Random(u64),
+    /// Nothing before the host waits for it, then in an order drawn from the seed.
+    Late(u64),
+    /// Copies at once; everything else as in [`Order::Late`].
+    CopiesFirst,
+    /// Kernels at once; everything else as in [`Order::Late`].
+    KernelsFirst,
+}
+
+/// What becomes of a launch whose kernel has no implementation here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// The launch fails.
+    Fail,
+    /// It passes; what it may have written is tainted, and must not be read.
+    Touch,
+    /// It passes and is counted.
+    Count,
+}
+
+/// An entry of `STANDIN_FAULT`: the `nth` call of that kind fails with `code`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultRule {
+    pub kind: String,
+    pub nth: u64,
+    pub code: i32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub vram_bytes: u64,
+    pub devices: usize,
+    pub order: Order,
+    pub unknown: Unknown,
+    pub workers: usize,
+    /// Bytes per second of each copy engine.
+    pub link_rate: f64,
+    /// Bytes per second of device memory.
+    pub memory_rate: f64,
+    /// Floating-point operations per second.
+    pub flop_rate: f64,
+    /// Path of the account written at exit; `%p` is the process id.
+    pub account: Option<String>,
+    pub faults: Vec<FaultRule>,
+    /// Compute capability.
+    pub capability: (i32, i32),
+}
+
+pub const MAX_DEVICES: usize = 8;
+
+impl Settings {
+    pub fn from_env() -> Settings {
+        let order = read("STANDIN_ORDER", Order::Eager, parse_order);
+        // One worker, so that an adversarial order is reproducible.
+        let default_workers = if order == Order::Eager { 2 } else { 1 };
+        Settings {
+            vram_bytes: read("STANDIN_VRAM", 16 << 30, parse_bytes),
+            devices: read("STANDIN_DEVICES", 1, |t| {
+                t.parse().ok().filter(|n| (1..=MAX_DEVICES).contains(n))
+            }),
+            order,
+            unknown: read("STANDIN_UNKNOWN", Unknown::Fail, |t| match t {
+                "fail" => Some(Unknown::Fail),
+                "touch" => Some(Unknown::Touch),
+                "count" => Some(Unknown::Count),
+                _ => None,
+            }),
+            workers: read("STANDIN_WORKERS", default_workers, |t| {
+                t.parse().ok().filter(|n| (1..=64).contains(n))
+            }),
+            link_rate: 1e9 * read("STANDIN_LINK", 25.0, parse_positive),
+            memory_rate: 1e9 * read("STANDIN_MEMORY", 400.0, parse_positive),
+            flop_rate: 1e12 * read("STANDIN_TFLOPS", 1.0, parse_positive),
+            account: env::var("STANDIN_ACCOUNT").ok().filter(|p| !p.is_empty()),
+            faults: read("STANDIN_FAULT", Vec::new(), parse_faults),
+            capability: read("STANDIN_SM", (8, 6), |t| {
+                let (major, minor) = t.split_once('.')?;
+                Some((major.parse().ok()?, minor.parse().ok()?))
+            }),
+        }
+    }
+}
+
+fn read<T>(name: &str, default: T, parse: impl Fn(&str) -> Option<T>) -> T {
+    match env::var(name) {
+        Ok(text) if !text.trim().is_empty() => parse(text.trim()).unwrap_or_else(|| {
+            eprintln!("standin: {name}={text} is not understood; the default is used");
+            default
+        }),
+        _ => default,
+    }
+}
+
+/// `512`, `384M`, `1G`, `1.5GiB`: powers of 1024.
+fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().ok()?;
+    let unit = text[digits..].trim().trim_end_matches("iB").trim_end_matches('B');
+    let scale = match unit.to_ascii_uppercase().as_str() {
+        "" => 1u64,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        "G" => 1 << 30,
+        "T" => 1 << 40,
+        _ => return None,
+    };
+    Some((number * scale as f64) as u64)
+}
+
+fn parse_positive(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|v: &f64| v.is_finite() && *v > 0.0)
+}
+
+fn parse_order(text: &str) -> Option<Order> {
+    let (name, seed) = text.split_once(':').unwrap_or((text, "0"));
+    let seed = seed.parse().ok()?;
+    match name {
+        "eager" => Some(Order::Eager),
+        "random" => Some(Order::Random(seed)),
+        "late" => Some(Order::Late(seed)),
+        "copies-first" => Some(Order::CopiesFirst),
+        "kernels-first" => Some(Order::KernelsFirst),
+        _ => None,
+    }
+}
+
+fn parse_faults(text: &str) -> Option<Vec<FaultRule>> {
+    text.split(',')
+        .map(|rule| {
+            let mut parts = rule.trim().split(':');
+            let kind = parts.next()?.to_string();
+            if !["alloc", "hostalloc", "hostregister", "launch"].contains(&kind.as_str()) {
+                return None;
+            }
+            let nth = parts.next()?.parse().ok()?;
+            let code = parts.next()?.parse().ok()?;
+            parts.next().is_none().then_some(FaultRule { kind, nth, code })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_bytes("384M"), Some(384 << 20));
+        assert_eq!(parse_bytes("1.5GiB"), Some(3 << 29));
+        assert_eq!(parse_bytes("1048576"), Some(1 << 20));
+        assert_eq!(parse_bytes("one"), None);
+    }
+
+    #[test]
+    fn faults_and_orders() {
+        assert_eq!(
+            parse_faults("alloc:3:2"),
+            Some(vec![FaultRule { kind: "alloc".into(), nth: 3, code: 2 }])
+        );
+        assert_eq!(parse_faults("alloc:3"), None);
+        assert_eq!(parse_order("late:7"), Some(Order::Late(7)));
+        assert_eq!(parse_order("sideways"), None);
+    }
+}
