@@ -26,7 +26,8 @@ use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Streamer, 
 
 use super::host_store::{HostBuffer, HostStore};
 use super::stats::{Stats, WaitReason};
-use super::{FRAME_BYTES, hot, streams};
+use super::stall::StallProbe;
+use super::{FRAME_BYTES, hot, inflight, streams};
 use crate::driver::Driver;
 use crate::driver::abi::*;
 
@@ -87,6 +88,7 @@ pub struct Machinery {
     /// Timed copy whose rate is read at the next wait: events and bytes.
     probe: Option<(CUevent, CUevent, usize)>,
     probe_wanted: bool,
+    stalls: StallProbe,
 }
 
 use crate::driver::abi::Device as Device_;
@@ -127,6 +129,7 @@ impl Device {
                 foreign_bytes: None,
                 probe: None,
                 probe_wanted: true,
+                stalls: StallProbe::default(),
             },
         })
     }
@@ -182,17 +185,20 @@ impl Machinery {
     /// Later work of `stream` waits for the content of the chunks.
     pub fn order_before_use(&mut self, stream: CUstream, touches: &[(ChunkId, Effect)]) {
         for &(id, _) in touches {
-            let driver = self.driver;
             let Some(fence) = &mut self.backing(id).fence else { continue };
             // A per-thread handle means another stream on every thread.
             let nameable = stream != STREAM_PER_THREAD;
             if nameable && fence.waited_by.contains(&stream) {
                 continue;
             }
-            let outcome = driver.stream_wait_event(stream, fence.event);
             if nameable {
                 fence.waited_by.push(stream);
             }
+            let event = fence.event;
+            let read = self.stalls.before(self.driver, stream);
+            let outcome = self.driver.stream_wait_event(stream, event);
+            self.stalls.after(self.driver, stream);
+            self.stats.fence_wait(read);
             self.note(outcome);
         }
     }
@@ -268,6 +274,7 @@ impl Machinery {
     }
 
     fn release_events(&mut self) {
+        self.stalls.release(self.driver);
         let probe = self.probe.take();
         let timed = probe.iter().flat_map(|&(start, end, _)| [start, end]);
         for event in self.spare_events.drain().flat_map(|(_, events)| events).chain(timed) {
@@ -339,12 +346,6 @@ impl Machinery {
         Some(event)
     }
 
-    /// Bytes of host memory that this device's chunks have.
-    pub fn host_bytes(&self) -> u64 {
-        let hosts = self.backings.iter().flatten().filter_map(|backing| backing.host.as_ref());
-        hosts.map(|host| host.bytes as u64).sum()
-    }
-
     /// Forgets everything without a call: the context is being destroyed.
     pub fn abandon(&mut self) {
         for backing in self.backings.drain(..).flatten() {
@@ -400,6 +401,16 @@ impl Mechanism for Machinery {
         let outcome = self.driver.mem_unmap(base, bytes);
         self.note(outcome);
         hot(chunk).forget_uses();
+    }
+
+    fn about_to_evict(&mut self) {
+        if !inflight::pressure() {
+            log::info!(
+                "device {}: the budget is used up; memory is moved to the host and back from here on",
+                self.device
+            );
+        }
+        inflight::begin_pressure();
     }
 
     fn reserve_host(&mut self, chunk: ChunkId) -> std::result::Result<(), Refused> {

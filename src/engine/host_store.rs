@@ -15,6 +15,7 @@ use autooffload_core::config::Limit;
 use autooffload_core::host_limits;
 use autooffload_core::units::Size;
 
+use super::populate::populate;
 use crate::driver::Driver;
 
 /// One chunk's host memory. Freed by [`HostStore::free`], not by dropping.
@@ -103,6 +104,7 @@ impl HostStore {
             libc::madvise(address, mapped_bytes, libc::MADV_HUGEPAGE);
             libc::madvise(address, mapped_bytes, libc::MADV_DONTFORK);
         }
+        populate(address, mapped_bytes);
         // SAFETY: the mapping lives until `free`, which unregisters first.
         let registered = self.pin
             && match unsafe { self.driver.mem_host_register(address, mapped_bytes) } {

@@ -2,7 +2,7 @@
 //!
 //! Not here: stream-ordered allocation (see `stream_ordered`).
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use autooffload_core::address_map::{AddressMap, Arena, NO_CHUNK};
 use autooffload_core::config::Limit;
@@ -58,14 +58,6 @@ pub(super) fn allocate(
     let outcome = engine.with_device(device as usize, WaitReason::Allocation, |state| {
         let DeviceState { streamer, machinery } = state;
         refresh_cap(engine, streamer, machinery);
-        if streamer.would_evict(frames) {
-            if !inflight::pressure() {
-                log::info!(
-                    "device {device}: the budget is used up: from here on memory is moved to the host and back"
-                );
-            }
-            inflight::begin_pressure();
-        }
         machinery.add(id, base, bytes, frames);
         let outcome = streamer.allocate(id, frames, machinery);
         if outcome.is_err() {
@@ -107,47 +99,40 @@ fn give_address_back(space: &Space, id: ChunkId, base: DevicePtr, frames: u32) {
 /// The address space, reserved when it is first needed. `None`: the driver
 /// gives none, so nothing can be managed (said once).
 fn space(engine: &Engine) -> Option<&'static Space> {
-    if let Some(space) = SPACE.get() {
-        return Some(space);
+    static FAILED: AtomicBool = AtomicBool::new(false);
+    if FAILED.load(Ordering::Relaxed) {
+        return None;
     }
-    static RESERVING: Mutex<bool> = Mutex::new(false);
-    let mut failed = lock(&RESERVING);
-    if SPACE.get().is_some() || *failed {
-        return SPACE.get();
-    }
-    let mut bytes = ARENA_BYTES;
-    let base = loop {
-        match engine.driver.mem_address_reserve(bytes, FRAME_BYTES) {
-            Ok(base) => break base,
-            Err(_) if bytes > ARENA_BYTES_MIN => bytes /= 2,
-            Err(code) => {
-                *failed = true;
+    let reserved = SPACE.get_or_try_init(|| {
+        let mut bytes = ARENA_BYTES;
+        let base = loop {
+            match engine.driver.mem_address_reserve(bytes, FRAME_BYTES) {
+                Err(_) if bytes > ARENA_BYTES_MIN => bytes /= 2,
+                other => break other?,
+            }
+        };
+        let frames = bytes >> FRAME_SHIFT;
+        // Every chunk takes a frame and a guard frame of address space at least.
+        let hot = (0..frames / 2 + 1).map(|_| Hot::default()).collect();
+        Ok(Space {
+            map: AddressMap::new(base, frames, FRAME_SHIFT),
+            hot,
+            addresses: Mutex::new(Addresses {
+                arena: Arena::new(base, frames as u32, FRAME_SHIFT),
+                unused_ids: Vec::new(),
+                next_id: 0,
+            }),
+        })
+    });
+    reserved
+        .inspect_err(|code: &CuResult| {
+            if !FAILED.swap(true, Ordering::Relaxed) {
                 log::error!(
                     "this driver gives no device address space ({code}): running without offloading"
                 );
-                return None;
             }
-        }
-    };
-    let frames = bytes >> FRAME_SHIFT;
-    // Every chunk takes a frame and a guard frame of address space at least.
-    let hot = (0..frames / 2 + 1)
-        .map(|_| Hot {
-            streams: AtomicU64::new(0),
-            device: AtomicU32::new(0),
-            filled_kib: AtomicU32::new(0),
-            weight_bytes: AtomicU64::new(0),
         })
-        .collect();
-    Some(SPACE.get_or_init(|| Space {
-        map: AddressMap::new(base, frames, FRAME_SHIFT),
-        hot,
-        addresses: Mutex::new(Addresses {
-            arena: Arena::new(base, frames as u32, FRAME_SHIFT),
-            unused_ids: Vec::new(),
-            next_id: 0,
-        }),
-    }))
+        .ok()
 }
 
 /// The device's state, made at its first managed allocation.
@@ -278,7 +263,6 @@ pub fn release_for_retry() -> bool {
         if streamer.live_frames() == 0 {
             return Ok(());
         }
-        inflight::begin_pressure();
         let wish = FRAMES.min(streamer.live_frames() / 8).max(1);
         given = streamer.give_back(wish, machinery)?;
         Ok(())

@@ -24,7 +24,9 @@ mod graphs;
 mod host_store;
 mod inflight;
 mod memory;
+mod populate;
 mod report;
+mod stall;
 mod stats;
 mod streams;
 mod stream_ordered;
@@ -36,6 +38,7 @@ use autooffload_core::address_map::{AddressMap, Arena};
 use autooffload_core::config::{Config, Window as WindowSetting};
 use autooffload_core::streamer::{Effect, Shortage, Window};
 use dashmap::DashMap;
+use once_cell::sync::OnceCell;
 use smallvec::SmallVec;
 
 pub use autooffload_core::address_map::ChunkId;
@@ -105,6 +108,7 @@ impl Touch {
 }
 
 /// What the lock-free path knows of a chunk.
+#[derive(Default)]
 pub(crate) struct Hot {
     /// The streams that used it while resident; see [`streams`].
     streams: AtomicU64,
@@ -163,7 +167,7 @@ struct Engine {
 }
 
 static ENGINE: OnceLock<Engine> = OnceLock::new();
-static SPACE: OnceLock<Space> = OnceLock::new();
+static SPACE: OnceCell<Space> = OnceCell::new();
 static CAPTURES: AtomicI32 = AtomicI32::new(0);
 
 fn engine() -> Option<&'static Engine> {
@@ -379,6 +383,7 @@ impl Drop for Streaming {
             }
             streamer.release(group);
             let _guard = ContextGuard::enter(self.engine.driver, machinery.ctx);
+            let _relaxed = RelaxedCapture::enter(self.engine.driver);
             streamer.look_ahead(machinery);
             self.engine.publish(state.as_ref());
         }

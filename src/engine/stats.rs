@@ -58,6 +58,10 @@ pub struct Stats {
     pub plan_began_at: AtomicU64,
     pub record_length: AtomicU64,
     link_bytes_per_s: AtomicU64,
+    /// Waits of launches for copies, on the device; those sampled, and their sum.
+    fence_waits: AtomicU64,
+    stall_samples: AtomicU64,
+    stall_sampled_ns: AtomicU64,
     waits: [AtomicU64; REASONS.len()],
     waited_ns: [AtomicU64; REASONS.len()],
 }
@@ -102,14 +106,26 @@ impl Stats {
         self.link_bytes_per_s.store(bytes_per_s, Ordering::Relaxed);
     }
 
+    /// A launch was made to wait for a copy; `stall_ns`: a sample read meanwhile.
+    pub fn fence_wait(&self, stall_ns: Option<u64>) {
+        add(&self.fence_waits, 1);
+        if let Some(ns) = stall_ns {
+            add(&self.stall_samples, 1);
+            add(&self.stall_sampled_ns, ns);
+        }
+    }
+
+    /// Estimated time that launches waited for copies; `None` without samples.
+    fn stall_ns(&self) -> Option<u64> {
+        let samples = get(&self.stall_samples);
+        let sum = u128::from(get(&self.stall_sampled_ns)) * u128::from(get(&self.fence_waits));
+        (samples > 0).then(|| (sum / u128::from(samples)) as u64)
+    }
+
     pub fn plan_began(&self, record_length: u64, period: u64) {
         self.period.store(period, Ordering::Relaxed);
         self.plan_began_at.store(record_length, Ordering::Relaxed);
         self.plan_began_bytes.store(get(&self.streamed_bytes), Ordering::Relaxed);
-    }
-
-    pub fn streamed_bytes(&self) -> u64 {
-        get(&self.streamed_bytes)
     }
 
     /// Bytes streamed in one learned iteration, on the average since the plan.
@@ -159,6 +175,8 @@ impl Stats {
                 "written_back_bytes": get(&self.written_back_bytes),
                 "write_backs": get(&self.write_backs),
                 "link_bytes_per_s": get(&self.link_bytes_per_s),
+                "stall_ns_estimated": self.stall_ns(),
+                "stall_samples": get(&self.stall_samples),
             },
             "plan": {
                 "plans": get(&self.plans),
@@ -220,7 +238,10 @@ impl Stats {
                 format!("{} for {} ({ms:.0} ms)", get(&self.waits[index]), name.replace('_', " "))
             })
             .collect();
-        lines.push(format!("host waits: {}", waits.join(", ")));
+        let stall = self.stall_ns().map_or("not measured".to_string(), |ns| {
+            format!("{:.0} ms, from {} samples", ns as f64 / 1e6, get(&self.stall_samples))
+        });
+        lines.push(format!("launches stalled: {stall}; host waits: {}", waits.join(", ")));
         lines
     }
 }

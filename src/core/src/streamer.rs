@@ -62,6 +62,9 @@ pub trait Mechanism {
     fn map(&mut self, chunk: ChunkId, frames: &[FrameId]) -> Result<(), Refused>;
     /// Unmaps `chunk`, which has retired.
     fn unmap(&mut self, chunk: ChunkId);
+    /// Residents are about to lose their frames: launches that believed nothing
+    /// would ever move must be over when this returns.
+    fn about_to_evict(&mut self);
     /// Makes sure that there is host memory for `chunk`.
     fn reserve_host(&mut self, chunk: ChunkId) -> Result<(), Refused>;
     /// Queues the copy of `chunk` to its host memory, after all its uses.
@@ -815,6 +818,7 @@ impl Streamer {
             })
             .collect();
         candidates.sort_by_key(|&id| (!self.chunk(id).undefined, self.chunk(id).touched_at));
+        mechanism.about_to_evict();
         // All copies are queued before the first is waited for.
         let mut victims = Vec::new();
         let mut gained = 0;

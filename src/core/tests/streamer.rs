@@ -59,6 +59,8 @@ impl Mechanism for Model {
         self.mapped.remove(&chunk).expect("a mapped chunk");
     }
 
+    fn about_to_evict(&mut self) {}
+
     fn reserve_host(&mut self, chunk: ChunkId) -> Result<(), Refused> {
         let frames = self.sizes[&chunk];
         let used: usize = self.host.values().map(Vec::len).sum();
