@@ -106,7 +106,10 @@ impl Calls {
     pub(super) const fn new() -> Self {
         Calls {
             slots: [const {
-                Slot { original: AtomicPtr::new(std::ptr::null_mut()), count: AtomicU64::new(0) }
+                Slot {
+                    original: AtomicPtr::new(std::ptr::null_mut()),
+                    count: AtomicU64::new(0),
+                }
             }; NAMES.len()],
         }
     }
@@ -133,7 +136,12 @@ impl Calls {
         NAMES
             .iter()
             .zip(&self.slots)
-            .map(|(name, slot)| (name.to_str().unwrap_or(""), slot.count.load(Ordering::Relaxed)))
+            .map(|(name, slot)| {
+                (
+                    name.to_str().unwrap_or(""),
+                    slot.count.load(Ordering::Relaxed),
+                )
+            })
             .filter(|&(_, count)| count > 0)
             .collect()
     }

@@ -26,7 +26,9 @@ pub struct Driver {
     calls: Calls,
 }
 
-static DRIVER: Driver = Driver { calls: Calls::new() };
+static DRIVER: Driver = Driver {
+    calls: Calls::new(),
+};
 
 /// The process's driver. Usable before libcuda is loaded: every call then
 /// answers `NOT_INITIALIZED`.
@@ -64,14 +66,23 @@ impl Driver {
     pub fn mem_granularity(&self, device: Device) -> Result<usize> {
         let prop = Self::device_prop(device);
         let mut bytes = 0usize;
-        out!(unsafe { self.calls.cuMemGetAllocationGranularity(&mut bytes, &prop, 0) }, bytes)
+        out!(
+            unsafe {
+                self.calls
+                    .cuMemGetAllocationGranularity(&mut bytes, &prop, 0)
+            },
+            bytes
+        )
     }
 
     /// One physical allocation of `bytes` (a multiple of the granularity) on `device`.
     pub fn mem_create(&self, device: Device, bytes: usize) -> Result<MemHandle> {
         let prop = Self::device_prop(device);
         let mut handle: MemHandle = 0;
-        out!(unsafe { self.calls.cuMemCreate(&mut handle, bytes, &prop, 0) }, handle)
+        out!(
+            unsafe { self.calls.cuMemCreate(&mut handle, bytes, &prop, 0) },
+            handle
+        )
     }
 
     pub fn mem_release(&self, handle: MemHandle) -> Result<()> {
@@ -82,7 +93,10 @@ impl Driver {
     pub fn mem_address_reserve(&self, bytes: usize, alignment: usize) -> Result<DevicePtr> {
         let mut base: DevicePtr = 0;
         out!(
-            unsafe { self.calls.cuMemAddressReserve(&mut base, bytes, alignment, 0, 0) },
+            unsafe {
+                self.calls
+                    .cuMemAddressReserve(&mut base, bytes, alignment, 0, 0)
+            },
             base
         )
     }
@@ -128,13 +142,22 @@ impl Driver {
     /// The card's total memory in bytes, as the driver reports it.
     pub fn device_total_mem(&self, device: Device) -> Result<usize> {
         let mut bytes = 0usize;
-        out!(unsafe { self.calls.cuDeviceTotalMem_v2(&mut bytes, device) }, bytes)
+        out!(
+            unsafe { self.calls.cuDeviceTotalMem_v2(&mut bytes, device) },
+            bytes
+        )
     }
 
     /// `attribute`: a `CUdevice_attribute` number.
     pub fn device_get_attribute(&self, attribute: c_int, device: Device) -> Result<c_int> {
         let mut value = 0;
-        out!(unsafe { self.calls.cuDeviceGetAttribute(&mut value, attribute, device) }, value)
+        out!(
+            unsafe {
+                self.calls
+                    .cuDeviceGetAttribute(&mut value, attribute, device)
+            },
+            value
+        )
     }
 
     /// Null when the thread has none.
@@ -166,7 +189,10 @@ impl Driver {
     /// Retains `device`'s primary context; pair with [`Self::primary_ctx_release`].
     pub fn primary_ctx_retain(&self, device: Device) -> Result<CUcontext> {
         let mut ctx: CUcontext = ptr::null_mut();
-        out!(unsafe { self.calls.cuDevicePrimaryCtxRetain(&mut ctx, device) }, ctx)
+        out!(
+            unsafe { self.calls.cuDevicePrimaryCtxRetain(&mut ctx, device) },
+            ctx
+        )
     }
 
     pub fn primary_ctx_release(&self, device: Device) -> Result<()> {
@@ -175,7 +201,11 @@ impl Driver {
 
     pub fn primary_ctx_is_active(&self, device: Device) -> Result<bool> {
         let (mut flags, mut active): (c_uint, c_int) = (0, 0);
-        unsafe { self.calls.cuDevicePrimaryCtxGetState(device, &mut flags, &mut active) }.ok()?;
+        unsafe {
+            self.calls
+                .cuDevicePrimaryCtxGetState(device, &mut flags, &mut active)
+        }
+        .ok()?;
         Ok(active != 0)
     }
 
@@ -192,7 +222,10 @@ impl Driver {
         const NON_BLOCKING: c_uint = 1;
         let mut stream: CUstream = ptr::null_mut();
         out!(
-            unsafe { self.calls.cuStreamCreateWithPriority(&mut stream, NON_BLOCKING, priority) },
+            unsafe {
+                self.calls
+                    .cuStreamCreateWithPriority(&mut stream, NON_BLOCKING, priority)
+            },
             stream
         )
     }
@@ -214,8 +247,11 @@ impl Driver {
     /// Whether `stream` is capturing (an invalidated capture counts).
     pub fn stream_is_capturing(&self, stream: CUstream) -> Result<bool> {
         let mut status: c_int = 0;
-        out!(unsafe { self.calls.cuStreamIsCapturing(stream, &mut status) }, status)
-            .map(|status| status != 0)
+        out!(
+            unsafe { self.calls.cuStreamIsCapturing(stream, &mut status) },
+            status
+        )
+        .map(|status| status != 0)
     }
 
     pub fn stream_get_ctx(&self, stream: CUstream) -> Result<CUcontext> {
@@ -228,7 +264,10 @@ impl Driver {
     /// other thread captures in global mode.
     pub fn thread_exchange_capture_mode(&self, mode: c_int) -> Result<c_int> {
         let mut mode = mode;
-        out!(unsafe { self.calls.cuThreadExchangeStreamCaptureMode(&mut mode) }, mode)
+        out!(
+            unsafe { self.calls.cuThreadExchangeStreamCaptureMode(&mut mode) },
+            mode
+        )
     }
 
     // --- events -----------------------------------------------------------
@@ -238,7 +277,10 @@ impl Driver {
         const DISABLE_TIMING: c_uint = 2;
         let flags = if disable_timing { DISABLE_TIMING } else { 0 };
         let mut event: CUevent = ptr::null_mut();
-        out!(unsafe { self.calls.cuEventCreate(&mut event, flags) }, event)
+        out!(
+            unsafe { self.calls.cuEventCreate(&mut event, flags) },
+            event
+        )
     }
 
     pub fn event_record(&self, event: CUevent, stream: CUstream) -> Result<()> {
@@ -262,7 +304,10 @@ impl Driver {
     /// Milliseconds between two retired, timed events.
     pub fn event_elapsed_ms(&self, start: CUevent, end: CUevent) -> Result<f32> {
         let mut ms = 0f32;
-        out!(unsafe { self.calls.cuEventElapsedTime(&mut ms, start, end) }, ms)
+        out!(
+            unsafe { self.calls.cuEventElapsedTime(&mut ms, start, end) },
+            ms
+        )
     }
 
     pub fn event_destroy(&self, event: CUevent) -> Result<()> {
@@ -334,7 +379,10 @@ impl Driver {
     pub fn mem_host_alloc(&self, bytes: usize) -> Result<*mut c_void> {
         const PORTABLE: c_uint = 1;
         let mut host: *mut c_void = ptr::null_mut();
-        out!(unsafe { self.calls.cuMemHostAlloc(&mut host, bytes, PORTABLE) }, host)
+        out!(
+            unsafe { self.calls.cuMemHostAlloc(&mut host, bytes, PORTABLE) },
+            host
+        )
     }
 
     pub fn mem_host_free(&self, host: *mut c_void) -> Result<()> {
@@ -347,14 +395,22 @@ impl Driver {
     /// `INVALID_VALUE` past the last one.
     pub fn func_get_param_info(&self, func: CUfunction, index: usize) -> Result<(usize, usize)> {
         let (mut offset, mut size) = (0usize, 0usize);
-        unsafe { self.calls.cuFuncGetParamInfo(func, index, &mut offset, &mut size) }.ok()?;
+        unsafe {
+            self.calls
+                .cuFuncGetParamInfo(func, index, &mut offset, &mut size)
+        }
+        .ok()?;
         Ok((offset, size))
     }
 
     /// The same for a `CUkernel`.
     pub fn kernel_get_param_info(&self, kernel: CUkernel, index: usize) -> Result<(usize, usize)> {
         let (mut offset, mut size) = (0usize, 0usize);
-        unsafe { self.calls.cuKernelGetParamInfo(kernel, index, &mut offset, &mut size) }.ok()?;
+        unsafe {
+            self.calls
+                .cuKernelGetParamInfo(kernel, index, &mut offset, &mut size)
+        }
+        .ok()?;
         Ok((offset, size))
     }
 

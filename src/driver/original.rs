@@ -24,8 +24,7 @@ pub fn real_dlsym() -> *mut c_void {
     for version in [c"GLIBC_2.34", c"GLIBC_2.2.5"] {
         // SAFETY: both strings are NUL-terminated; RTLD_NEXT from this library
         // starts the search behind it, so our own export is never found.
-        let found =
-            unsafe { libc::dlvsym(libc::RTLD_NEXT, c"dlsym".as_ptr(), version.as_ptr()) };
+        let found = unsafe { libc::dlvsym(libc::RTLD_NEXT, c"dlsym".as_ptr(), version.as_ptr()) };
         if !found.is_null() {
             REAL_DLSYM.store(found, Ordering::Release);
             return found;
@@ -78,7 +77,11 @@ fn handle_of_libcuda(attempts: &[c_int]) -> *mut c_void {
 /// libcuda's own function of that exact name, or null.
 pub fn resolve(name: &CStr) -> *mut c_void {
     let handle = libcuda();
-    if handle.is_null() { handle } else { lookup(handle, name) }
+    if handle.is_null() {
+        handle
+    } else {
+        lookup(handle, name)
+    }
 }
 
 /// Forgets a failure of ours, so that the program's next `dlerror` is about

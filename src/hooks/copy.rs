@@ -207,7 +207,10 @@ impl Side {
         // SAFETY: the caller's promise; a CUmemorytype has 32 bits.
         let kind = unsafe { kind.cast::<u32>().read() };
         let address = device.wrapping_add(offset as u64);
-        Side { address: (kind != HOST && kind != ARRAY).then_some(address), is_host: kind == HOST }
+        Side {
+            address: (kind != HOST && kind != ARRAY).then_some(address),
+            is_host: kind == HOST,
+        }
     }
 }
 
@@ -217,8 +220,11 @@ fn add_sides(touches: &mut Touches, src: Side, dst: Side, bytes: usize) {
         touches.add_sized(address, bytes, Touch::CopyFrom { bytes });
     }
     if let Some(address) = dst.address {
-        let write =
-            if src.is_host { Touch::HostWrite { bytes } } else { Touch::DeviceWrite { bytes } };
+        let write = if src.is_host {
+            Touch::HostWrite { bytes }
+        } else {
+            Touch::DeviceWrite { bytes }
+        };
         touches.add_sized(address, bytes, write);
     }
 }
@@ -235,8 +241,16 @@ unsafe fn touches_2d(copy: *const CUDA_MEMCPY2D) -> Touches {
             let offset = |x: usize, y: usize, pitch: usize| x.wrapping_add(y.wrapping_mul(pitch));
             let src_offset = offset((*copy).srcXInBytes, (*copy).srcY, (*copy).srcPitch);
             let dst_offset = offset((*copy).dstXInBytes, (*copy).dstY, (*copy).dstPitch);
-            let src = Side::new(&raw const (*copy).srcMemoryType, (*copy).srcDevice, src_offset);
-            let dst = Side::new(&raw const (*copy).dstMemoryType, (*copy).dstDevice, dst_offset);
+            let src = Side::new(
+                &raw const (*copy).srcMemoryType,
+                (*copy).srcDevice,
+                src_offset,
+            );
+            let dst = Side::new(
+                &raw const (*copy).dstMemoryType,
+                (*copy).dstDevice,
+                dst_offset,
+            );
             add_sides(&mut touches, src, dst, bytes);
         }
     }
@@ -274,10 +288,16 @@ macro_rules! touches_3d {
                     (*copy).dstPitch,
                     (*copy).dstHeight,
                 );
-                let src =
-                    Side::new(&raw const (*copy).srcMemoryType, (*copy).srcDevice, src_offset);
-                let dst =
-                    Side::new(&raw const (*copy).dstMemoryType, (*copy).dstDevice, dst_offset);
+                let src = Side::new(
+                    &raw const (*copy).srcMemoryType,
+                    (*copy).srcDevice,
+                    src_offset,
+                );
+                let dst = Side::new(
+                    &raw const (*copy).dstMemoryType,
+                    (*copy).dstDevice,
+                    dst_offset,
+                );
                 add_sides(&mut touches, src, dst, bytes);
             }
         }
@@ -447,7 +467,10 @@ unsafe fn scanned<const DESCRIPTOR_BYTES: usize>(
     let mut touches = Touches::new();
     if !descriptors.is_null() {
         let (low, high) = engine::arena();
-        let span = autooffload_core::params::Span { base: low, bytes: high - low };
+        let span = autooffload_core::params::Span {
+            base: low,
+            bytes: high - low,
+        };
         // SAFETY: the caller's promise.
         let bytes = unsafe {
             std::slice::from_raw_parts(descriptors.cast::<u8>(), count * DESCRIPTOR_BYTES)
@@ -458,8 +481,7 @@ unsafe fn scanned<const DESCRIPTOR_BYTES: usize>(
 }
 
 /// `sizeof(CUDA_MEMCPY3D_BATCH_OP)`.
-const BATCH_OP_BYTES: usize =
-    std::mem::size_of::<cudarc::driver::sys::CUDA_MEMCPY3D_BATCH_OP_st>();
+const BATCH_OP_BYTES: usize = std::mem::size_of::<cudarc::driver::sys::CUDA_MEMCPY3D_BATCH_OP_st>();
 /// `sizeof(CUmemDecompressParams)`.
 const DECOMPRESS_BYTES: usize = std::mem::size_of::<cudarc::driver::sys::CUmemDecompressParams>();
 
@@ -477,7 +499,11 @@ pub unsafe fn batch_3d_v1(
     stream: CUstream,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    ordered(call.stream(stream), &unsafe { scanned::<BATCH_OP_BYTES>(ops, count) }, forward)
+    ordered(
+        call.stream(stream),
+        &unsafe { scanned::<BATCH_OP_BYTES>(ops, count) },
+        forward,
+    )
 }
 
 /// Hook for `cuMemcpy3DBatchAsync_v2` (CUDA 13.0).
@@ -493,7 +519,11 @@ pub unsafe fn batch_3d_v2(
     stream: CUstream,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    ordered(call.stream(stream), &unsafe { scanned::<BATCH_OP_BYTES>(ops, count) }, forward)
+    ordered(
+        call.stream(stream),
+        &unsafe { scanned::<BATCH_OP_BYTES>(ops, count) },
+        forward,
+    )
 }
 
 /// Hook for `cuMemBatchDecompressAsync`.
@@ -510,5 +540,9 @@ pub unsafe fn decompress(
     stream: CUstream,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    ordered(call.stream(stream), &unsafe { scanned::<DECOMPRESS_BYTES>(params, count) }, forward)
+    ordered(
+        call.stream(stream),
+        &unsafe { scanned::<DECOMPRESS_BYTES>(params, count) },
+        forward,
+    )
 }

@@ -27,11 +27,7 @@ macro_rules! refuse_if_managed {
 }
 
 /// Keeps the chunk of `address`, if any, resident for good; then the original.
-fn resident_for(
-    address: DevicePtr,
-    why: &'static str,
-    forward: impl Fn() -> CuResult,
-) -> CuResult {
+fn resident_for(address: DevicePtr, why: &'static str, forward: impl Fn() -> CuResult) -> CuResult {
     if let Some(chunk) = engine::chunk_of(address)
         && let Err(code) = engine::pin_for_good(chunk, why)
     {
@@ -50,7 +46,11 @@ pub unsafe fn ipc_get_mem_handle(
     _handle: *mut c_void,
     address: DevicePtr,
 ) -> CuResult {
-    refuse_if_managed!(address, forward, "sharing device memory with another process")
+    refuse_if_managed!(
+        address,
+        forward,
+        "sharing device memory with another process"
+    )
 }
 
 /// Hook for `cuMemPoolExportPointer`.

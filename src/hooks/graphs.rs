@@ -20,10 +20,15 @@ static REMEMBERED: Mutex<Vec<DevicePtr>> = Mutex::new(Vec::new());
 
 /// Replays touch the chunks of `addresses` from now on.
 pub fn remember(addresses: &[DevicePtr]) {
-    let mut remembered = REMEMBERED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut remembered = REMEMBERED
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     for &address in addresses {
         let chunk = engine::chunk_of(address);
-        if !remembered.iter().any(|&known| engine::chunk_of(known) == chunk) {
+        if !remembered
+            .iter()
+            .any(|&known| engine::chunk_of(known) == chunk)
+        {
             remembered.push(address);
         }
     }
@@ -31,7 +36,9 @@ pub fn remember(addresses: &[DevicePtr]) {
 
 /// What a replay touches.
 fn touches_of_replay() -> Touches {
-    let mut remembered = REMEMBERED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut remembered = REMEMBERED
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut touches = Touches::new();
     remembered.retain(|&address| {
         touches.add(address, Touch::Kernel);
@@ -118,7 +125,11 @@ pub unsafe fn end_capture(
 /// Pins what a node received; then the original.
 fn pinned(touches: Result<Touches>, forward: impl Fn() -> CuResult) -> CuResult {
     let pinned = touches.and_then(|touches| {
-        if touches.is_empty() { Ok(()) } else { touches.pin_for_graph() }
+        if touches.is_empty() {
+            Ok(())
+        } else {
+            touches.pin_for_graph()
+        }
     });
     match pinned {
         Ok(()) => retry_when_out_of_memory(forward),
@@ -153,7 +164,12 @@ unsafe fn kernel_touches(params: *const c_void) -> Result<Touches> {
         let node = params.cast::<KernelNode>();
         // SAFETY: the caller's promise.
         unsafe {
-            launches::add_kernel(&mut touches, (*node).function, (*node).params, (*node).extra)?;
+            launches::add_kernel(
+                &mut touches,
+                (*node).function,
+                (*node).params,
+                (*node).extra,
+            )?;
         }
     }
     Ok(touches)
@@ -168,7 +184,11 @@ unsafe fn kernel_touches_v2(params: *const c_void) -> Result<Touches> {
         // SAFETY: the caller's promise.
         unsafe {
             let function = (*node).v1.function;
-            let handle = if function.is_null() { (*node).kernel.cast() } else { function };
+            let handle = if function.is_null() {
+                (*node).kernel.cast()
+            } else {
+                function
+            };
             launches::add_kernel(&mut touches, handle, (*node).v1.params, (*node).v1.extra)?;
         }
     }

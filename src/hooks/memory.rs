@@ -20,7 +20,11 @@ pub unsafe fn alloc(
     bytes: usize,
 ) -> CuResult {
     // A null pointer or no bytes: the driver's own error.
-    let served = if address.is_null() || bytes == 0 { None } else { engine::mem_alloc(bytes) };
+    let served = if address.is_null() || bytes == 0 {
+        None
+    } else {
+        engine::mem_alloc(bytes)
+    };
     match served {
         // SAFETY: not null, and the caller's to be written.
         Some(answer) => unsafe { deliver(answer, address) },
@@ -57,8 +61,12 @@ pub unsafe fn alloc_pitch(
     /// What drivers answer on every card so far; a multiple of it is enough.
     const PITCH_BYTES: usize = 512;
     let row = width.checked_next_multiple_of(PITCH_BYTES);
-    let bytes = row.and_then(|row| row.checked_mul(height)).filter(|&bytes| bytes > 0);
-    let (Some(row), Some(bytes)) = (row, bytes) else { return forward() };
+    let bytes = row
+        .and_then(|row| row.checked_mul(height))
+        .filter(|&bytes| bytes > 0);
+    let (Some(row), Some(bytes)) = (row, bytes) else {
+        return forward();
+    };
     if address.is_null() || pitch.is_null() {
         return forward();
     }
@@ -134,7 +142,9 @@ pub unsafe fn get_address_range(
     bytes: *mut usize,
     address: DevicePtr,
 ) -> CuResult {
-    let Some(allocation) = engine::lookup(address) else { return forward() };
+    let Some(allocation) = engine::lookup(address) else {
+        return forward();
+    };
     // SAFETY: either is null or the caller's to be written.
     unsafe {
         if !base.is_null() {
@@ -186,7 +196,9 @@ pub unsafe fn pointer_get_attributes(
     data: *mut *mut c_void,
     address: DevicePtr,
 ) -> CuResult {
-    let Some(allocation) = engine::lookup(address) else { return forward() };
+    let Some(allocation) = engine::lookup(address) else {
+        return forward();
+    };
     if attributes.is_null() || data.is_null() {
         return CuResult::INVALID_VALUE;
     }

@@ -7,6 +7,7 @@ use std::ffi::{CStr, c_void};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 use super::table::{ADDRESSES, CLASSES, Class, Group, HOOKS, Hook, NAMES};
+use crate::driver::abi::CuResult;
 use crate::driver::original;
 
 /// Originals by row; null until resolved, or absent from this driver.
@@ -25,7 +26,11 @@ struct Count {
 }
 
 static COUNTS: [Count; HOOKS.len()] = [const {
-    Count { calls: AtomicU64::new(0), served: AtomicU64::new(0), forwarded: AtomicU64::new(0) }
+    Count {
+        calls: AtomicU64::new(0),
+        served: AtomicU64::new(0),
+        forwarded: AtomicU64::new(0),
+    }
 }; HOOKS.len()];
 
 static NAME_OF: [&CStr; HOOKS.len()] = NAMES;
@@ -38,7 +43,12 @@ const fn sorted_by_name() -> [u16; HOOKS.len()] {
     let mut i = 0;
     while i < order.len() {
         let mut at = i;
-        while at > 0 && less(NAMES[i].to_bytes(), NAMES[order[at - 1] as usize].to_bytes()) {
+        while at > 0
+            && less(
+                NAMES[i].to_bytes(),
+                NAMES[order[at - 1] as usize].to_bytes(),
+            )
+        {
             order[at] = order[at - 1];
             at -= 1;
         }
@@ -104,6 +114,18 @@ impl Hook {
             slot.store(original, Ordering::Release);
         }
         (!original.is_null()).then_some(original)
+    }
+
+    /// The answer when there is no original to call: no driver, or one that
+    /// does not have this function.
+    pub fn absent(self) -> CuResult {
+        if !original::libcuda().is_null() {
+            CuResult::NOT_SUPPORTED
+        } else if self == Hook::cuInit {
+            CuResult::NO_DEVICE
+        } else {
+            CuResult::NOT_INITIALIZED
+        }
     }
 
     pub fn class(self) -> Class {
@@ -178,7 +200,15 @@ mod tests {
         for &hook in HOOKS {
             assert_eq!(Hook::named(hook.name()), Some(hook));
         }
-        for stranger in [c"", c"cu", c"cuMemAlloc", c"cudnnCreate", c"cuInitX", c"malloc", c"cuMemcpy_"] {
+        for stranger in [
+            c"",
+            c"cu",
+            c"cuMemAlloc",
+            c"cudnnCreate",
+            c"cuInitX",
+            c"malloc",
+            c"cuMemcpy_",
+        ] {
             assert_eq!(Hook::named(stranger), None, "{stranger:?}");
         }
     }

@@ -82,17 +82,18 @@ pub unsafe fn batch_mem_op(
     _flags: c_uint,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    on_words(call.stream(stream), unsafe { words_of_batch(ops, count) }, forward)
+    on_words(
+        call.stream(stream),
+        unsafe { words_of_batch(ops, count) },
+        forward,
+    )
 }
 
 /// The addresses that a batch of stream memory operations names.
 ///
 /// # Safety
 /// `ops` is null or has `count` entries.
-pub unsafe fn words_of_batch(
-    ops: *const c_void,
-    count: c_uint,
-) -> impl Iterator<Item = DevicePtr> {
+pub unsafe fn words_of_batch(ops: *const c_void, count: c_uint) -> impl Iterator<Item = DevicePtr> {
     /// A CUstreamBatchMemOpParams is a union of six 64-bit words; the second
     /// is the address in every operation that has one.
     const WORDS: usize = 6;

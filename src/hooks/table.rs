@@ -20,7 +20,9 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
-use super::{copy, escape, graphs, init, launch, memory, memset, modules, pools, proc_address, streams};
+use super::{
+    copy, escape, graphs, init, launch, memory, memset, modules, pools, proc_address, streams,
+};
 use crate::driver::abi::*;
 
 /// What a hook does, as far as the account is concerned.
@@ -49,14 +51,24 @@ pub enum Group {
 }
 
 macro_rules! class {
-    (handle) => { Class::Handle };
-    (pass) => { Class::Pass };
-    (refuse) => { Class::Refuse };
+    (handle) => {
+        Class::Handle
+    };
+    (pass) => {
+        Class::Pass
+    };
+    (refuse) => {
+        Class::Refuse
+    };
 }
 
 macro_rules! per_thread {
-    () => { false };
-    (per_thread) => { true };
+    () => {
+        false
+    };
+    (per_thread) => {
+        true
+    };
 }
 
 macro_rules! body {
@@ -103,7 +115,7 @@ macro_rules! hooks {
             #[cfg_attr(not(test), unsafe(no_mangle))]
             pub unsafe extern "C" fn $name( $( $arg: $ty ),* ) -> CuResult {
                 let Some(original) = Hook::$name.original() else {
-                    return CuResult::NOT_INITIALIZED;
+                    return Hook::$name.absent();
                 };
                 // SAFETY: libcuda's function of this name has this C
                 // signature (cuda.h).

@@ -34,7 +34,9 @@ impl Touches {
     /// Notes `touch` of the chunk that contains `address`, if one does.
     #[inline]
     pub fn add(&mut self, address: DevicePtr, touch: Touch) {
-        let Some(chunk) = engine::chunk_of(address) else { return };
+        let Some(chunk) = engine::chunk_of(address) else {
+            return;
+        };
         if self.as_slice().contains(&(chunk, touch)) {
             return;
         }
@@ -66,11 +68,19 @@ impl Touches {
 
     #[inline]
     pub fn as_slice(&self) -> &[(ChunkId, Touch)] {
-        if self.len <= INLINE { &self.inline[..self.len] } else { &self.spilled }
+        if self.len <= INLINE {
+            &self.inline[..self.len]
+        } else {
+            &self.spilled
+        }
     }
 
     fn addresses(&self) -> &[DevicePtr] {
-        if self.len <= INLINE { &self.addresses[..self.len] } else { &self.spilled_addresses }
+        if self.len <= INLINE {
+            &self.addresses[..self.len]
+        } else {
+            &self.spilled_addresses
+        }
     }
 
     /// Keeps the chunks resident on behalf of a graph, and remembers that its

@@ -1,0 +1,5 @@
+/* The library behind the middle one. */
+int tick(void)
+{
+    return 1;
+}

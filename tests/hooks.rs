@@ -1,0 +1,425 @@
+//! The hooks from outside: small C programs under LD_PRELOAD, on a driver that
+//! only counts (`tests/c/fake_driver.c`), built here with `cc`.
+//!
+//! Every program runs with a time limit and is killed when it passes it: a
+//! deadlock under the loader's lock is what these tests are most afraid of.
+//! Not here: what the engine does with memory (see `tests/e2e`).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+/// The library under test, beside the test binaries. Cargo does not build a
+/// `cdylib` for integration tests, so that is done here: a stale one would be
+/// tested without a word.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let exe = std::env::current_exe().expect("a test knows its own path");
+        let profile = exe
+            .parent()
+            .and_then(Path::parent)
+            .expect("target/PROFILE/deps");
+        let target = profile.parent().expect("target");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "autooffload",
+                "--target-dir",
+            ])
+            .arg(target);
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        let status = cargo
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo runs");
+        assert!(status.success(), "the library does not build");
+        profile.join("libautooffload.so")
+    })
+}
+
+/// Names that the library exports and that belong to the driver.
+fn hooked_names() -> Vec<String> {
+    let output = Command::new("nm")
+        .args(["-D", "--defined-only"])
+        .arg(library())
+        .output()
+        .expect("nm runs");
+    let text = String::from_utf8(output.stdout).expect("symbol names are ASCII");
+    let names: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().nth(2))
+        .filter(|name| name.starts_with("cu"))
+        .map(str::to_string)
+        .collect();
+    assert!(names.len() > 150, "only {} names are exported", names.len());
+    names
+}
+
+fn cc(args: &[&str], output: &Path) {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
+    let status = Command::new("cc")
+        .current_dir(&sources)
+        .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-o"])
+        .arg(output)
+        .args(args)
+        .status()
+        .expect("cc runs");
+    assert!(status.success(), "cc {args:?}");
+}
+
+/// The folder with the fake driver and the programs, made once.
+fn built() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let dir =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("hooks-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("the target folder is writable");
+        let written_out = ["cuInit", "cuGetProcAddress", "cuGetProcAddress_v2"];
+        let strangers = [
+            "cuDriverGetVersion",
+            "cuMemMap",
+            "cuMemAlloc",
+            "cuMemcpyHtoD",
+        ];
+        let names: String = hooked_names()
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !written_out.contains(name))
+            .chain(strangers)
+            .map(|name| format!("NAME({name})\n"))
+            .collect();
+        std::fs::write(dir.join("fake_names.h"), names).expect("writable");
+        let at = |name: &str| dir.join(name);
+        let include = format!("-I{}", dir.display());
+        let search = format!("-L{}", dir.display());
+        let runpath = format!("-Wl,-rpath,{}", dir.display());
+        cc(
+            &[
+                "-shared",
+                "-fPIC",
+                "-Wl,-Bsymbolic",
+                "-Wl,-soname,libcuda.so.1",
+                &include,
+                "fake_driver.c",
+            ],
+            &at("libcuda.so.1"),
+        );
+        cc(&["-shared", "-fPIC", "bottom.c"], &at("libbottom.so"));
+        cc(&["-shared", "-fPIC", "middle.c"], &at("libmiddle.so"));
+        cc(
+            &["-shared", "-fPIC", "constructor.c"],
+            &at("libconstructor.so"),
+        );
+        cc(&["routes.c"], &at("routes"));
+        cc(&["lifecycle.c", "-pthread"], &at("lifecycle"));
+        cc(
+            &["linked.c", &search, "-l:libcuda.so.1", &runpath],
+            &at("linked"),
+        );
+        let needed = ["-Wl,--no-as-needed", "-lmiddle", "-lbottom"];
+        cc(
+            &[&["lookups.c", "-pthread", &search, &runpath][..], &needed].concat(),
+            &at("lookups"),
+        );
+        dir
+    })
+}
+
+/// One preloaded run: its standard error and its account.
+struct Run {
+    stderr: String,
+    stats: BTreeMap<u32, serde_json::Value>,
+}
+
+impl Run {
+    /// The account, when exactly one process left one.
+    fn only_stats(&self) -> &serde_json::Value {
+        assert_eq!(self.stats.len(), 1, "accounts of {:?}", self.stats.keys());
+        self.stats.values().next().expect("one")
+    }
+
+    fn calls(&self, name: &str) -> u64 {
+        self.only_stats()["hooks"][name]["calls"]
+            .as_u64()
+            .unwrap_or(0)
+    }
+}
+
+/// Runs `program` of [`built`] and expects status 0 within the limit.
+fn run(program: &str, args: &[&str], env: &[(&str, &str)]) -> Run {
+    run_with(program, args, env, true)
+}
+
+fn run_with(program: &str, args: &[&str], env: &[(&str, &str)], with_driver: bool) -> Run {
+    let dir = built();
+    let stats = dir.join(format!("{program}-{:?}", std::thread::current().id()));
+    std::fs::create_dir_all(&stats).expect("writable");
+    let mut command = Command::new(dir.join(program));
+    command
+        .args(args)
+        .env_clear()
+        .env("LD_PRELOAD", library())
+        .env("AUTOOFFLOAD_STATS", stats.join("%p"))
+        .envs(env.iter().copied());
+    if with_driver {
+        command.env("LD_LIBRARY_PATH", dir);
+    }
+    let output = within(Duration::from_secs(30), &mut command);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success(),
+        "{program} {args:?}: {}\n{stderr}",
+        output.status
+    );
+    let mut accounts = BTreeMap::new();
+    for entry in std::fs::read_dir(&stats).expect("readable") {
+        let entry = entry.expect("readable");
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+            .expect("%p is a process id");
+        let text = std::fs::read(entry.path()).expect("readable");
+        accounts.insert(
+            pid,
+            serde_json::from_slice(&text).expect("the account is JSON"),
+        );
+    }
+    std::fs::remove_dir_all(&stats).expect("ours");
+    Run {
+        stderr,
+        stats: accounts,
+    }
+}
+
+/// The output of `command`, which is killed after `limit`.
+fn within(limit: Duration, command: &mut Command) -> Output {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let end = Instant::now() + limit;
+    while child.try_wait().expect("waitable").is_none() {
+        if Instant::now() > end {
+            child.kill().expect("ours");
+            let output = child.wait_with_output().expect("ended");
+            panic!(
+                "{command:?} hangs\n{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().expect("ended")
+}
+
+#[test]
+fn every_name_reaches_its_hook_by_three_routes() {
+    let names = hooked_names();
+    let args: Vec<&str> = ["on"]
+        .into_iter()
+        .chain(names.iter().map(String::as_str))
+        .collect();
+    let run = run("routes", &args, &[]);
+    assert!(run.stderr.is_empty(), "said before cuInit: {}", run.stderr);
+}
+
+#[test]
+fn switched_off_lookups_give_the_drivers_own() {
+    let names = hooked_names();
+    let args: Vec<&str> = ["off"]
+        .into_iter()
+        .chain(names.iter().map(String::as_str))
+        .collect();
+    let run = run("routes", &args, &[("AUTOOFFLOAD", "0")]);
+    assert!(run.stderr.is_empty(), "{}", run.stderr);
+}
+
+#[test]
+fn linked_programs_reach_the_hooks() {
+    let run = run("linked", &[], &[]);
+    assert_eq!(run.calls("cuMemGetInfo_v2"), 1);
+}
+
+#[test]
+fn switched_off_is_a_true_pass_through() {
+    let run = run("linked", &[], &[("AUTOOFFLOAD", "0")]);
+    assert!(
+        run.stderr.is_empty() && run.stats.is_empty(),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn dlsym_keeps_its_manners() {
+    run("lookups", &[], &[]);
+}
+
+#[test]
+fn libraries_may_look_up_and_initialise_while_they_are_loaded() {
+    let library = built().join("libconstructor.so");
+    let library = library.to_str().expect("UTF-8");
+    for env in [&[][..], &[("CONSTRUCTOR_INIT", "1")]] {
+        let run = run("lifecycle", &["constructor", library], env);
+        assert_eq!(run.calls("cuMemGetInfo_v2"), 1);
+    }
+}
+
+#[test]
+fn the_settings_are_echoed_once_and_the_account_is_written() {
+    let run = run("lifecycle", &["plain"], &[("AUTOOFFLOAD_WINDOW", "7")]);
+    assert_eq!(
+        run.stderr.matches("AUTOOFFLOAD_WINDOW=7").count(),
+        1,
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stderr
+            .lines()
+            .all(|line| line.starts_with("autooffload: ")),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(run.calls("cuInit"), 2);
+    assert_eq!(run.calls("cuStreamDestroy_v2"), 1);
+    assert_eq!(
+        run.only_stats()["hooks"]["cuStreamDestroy_v2"]["forwarded"],
+        1
+    );
+}
+
+#[test]
+fn a_bad_value_gives_one_warning_and_the_default() {
+    let run = run("lifecycle", &["plain"], &[("AUTOOFFLOAD_VRAM", "banana")]);
+    assert_eq!(run.stderr.matches("banana").count(), 1, "{}", run.stderr);
+    assert!(
+        run.stderr.contains("AUTOOFFLOAD_VRAM=auto"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_failed_init_does_not_spoil_the_next() {
+    let run = run(
+        "lifecycle",
+        &["failed-init"],
+        &[("FAKE_INIT_FAILURES", "2")],
+    );
+    // The work before the success went through, unhooked.
+    assert_eq!(run.calls("cuMemGetInfo_v2"), 1);
+}
+
+#[test]
+fn a_forked_child_is_a_pass_through() {
+    let run = run("lifecycle", &["fork-after"], &[]);
+    assert_eq!(
+        run.calls("cuMemGetInfo_v2"),
+        2,
+        "the parent's two, none of the child's"
+    );
+    assert_eq!(
+        run.stderr.matches("AUTOOFFLOAD_VRAM=").count(),
+        1,
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_child_that_initialises_first_is_served() {
+    let run = run("lifecycle", &["fork-before"], &[]);
+    assert_eq!(run.calls("cuMemGetInfo_v2"), 1);
+}
+
+#[test]
+fn exit_with_threads_still_calling() {
+    let run = run("lifecycle", &["live-threads"], &[]);
+    assert!(run.calls("cuMemGetInfo_v2") > 0);
+}
+
+#[test]
+fn concurrent_first_initialisation() {
+    let run = run("lifecycle", &["concurrent-init"], &[]);
+    assert_eq!(
+        run.stderr.matches("AUTOOFFLOAD_VRAM=").count(),
+        1,
+        "{}",
+        run.stderr
+    );
+    assert_eq!(
+        run.calls("cuMemGetInfo_v2"),
+        8,
+        "each thread's, none before the engine ran"
+    );
+}
+
+#[test]
+fn tools_in_the_same_process() {
+    run("lifecycle", &["tools"], &[]);
+}
+
+#[test]
+fn without_a_driver_calls_fail_as_the_driver_would() {
+    let run = run_with("lifecycle", &["no-driver"], &[], false);
+    assert!(run.stderr.is_empty(), "{}", run.stderr);
+}
+
+#[test]
+fn a_program_that_never_uses_cuda_hears_nothing() {
+    let output = within(
+        Duration::from_secs(30),
+        Command::new("/bin/true")
+            .env_clear()
+            .env("LD_PRELOAD", library()),
+    );
+    assert!(output.status.success() && output.stderr.is_empty());
+}
+
+#[test]
+fn the_launchers_marker_is_left() {
+    let dir = built().join("marker");
+    std::fs::create_dir_all(&dir).expect("writable");
+    run(
+        "lifecycle",
+        &["plain"],
+        &[("AUTOOFFLOAD_LAUNCH_DIR", dir.to_str().expect("UTF-8"))],
+    );
+    assert_eq!(std::fs::read_dir(&dir).expect("readable").count(), 1);
+    std::fs::remove_dir_all(&dir).expect("ours");
+}
+
+#[test]
+fn runs_on_any_glibc_since_2_34() {
+    let output = Command::new("readelf")
+        .args(["-V", "-W"])
+        .arg(library())
+        .output()
+        .expect("readelf runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut seen = 0;
+    for version in text.split("GLIBC_").skip(1) {
+        let version: String = version
+            .chars()
+            .take_while(|c| c.is_ascii_digit() || *c == '.')
+            .collect();
+        let mut parts = version
+            .split('.')
+            .map(|part| part.parse::<u32>().unwrap_or(0));
+        let version_pair = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        assert!(version_pair <= (2, 34), "needs GLIBC_{version}");
+        seen += 1;
+    }
+    assert!(seen > 0, "readelf names no version:\n{text}");
+}
