@@ -328,4 +328,8 @@ exports! {
     4000 cuLaunchKernel[cuLaunchKernel_ptsz](function: Handle, gx: u32, gy: u32, gz: u32, bx: u32, by: u32, bz: u32, shared: u32, stream: Handle, params: launch::Params, extra: launch::Extra) => launch::kernel;
     11060 cuLaunchKernelEx[cuLaunchKernelEx_ptsz](config: In<LaunchConfig>, function: Handle, params: launch::Params, extra: launch::Extra) => launch::kernel_ex;
     9000 cuLaunchCooperativeKernel[cuLaunchCooperativeKernel_ptsz](function: Handle, gx: u32, gy: u32, gz: u32, bx: u32, by: u32, bz: u32, shared: u32, stream: Handle, params: launch::Params) => launch::cooperative;
+
+    // ---- capture
+    10000 cuStreamIsCapturing[cuStreamIsCapturing_ptsz](stream: Handle, out: Out<i32>) => capture::is_capturing;
+    10010 cuThreadExchangeStreamCaptureMode(mode: Out<i32>) => capture::exchange_mode;
 }

@@ -4,6 +4,7 @@
 //! return a code. Which symbols exist, and with which arguments, is in
 //! `exports`; how the GPU behaves is in `engine`.
 
+pub mod capture;
 pub mod context;
 pub mod copy;
 pub mod device;

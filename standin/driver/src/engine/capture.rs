@@ -45,3 +45,16 @@ impl Session {
         Ok(false)
     }
 }
+
+thread_local! {
+    /// `CUstreamCaptureMode` of the calling thread: 0 global, 1 thread-local, 2 relaxed.
+    static THREAD_MODE: std::cell::Cell<i32> = const { std::cell::Cell::new(0) };
+}
+
+/// Sets the calling thread's mode and returns the one before.
+pub fn exchange_thread_mode(mode: i32) -> Outcome<i32> {
+    if !(0..=2).contains(&mode) {
+        return Err(crate::abi::INVALID_VALUE);
+    }
+    Ok(THREAD_MODE.replace(mode))
+}
