@@ -22,6 +22,7 @@ mod offsets;
 mod ops;
 mod own;
 mod params;
+mod random;
 mod range;
 mod reduce;
 mod softmax;
@@ -89,7 +90,7 @@ pub fn find(mangled: &str) -> Option<Box<dyn Kernel>> {
 /// A kernel family: the implementation for a name, if the name is one of its own.
 type Family = fn(&name::Name) -> Option<Box<dyn Kernel>>;
 
-const FAMILIES: [Family; 10] = [
+const FAMILIES: [Family; 11] = [
     elementwise::find,
     gemm::find,
     norm::find,
@@ -99,5 +100,6 @@ const FAMILIES: [Family; 10] = [
     cat::find,
     triangle::find,
     range::find,
+    random::find,
     own::find,
 ];
