@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 
 use crate::abi::{DriverLaunchConfig, Handle, Memcpy2D, Status, check};
 
-/// The driver API version whose functions are asked for, as in cuda.h 13.0:
-/// it decides which `_v2`, `_v3` a plain name means.
+/// The driver API version asked for unless a line below says otherwise. It
+/// decides which `_v2`, `_v3` a plain name means: the one of cuda.h 13.0.
 const API_VERSION: i32 = 13000;
 
 pub type GetProcAddress =
@@ -18,8 +18,11 @@ pub type GetProcAddress =
 
 /// Declares [`Driver`]: per line a field for the function's address, and a
 /// method that calls it, or answers "not supported" if the driver lacks it.
+/// `@ VERSION` asks for an older function than that of [`API_VERSION`].
 macro_rules! driver_functions {
-    ($($name:ident($($arg:ident: $type:ty),* $(,)?);)*) => {
+    (@version) => { API_VERSION };
+    (@version $version:literal) => { $version };
+    ($($name:ident $(@ $version:literal)? ($($arg:ident: $type:ty),* $(,)?);)*) => {
         /// The resolved driver. Field and method bear the driver's own names.
         pub struct Driver {
             pub cuGetProcAddress_v2: GetProcAddress,
@@ -32,8 +35,12 @@ macro_rules! driver_functions {
                     cuGetProcAddress_v2: get,
                     $($name: {
                         let name = concat!(stringify!($name), "\0").as_bytes();
-                        let address = lookup(get, CStr::from_bytes_with_nul(name).expect("a literal"));
-                        // SAFETY: a non-null answer for this name at API_VERSION is a function
+                        let address = lookup(
+                            get,
+                            CStr::from_bytes_with_nul(name).expect("a literal"),
+                            driver_functions!(@version $($version)?),
+                        );
+                        // SAFETY: a non-null answer for this name and version is a function
                         // of the signature declared here; null becomes `None`.
                         unsafe { std::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn($($type),*) -> i32>>(address) }
                     },)*
@@ -71,7 +78,8 @@ driver_functions! {
 
     cuCtxGetCurrent(context: *mut Handle);
     cuCtxSetCurrent(context: Handle);
-    cuCtxSynchronize();
+    // From 13.0 on the plain name takes a context.
+    cuCtxSynchronize @ 2000 ();
     cuCtxGetStreamPriorityRange(least: *mut i32, greatest: *mut i32);
     cuCtxEnablePeerAccess(peer: Handle, flags: u32);
 
@@ -155,11 +163,11 @@ driver_functions! {
     cuProfilerStop();
 }
 
-fn lookup(get: GetProcAddress, name: &CStr) -> *mut c_void {
+fn lookup(get: GetProcAddress, name: &CStr, version: i32) -> *mut c_void {
     let mut address = std::ptr::null_mut();
     let mut found = 0;
     // SAFETY: `name` is NUL-terminated and the two results are live locals.
-    let code = unsafe { get(name.as_ptr(), &mut address, API_VERSION, 0, &mut found) };
+    let code = unsafe { get(name.as_ptr(), &mut address, version, 0, &mut found) };
     if code == 0 {
         address
     } else {
