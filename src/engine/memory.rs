@@ -59,7 +59,7 @@ pub(super) fn allocate(
         let DeviceState { streamer, machinery } = state;
         refresh_cap(engine, streamer, machinery);
         machinery.add(id, base, bytes, frames);
-        let outcome = streamer.allocate(id, frames, machinery);
+        let outcome = streamer.allocate(id, frames, inflight::pressure(), machinery);
         if outcome.is_err() {
             machinery.remove(id);
         }

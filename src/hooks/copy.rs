@@ -526,6 +526,41 @@ pub unsafe fn batch_3d_v2(
     )
 }
 
+/// Hook for `cuMemcpyWithAttributesAsync` (CUDA 13.2).
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn with_attributes(
+    call: Call,
+    forward: impl Fn() -> CuResult,
+    dst: DevicePtr,
+    src: DevicePtr,
+    bytes: usize,
+    _attributes: *mut c_void,
+    stream: CUstream,
+) -> CuResult {
+    linear(call.stream(stream), dst, src, bytes, forward)
+}
+
+/// Hook for `cuMemcpy3DWithAttributesAsync` (CUDA 13.2).
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn with_attributes_3d(
+    call: Call,
+    forward: impl Fn() -> CuResult,
+    op: *mut c_void,
+    _flags: u64,
+    stream: CUstream,
+) -> CuResult {
+    // SAFETY: the caller's promise.
+    ordered(
+        call.stream(stream),
+        &unsafe { scanned::<BATCH_OP_BYTES>(op, 1) },
+        forward,
+    )
+}
+
 /// Hook for `cuMemBatchDecompressAsync`.
 ///
 /// # Safety

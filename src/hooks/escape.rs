@@ -3,7 +3,7 @@
 //! Refused with the code the driver uses for memory that cannot be shared, or
 //! the chunk stays resident for good; either is said.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_int, c_uint, c_void};
 
 use super::{Call, say_once};
 use crate::driver::abi::*;
@@ -113,6 +113,46 @@ pub unsafe fn multicast_bind_addr(
     _flags: u64,
 ) -> CuResult {
     refuse_if_managed!(address, forward, "binding to a multicast object")
+}
+
+/// Hook for `cuMulticastBindAddr_v2` (CUDA 13.1).
+///
+/// # Safety
+/// As cuda.h asks.
+#[allow(clippy::too_many_arguments)]
+pub unsafe fn multicast_bind_addr_v2(
+    _call: Call,
+    forward: impl Fn() -> CuResult,
+    _multicast: MemHandle,
+    _device: Device,
+    _offset: usize,
+    address: DevicePtr,
+    _bytes: usize,
+    _flags: u64,
+) -> CuResult {
+    refuse_if_managed!(address, forward, "binding to a multicast object")
+}
+
+/// Hook for `cuLogicalEndpointBindAddr` (CUDA 13.3).
+///
+/// # Safety
+/// As cuda.h asks.
+#[allow(clippy::too_many_arguments)]
+pub unsafe fn logical_endpoint_bind_addr(
+    _call: Call,
+    forward: impl Fn() -> CuResult,
+    _endpoint: c_uint,
+    _device: Device,
+    _offset: u64,
+    address: *mut c_void,
+    _bytes: u64,
+    _flags: u64,
+) -> CuResult {
+    refuse_if_managed!(
+        address as DevicePtr,
+        forward,
+        "binding to a logical endpoint"
+    )
 }
 
 /// Hook for `cuTexRefSetAddress_v2`.

@@ -92,6 +92,35 @@ pub unsafe fn begin_capture_to_graph(
     begin_with(forward)
 }
 
+/// Hook for `cuStreamBeginRecaptureToGraph` (CUDA 13.3).
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn begin_recapture(
+    _call: Call,
+    forward: impl Fn() -> CuResult,
+    _stream: CUstream,
+    _mode: c_int,
+    _graph: CUgraph,
+    _callback: *mut c_void,
+    _data: *mut c_void,
+) -> CuResult {
+    begin_with(forward)
+}
+
+/// Hook for `cuStreamBeginCaptureToCig` (CUDA 13.2).
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn begin_capture_to_cig(
+    _call: Call,
+    forward: impl Fn() -> CuResult,
+    _stream: CUstream,
+    _params: *mut c_void,
+) -> CuResult {
+    begin_with(forward)
+}
+
 fn begin_with(forward: impl Fn() -> CuResult) -> CuResult {
     engine::capture_count_changed(1);
     let code = forward();
@@ -112,7 +141,22 @@ pub unsafe fn end_capture(
     stream: CUstream,
     _graph: *mut CUgraph,
 ) -> CuResult {
-    let stream = call.stream(stream);
+    end_with(call.stream(stream), forward)
+}
+
+/// Hook for `cuStreamEndCaptureToCig`.
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn end_capture_to_cig(
+    call: Call,
+    forward: impl Fn() -> CuResult,
+    stream: CUstream,
+) -> CuResult {
+    end_with(call.stream(stream), forward)
+}
+
+fn end_with(stream: CUstream, forward: impl Fn() -> CuResult) -> CuResult {
     let was_capturing = is_capturing(stream);
     let code = forward();
     let still = driver().stream_is_capturing(stream).unwrap_or(false);
@@ -213,6 +257,7 @@ unsafe fn node_touches(params: *const c_void) -> Result<Touches> {
     const KERNEL: c_int = 0;
     const MEMCPY: c_int = 1;
     const MEMSET: c_int = 2;
+    const BATCH_MEM_OP: c_int = 12;
     /// A CUgraphNodeParams is a type, three reserved words and the union.
     const UNION_OFFSET: usize = 16;
     /// In the union a copy has flags, a reserved word and a context before it.
@@ -226,6 +271,7 @@ unsafe fn node_touches(params: *const c_void) -> Result<Touches> {
             KERNEL => kernel_touches_v2(params.byte_add(UNION_OFFSET)),
             MEMCPY => Ok(copy::touches_of_3d(params.byte_add(COPY_OFFSET).cast())),
             MEMSET => memset_touches(params.byte_add(UNION_OFFSET)),
+            BATCH_MEM_OP => batch_mem_op_touches(params.byte_add(UNION_OFFSET)),
             _ => Ok(Touches::new()),
         }
     }
@@ -296,4 +342,6 @@ node_hooks! {
     node_set_params(node: CUgraphNode, params: *mut c_void) params node_touches;
     exec_node_set_params(exec: CUgraphExec, node: CUgraphNode, params: *mut c_void) params node_touches;
     add_batch_mem_op_node(node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize, params: *const c_void) params batch_mem_op_touches;
+    batch_mem_op_node_set_params(node: CUgraphNode, params: *const c_void) params batch_mem_op_touches;
+    exec_batch_mem_op_node_set_params(exec: CUgraphExec, node: CUgraphNode, params: *const c_void) params batch_mem_op_touches;
 }

@@ -15,7 +15,8 @@
 //! `[per_thread]` rows are the `_ptds` / `_ptsz` variants: their stream 0 is
 //! the calling thread's own.
 //!
-//! Not here: what a body does (one file per API group beside this one).
+//! Not here: what a body does (one file per API group beside this one); the
+//! names that need no hook, with the reasons (`unhooked.txt`).
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -224,6 +225,10 @@ hooks! {
     handle CopyOther cuMemcpy3DBatchAsync_v2_ptsz(count: usize, ops: *mut c_void, flags: u64, stream: CUstream) [per_thread] => copy::batch_3d_v2;
     handle CopyOther cuMemBatchDecompressAsync(params: *mut c_void, count: usize, flags: c_uint, error_index: *mut usize, stream: CUstream) => copy::decompress;
     handle CopyOther cuMemBatchDecompressAsync_ptsz(params: *mut c_void, count: usize, flags: c_uint, error_index: *mut usize, stream: CUstream) [per_thread] => copy::decompress;
+    handle CopyOther cuMemcpyWithAttributesAsync(dst: DevicePtr, src: DevicePtr, bytes: usize, attributes: *mut c_void, stream: CUstream) => copy::with_attributes;
+    handle CopyOther cuMemcpyWithAttributesAsync_ptsz(dst: DevicePtr, src: DevicePtr, bytes: usize, attributes: *mut c_void, stream: CUstream) [per_thread] => copy::with_attributes;
+    handle CopyOther cuMemcpy3DWithAttributesAsync(op: *mut c_void, flags: u64, stream: CUstream) => copy::with_attributes_3d;
+    handle CopyOther cuMemcpy3DWithAttributesAsync_ptsz(op: *mut c_void, flags: u64, stream: CUstream) [per_thread] => copy::with_attributes_3d;
 
     // --- memsets --------------------------------------------------------------------
     handle Memset cuMemsetD8_v2(dst: DevicePtr, value: u8, count: usize) => memset::d8;
@@ -287,17 +292,38 @@ hooks! {
     refuse Other cuStreamWaitValue64_v2_ptsz(stream: CUstream, address: DevicePtr, value: u64, flags: c_uint) [per_thread] => streams::value64;
     refuse Other cuStreamBatchMemOp_v2(stream: CUstream, count: c_uint, ops: *mut c_void, flags: c_uint) => streams::batch_mem_op;
     refuse Other cuStreamBatchMemOp_v2_ptsz(stream: CUstream, count: c_uint, ops: *mut c_void, flags: c_uint) [per_thread] => streams::batch_mem_op;
+    refuse Other cuStreamWriteValue32(stream: CUstream, address: DevicePtr, value: c_uint, flags: c_uint) => streams::value32;
+    refuse Other cuStreamWriteValue32_ptsz(stream: CUstream, address: DevicePtr, value: c_uint, flags: c_uint) [per_thread] => streams::value32;
+    refuse Other cuStreamWriteValue64(stream: CUstream, address: DevicePtr, value: u64, flags: c_uint) => streams::value64;
+    refuse Other cuStreamWriteValue64_ptsz(stream: CUstream, address: DevicePtr, value: u64, flags: c_uint) [per_thread] => streams::value64;
+    refuse Other cuStreamWaitValue32(stream: CUstream, address: DevicePtr, value: c_uint, flags: c_uint) => streams::value32;
+    refuse Other cuStreamWaitValue32_ptsz(stream: CUstream, address: DevicePtr, value: c_uint, flags: c_uint) [per_thread] => streams::value32;
+    refuse Other cuStreamWaitValue64(stream: CUstream, address: DevicePtr, value: u64, flags: c_uint) => streams::value64;
+    refuse Other cuStreamWaitValue64_ptsz(stream: CUstream, address: DevicePtr, value: u64, flags: c_uint) [per_thread] => streams::value64;
+    refuse Other cuStreamBatchMemOp(stream: CUstream, count: c_uint, ops: *mut c_void, flags: c_uint) => streams::batch_mem_op;
+    refuse Other cuStreamBatchMemOp_ptsz(stream: CUstream, count: c_uint, ops: *mut c_void, flags: c_uint) [per_thread] => streams::batch_mem_op;
+    pass Other cuLaunchHostFunc(stream: CUstream, function: *mut c_void, data: *mut c_void);
+    pass Other cuLaunchHostFunc_ptsz(stream: CUstream, function: *mut c_void, data: *mut c_void) [per_thread];
+    pass Other cuLaunchHostFunc_v2(stream: CUstream, function: *mut c_void, data: *mut c_void, mode: c_uint);
+    pass Other cuLaunchHostFunc_v2_ptsz(stream: CUstream, function: *mut c_void, data: *mut c_void, mode: c_uint) [per_thread];
 
     // --- capture and graphs -----------------------------------------------------------
     handle Other cuStreamBeginCapture_v2(stream: CUstream, mode: c_int) => graphs::begin_capture;
     handle Other cuStreamBeginCapture_v2_ptsz(stream: CUstream, mode: c_int) [per_thread] => graphs::begin_capture;
     handle Other cuStreamBeginCaptureToGraph(stream: CUstream, graph: CUgraph, dependencies: *const CUgraphNode, edges: *const c_void, count: usize, mode: c_int) => graphs::begin_capture_to_graph;
     handle Other cuStreamBeginCaptureToGraph_ptsz(stream: CUstream, graph: CUgraph, dependencies: *const CUgraphNode, edges: *const c_void, count: usize, mode: c_int) [per_thread] => graphs::begin_capture_to_graph;
+    handle Other cuStreamBeginRecaptureToGraph(stream: CUstream, mode: c_int, graph: CUgraph, callback: *mut c_void, data: *mut c_void) => graphs::begin_recapture;
+    handle Other cuStreamBeginRecaptureToGraph_ptsz(stream: CUstream, mode: c_int, graph: CUgraph, callback: *mut c_void, data: *mut c_void) [per_thread] => graphs::begin_recapture;
+    handle Other cuStreamBeginCaptureToCig(stream: CUstream, params: *mut c_void) => graphs::begin_capture_to_cig;
+    handle Other cuStreamBeginCaptureToCig_ptsz(stream: CUstream, params: *mut c_void) [per_thread] => graphs::begin_capture_to_cig;
+    handle Other cuStreamEndCaptureToCig(stream: CUstream) => graphs::end_capture_to_cig;
+    handle Other cuStreamEndCaptureToCig_ptsz(stream: CUstream) [per_thread] => graphs::end_capture_to_cig;
     handle Other cuStreamEndCapture(stream: CUstream, graph: *mut CUgraph) => graphs::end_capture;
     handle Other cuStreamEndCapture_ptsz(stream: CUstream, graph: *mut CUgraph) [per_thread] => graphs::end_capture;
     handle GraphLaunch cuGraphLaunch(exec: CUgraphExec, stream: CUstream) => graphs::launch;
     handle GraphLaunch cuGraphLaunch_ptsz(exec: CUgraphExec, stream: CUstream) [per_thread] => graphs::launch;
     pass Other cuGraphInstantiateWithFlags(exec: *mut CUgraphExec, graph: CUgraph, flags: u64);
+    pass Other cuGraphInstantiate_v2(exec: *mut CUgraphExec, graph: CUgraph, node: *mut CUgraphNode, log: *mut c_char, log_bytes: usize);
     pass Other cuGraphInstantiateWithParams(exec: *mut CUgraphExec, graph: CUgraph, params: *mut c_void);
     pass Other cuGraphInstantiateWithParams_ptsz(exec: *mut CUgraphExec, graph: CUgraph, params: *mut c_void) [per_thread];
     pass Other cuGraphUpload(exec: CUgraphExec, stream: CUstream);
@@ -316,15 +342,21 @@ hooks! {
     refuse Other cuGraphExecMemsetNodeSetParams(exec: CUgraphExec, node: CUgraphNode, memset: *const c_void, ctx: CUcontext) => graphs::exec_memset_node_set_params;
     refuse Other cuGraphAddNode(node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize, params: *mut c_void) => graphs::add_node;
     refuse Other cuGraphAddNode_v2(node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, edges: *const c_void, count: usize, params: *mut c_void) => graphs::add_node_v2;
+    refuse Other cuGraphAddNode_v3(node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, edges: *const c_void, count: usize, params: *mut c_void) => graphs::add_node_v2;
     refuse Other cuGraphNodeSetParams(node: CUgraphNode, params: *mut c_void) => graphs::node_set_params;
+    refuse Other cuGraphNodeSetParams_v2(node: CUgraphNode, params: *mut c_void) => graphs::node_set_params;
     refuse Other cuGraphExecNodeSetParams(exec: CUgraphExec, node: CUgraphNode, params: *mut c_void) => graphs::exec_node_set_params;
     refuse Other cuGraphAddBatchMemOpNode(node: *mut CUgraphNode, graph: CUgraph, dependencies: *const CUgraphNode, count: usize, params: *const c_void) => graphs::add_batch_mem_op_node;
+    refuse Other cuGraphBatchMemOpNodeSetParams(node: CUgraphNode, params: *const c_void) => graphs::batch_mem_op_node_set_params;
+    refuse Other cuGraphExecBatchMemOpNodeSetParams(exec: CUgraphExec, node: CUgraphNode, params: *const c_void) => graphs::exec_batch_mem_op_node_set_params;
 
     // --- what lets an address escape ---------------------------------------------------
     refuse Other cuIpcGetMemHandle(handle: *mut c_void, address: DevicePtr) => escape::ipc_get_mem_handle;
     refuse Other cuMemGetHandleForAddressRange(handle: *mut c_void, address: DevicePtr, bytes: usize, kind: c_int, flags: u64) => escape::handle_for_address_range;
     refuse Other cuMemRetainAllocationHandle(handle: *mut MemHandle, address: *mut c_void) => escape::retain_allocation_handle;
     refuse Other cuMulticastBindAddr(multicast: MemHandle, offset: usize, address: DevicePtr, bytes: usize, flags: u64) => escape::multicast_bind_addr;
+    refuse Other cuMulticastBindAddr_v2(multicast: MemHandle, device: Device, offset: usize, address: DevicePtr, bytes: usize, flags: u64) => escape::multicast_bind_addr_v2;
+    refuse Other cuLogicalEndpointBindAddr(endpoint: c_uint, device: Device, offset: u64, address: *mut c_void, bytes: u64, flags: u64) => escape::logical_endpoint_bind_addr;
     refuse Other cuTexRefSetAddress_v2(offset: *mut usize, texture: *mut c_void, address: DevicePtr, bytes: usize) => escape::texref_set_address;
     refuse Other cuTexRefSetAddress2D_v3(texture: *mut c_void, descriptor: *const c_void, address: DevicePtr, pitch: usize) => escape::texref_set_address_2d;
     refuse Other cuTexObjectCreate(texture: *mut u64, resource: *const c_void, description: *const c_void, view: *const c_void) => escape::texture_create;

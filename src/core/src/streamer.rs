@@ -165,6 +165,8 @@ pub struct Streamer {
     unplanned_changes: u64,
     /// Period for which the present plan was made.
     planned_period: Option<u64>,
+    /// Length of the record when something was last fetched.
+    fetched_at: Position,
     /// No new plan before the record has this length.
     next_plan_at: Position,
     largest_operation: u32,
@@ -207,6 +209,7 @@ impl Streamer {
             window,
             unplanned_changes: 0,
             planned_period: None,
+            fetched_at: 0,
             next_plan_at: 0,
             largest_operation: 0,
             counters: Counters::default(),
@@ -314,10 +317,15 @@ impl Streamer {
     }
 
     /// A new chunk `id` of `frames` frames, resident, evicting if it must.
+    ///
+    /// `watched`: every operation on it will be announced by [`Self::touch`],
+    /// so until the first one there is nothing to preserve. Without that, as
+    /// long as launches take no notice of us, its content may be anything.
     pub fn allocate(
         &mut self,
         id: ChunkId,
         frames: u32,
+        watched: bool,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
         let own = self.take_frames(frames, &[], true, mechanism)?;
@@ -333,7 +341,7 @@ impl Streamer {
             place: Place::Resident,
             own,
             host: HostCopy::Absent,
-            undefined: true,
+            undefined: watched,
             pinned: false,
             holds: 0,
             touched_at: self.operation,
@@ -730,6 +738,7 @@ impl Streamer {
         }
         let content = !self.chunk(id).undefined;
         mechanism.fetch(id, content, demanded);
+        self.fetched_at = self.history.len();
         if demanded {
             self.counters.demand_fetches += 1;
         } else {
@@ -1050,7 +1059,11 @@ impl Streamer {
         !self.ring.is_empty()
             && self.history.len() >= self.next_plan_at
             && self.unplanned_changes > 0
-            && self.history.confirmed_period().is_some()
+            && self.history.confirmed_period().is_some_and(|period| {
+                // A loop that streamed nothing (over the tensors of one
+                // chunk, while loading) teaches nothing.
+                self.fetched_at + period > self.history.len()
+            })
     }
 
     /// Adopts a plan for the iteration just confirmed. Waits for the chunks it

@@ -114,7 +114,7 @@ impl Program {
     }
 
     fn allocate(&mut self, id: ChunkId, frames: u32) -> Result<(), Shortage> {
-        self.streamer.allocate(id, frames, &mut self.model)?;
+        self.streamer.allocate(id, frames, true, &mut self.model)?;
         self.versions.insert(id, 0);
         Ok(())
     }
@@ -203,6 +203,21 @@ fn a_steady_iteration_fetches_little_more_than_must_be() {
     let fetched = program.model.fetched_frames - before;
     let must = 240 + 1 - 64;
     assert!(fetched >= must && fetched <= must + 24, "{fetched} of {must}");
+}
+
+#[test]
+fn what_was_written_unwatched_is_preserved() {
+    let mut program = Program::new(8);
+    program.streamer.allocate(0, 4, false, &mut program.model).unwrap();
+    program.versions.insert(0, 1);
+    for (index, frame) in program.model.mapped[&0].clone().into_iter().enumerate() {
+        program.model.frames.insert(frame, Some((0, 1, index)));
+    }
+    for id in 1..4 {
+        program.allocate(id, 4).unwrap();
+        program.write(id);
+    }
+    program.run(&[(0, Effect::Read)]).unwrap();
 }
 
 #[test]
