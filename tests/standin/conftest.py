@@ -9,8 +9,12 @@ import os
 import subprocess
 import sys
 import textwrap
+import traceback
+from pathlib import Path
 
 import pytest
+
+HERE = Path(__file__).parent
 
 
 def pytest_sessionstart(session):
@@ -41,11 +45,33 @@ def program(tmp_path):
     return run
 
 
-@pytest.fixture(autouse=True)
-def quiet_device():
-    """Each test starts and ends with nothing cached and nothing queued."""
-    yield
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Runs each test of this directory in a process of its own.
+
+    A failed kernel leaves a CUDA context unusable for good; so that it fails
+    one test and not all that follow, the process that collected the tests
+    never initialises CUDA: it forks.
+    """
+    if "program" in pyfuncitem.fixturenames or not pyfuncitem.path.is_relative_to(HERE):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        failure = ""
+        try:
+            pyfuncitem.obj(**arguments)
+        except BaseException:
+            failure = traceback.format_exc()
+        with open(writer, "w") as pipe:
+            pipe.write(failure)
+        sys.stdout.flush()
+        os._exit(1 if failure else 0)
+    os.close(writer)
+    with open(reader) as pipe:
+        failure = pipe.read()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status != 0:
+        pytest.fail(failure or f"the test's process ended with status {status}", pytrace=False)
+    return True
