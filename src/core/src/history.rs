@@ -43,6 +43,9 @@ pub struct History {
     operations: Box<[u64]>,
     length: Position,
     contexts: Box<[Option<Context>]>,
+    /// Every chunk of every operation, bursts included: what is touched together.
+    touched: Box<[(u64, ChunkId)]>,
+    touches: u64,
     /// The streamed token seen last.
     previous: Option<ChunkId>,
     /// The next token is expected to repeat the first streamed one at or after this.
@@ -65,6 +68,8 @@ impl History {
             operations: vec![0; CAPACITY].into(),
             length: 0,
             contexts: vec![None; CONTEXTS].into(),
+            touched: vec![(0, 0); CAPACITY].into(),
+            touches: 0,
             previous: None,
             cursor: None,
             followed_since: 0,
@@ -90,6 +95,20 @@ impl History {
     pub fn token(&self, position: Position) -> Option<ChunkId> {
         let remembered = position < self.length && self.length - position <= CAPACITY as u64;
         remembered.then(|| self.tokens[position as usize % CAPACITY])
+    }
+
+    /// `operation` touches `chunk`, whether or not that is a token.
+    pub fn record_touch(&mut self, chunk: ChunkId, operation: u64) {
+        self.touched[self.touches as usize % CAPACITY] = (operation, chunk);
+        self.touches += 1;
+    }
+
+    /// The remembered (operation, chunk) pairs from `operation` on, in order.
+    pub fn touched_since(&self, operation: u64) -> impl Iterator<Item = (u64, ChunkId)> + '_ {
+        let oldest = self.touches.saturating_sub(CAPACITY as u64);
+        (oldest..self.touches)
+            .map(|index| self.touched[index as usize % CAPACITY])
+            .filter(move |&(at, _)| at >= operation)
     }
 
     /// The operation that the remembered token at `position` belongs to.

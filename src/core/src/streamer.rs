@@ -31,7 +31,7 @@
 
 use crate::address_map::ChunkId;
 use crate::history::{History, Position};
-use crate::planner::{self, Item, Limits, Plan};
+use crate::planner::{self, Item, Limits, Operations, Plan};
 
 /// A physical frame, as the mechanism numbers it.
 pub type FrameId = u32;
@@ -468,6 +468,7 @@ impl Streamer {
     fn record(&mut self, id: ChunkId) {
         let operation = self.operation;
         let streamed = self.is_streamed(id);
+        self.history.record_touch(id, operation);
         // One token per burst: consecutive operations on a chunk are one use.
         if self.chunk(id).touched_at + 1 >= operation {
             return;
@@ -1097,14 +1098,41 @@ impl Streamer {
             Window::Chunks(count) => Some(count.saturating_mul(largest_chunk)),
             Window::Frames(frames) => Some(frames),
         };
-        let limits = Limits { available, largest_operation: self.largest_operation, window };
-        let Some(plan) = planner::plan(&items, &limits) else { return };
+        let operations = self.operations_of_last(period, &items);
+        let limits = Limits { available, window };
+        let Some(plan) = planner::plan(&items, &operations, &limits) else { return };
+        // What streamed together before the plan says nothing about it.
+        self.largest_operation = 0;
         if self.carry_out(&plan, mechanism).is_err() {
             // Whatever is unmapped now is attached again when it is used.
             self.unplanned_changes += 1;
         }
         self.epoch += 1;
         self.ahead = self.history.cursor().unwrap_or(0);
+    }
+
+    /// What the operations of the last `period` tokens touched together, as
+    /// indices into `items`.
+    fn operations_of_last(&self, period: u64, items: &[Item]) -> Operations {
+        let mut index_of = vec![u32::MAX; self.chunks.len()];
+        for (index, item) in items.iter().enumerate() {
+            index_of[item.chunk as usize] = index as u32;
+        }
+        let began = self.history.operation(self.history.len() - period);
+        let mut operations = Operations::default();
+        let mut present = (began, Vec::new());
+        for (operation, chunk) in self.history.touched_since(began) {
+            if operation != present.0 {
+                operations.push(&present.1);
+                present = (operation, Vec::new());
+            }
+            let index = index_of.get(chunk as usize).copied().unwrap_or(u32::MAX);
+            if index != u32::MAX {
+                present.1.push(index);
+            }
+        }
+        operations.push(&present.1);
+        operations
     }
 
     /// The chunks of the last `period` tokens, in order of first use.
