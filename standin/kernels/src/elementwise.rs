@@ -6,13 +6,14 @@
 //! | `unrolled_elementwise_kernel<F, A, n, In, Out, Load, Store>` | `int N, F, A data, In, Out, Load, Store` |
 //! | `elementwise_kernel<nt, vt, lambda>` | `int N, lambda{OffsetCalculator, A data, F[, ScalarType[]]}` |
 //!
-//! `A` is `std::array<char*, 1 + arity>`, result first.
+//! `A` is `std::array<char*, 1 + arity>`, result first. The lambda ends with a
+//! pointer to its host copy.
 
 use crate::functor::{AnyEval, Functor, resolve};
 use crate::name::{Callable, Name, callable};
 use crate::offsets::Offsets;
 use crate::ops::Eval;
-use crate::params::{Cursor, unsupported};
+use crate::params::{Cursor, Layout, unsupported};
 use crate::value::{Class, DType, Lane, load_lanes, round_lanes, store_lanes};
 use crate::{Cost, Fault, Kernel, Launch, Memory};
 
@@ -62,8 +63,9 @@ struct Operand {
 /// A launch's parameters, decoded.
 struct Decoded<'a> {
     count: u64,
-    /// The functor object's bytes.
+    /// The functor object's bytes, and where its captured scalars lie in them.
     state: &'a [u8],
+    layout: &'a Layout,
     /// Result first.
     operands: Vec<Operand>,
     /// None: all operands are contiguous.
@@ -71,24 +73,26 @@ struct Decoded<'a> {
 }
 
 impl Elementwise {
-    fn decode<'a>(&self, launch: &Launch<'a>) -> Result<Decoded<'a>, Fault> {
+    fn decode<'a>(&'a self, launch: &Launch<'a>) -> Result<Decoded<'a>, Fault> {
         let count = Cursor::parameter(launch, 0)?.i32()?.max(0) as u64;
         let mut dtypes = vec![self.functor.result];
         dtypes.extend(&self.functor.args);
         let tensors = dtypes.len();
-        let state_size = self.functor.state.size();
         let addresses = |cursor: &mut Cursor| (0..tensors).map(|_| cursor.u64()).collect::<Result<Vec<_>, _>>();
+        let other_size = |size: usize| {
+            let expected: Vec<usize> = self.functor.layouts.iter().map(Layout::size).collect();
+            unsupported(launch, &format!("a functor in a parameter of {size} bytes, expected a functor of {expected:?}"))
+        };
 
-        let (state, addresses, offsets) = match self.form {
+        let (layout, state, addresses, offsets) = match self.form {
             Form::Vectorized | Form::Unrolled => {
                 let mut functor = Cursor::parameter(launch, 1)?;
                 let mut data = Cursor::parameter(launch, 2)?;
-                if functor.size() != state_size || data.size() != tensors * 8 {
-                    return Err(unsupported(launch, &format!(
-                        "a functor of {} bytes on {} pointers, expected {state_size} on {tensors}",
-                        functor.size(), data.size() / 8,
-                    )));
+                if data.size() != tensors * 8 {
+                    return Err(unsupported(launch, &format!("{} bytes of pointers, expected {tensors}", data.size())));
                 }
+                let layout = self.functor.layouts.iter().find(|layout| layout.size() == functor.size());
+                let layout = layout.ok_or_else(|| other_size(functor.size()))?;
                 if self.form == Form::Unrolled {
                     // In and Out are TrivialOffsetCalculators, empty classes.
                     if Cursor::parameter(launch, 3)?.size() != 1 || Cursor::parameter(launch, 4)?.size() != 1 {
@@ -97,33 +101,30 @@ impl Elementwise {
                     scalar_types(Cursor::parameter(launch, 6)?, &mut dtypes[..1])?;
                     scalar_types(Cursor::parameter(launch, 5)?, &mut dtypes[1..])?;
                 }
-                (functor.take(state_size)?, addresses(&mut data)?, None)
+                (layout, functor.take(layout.size())?, addresses(&mut data)?, None)
             }
             Form::Strided | Form::StridedCast => {
                 let mut lambda = Cursor::parameter(launch, 1)?;
                 let offsets = Offsets::read(&mut lambda, tensors)?;
                 let addresses = addresses(&mut lambda)?;
-                lambda.align(self.functor.state.alignment());
-                let state = lambda.take(state_size)?;
-                if self.form == Form::StridedCast {
-                    for dtype in &mut dtypes {
-                        *dtype = scalar_type(lambda.u8()?)?;
-                    }
+                let casts = if self.form == Form::StridedCast { tensors } else { 0 };
+                // The pointers before it leave the functor aligned to 8.
+                let end = |layout: &Layout| (lambda.position() + layout.size() + casts).next_multiple_of(8) + 8;
+                let layout = self.functor.layouts.iter().find(|layout| end(layout) == lambda.size());
+                let layout = layout.ok_or_else(|| other_size(lambda.size()))?;
+                let state = lambda.take(layout.size())?;
+                for dtype in &mut dtypes[..casts] {
+                    *dtype = scalar_type(lambda.u8()?)?;
                 }
-                if lambda.position().next_multiple_of(8) != lambda.size() {
-                    return Err(unsupported(launch, &format!(
-                        "a lambda of {} bytes, expected {}", lambda.size(), lambda.position(),
-                    )));
-                }
-                (state, addresses, Some(offsets))
+                (layout, state, addresses, Some(offsets))
             }
         };
         let operands = addresses.iter().zip(&dtypes).map(|(&address, &dtype)| Operand { address, dtype }).collect();
-        Ok(Decoded { count, state, operands, offsets })
+        Ok(Decoded { count, state, layout, operands, offsets })
     }
 
     fn compute<L: Lane>(&self, eval: &Eval<L>, decoded: &Decoded, memory: &dyn Memory) -> Result<(), Fault> {
-        let state: Vec<L> = self.functor.state.read(decoded.state)?;
+        let state: Vec<L> = decoded.layout.read(decoded.state)?;
         let views = decoded
             .operands
             .iter()

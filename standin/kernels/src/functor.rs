@@ -13,8 +13,10 @@ pub struct Functor {
     /// Parameter types; a memory element of another type is converted first.
     pub args: Vec<DType>,
     pub result: DType,
-    /// The functor object, as it lies in the kernel's parameters.
-    pub state: Layout,
+    /// The functor object, as it may lie in the kernel's parameters. A lambda
+    /// without captures has two possible sizes (see `Layout::then_pointer`);
+    /// the size of the parameter tells which it is.
+    pub layouts: Vec<Layout>,
     pub eval: AnyEval,
 }
 
@@ -45,13 +47,14 @@ fn class(name: &Name) -> Option<Functor> {
             let bound = if name.base.starts_with('A') { 0 } else { 1 };
             let (first, second, result, inner) = inner(name)?;
             let free = if bound == 0 { second } else { first };
-            let state = inner.state.nested_then(*inner.args.get(bound)?);
+            let scalar = *inner.args.get(bound)?;
+            let layouts = inner.layouts.into_iter().map(|layout| layout.nested_then(scalar)).collect();
             let eval = match inner.eval {
                 AnyEval::F32(eval) => AnyEval::F32(bind(eval, bound)),
                 AnyEval::F64(eval) => AnyEval::F64(bind(eval, bound)),
                 AnyEval::I64(eval) => AnyEval::I64(bind(eval, bound)),
             };
-            Some(Functor { args: vec![free], result, state, eval })
+            Some(Functor { args: vec![free], result, layouts, eval })
         }
         base => {
             let t = DType::from_cpp(name.args.first()?)?;
@@ -69,7 +72,7 @@ fn class(name: &Name) -> Option<Functor> {
                     erase(ops::class_op::<i64>(base, t).or_else(|| ops::integer_class_op(base))?, AnyEval::I64)
                 }
             };
-            Some(Functor { args: vec![t; arity], result, state, eval })
+            Some(Functor { args: vec![t; arity], result, layouts: vec![state], eval })
         }
     }
 }
@@ -103,7 +106,9 @@ fn of_lambda(lambda: &Lambda) -> Option<Functor> {
         "float16_copy_kernel_cuda" => DType::F16,
         _ => t,
     };
-    Some(Functor { args, result, state, eval })
+    let with_pointer = state.clone().then_pointer();
+    let layouts = if state.fields.is_empty() { vec![state, with_pointer] } else { vec![with_pointer] };
+    Some(Functor { args, result, layouts, eval })
 }
 
 fn erase<L: Lane>(op: Op<L>, wrap: impl Fn(Eval<L>) -> AnyEval) -> (Layout, AnyEval) {
@@ -126,7 +131,7 @@ mod tests {
 
     fn layout(text: &str) -> (Vec<(usize, DType)>, usize) {
         let functor = resolve(text).unwrap_or_else(|| panic!("{text}"));
-        (functor.state.fields.clone(), functor.state.size())
+        (functor.layouts[0].fields.clone(), functor.layouts[0].size())
     }
 
     #[test]

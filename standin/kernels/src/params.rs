@@ -128,6 +128,14 @@ impl Layout {
         self.then(&dtype)
     }
 
+    /// The same, followed by a pointer. nvcc appends one to a `__host__
+    /// __device__` lambda that captures, or could (`[=]`): to its host copy.
+    pub fn then_pointer(mut self) -> Self {
+        self.end = self.end.next_multiple_of(8) + 8;
+        self.alignment = 8;
+        self
+    }
+
     /// `sizeof`: at least 1, as for an empty class.
     pub fn size(&self) -> usize {
         self.end.next_multiple_of(self.alignment()).max(1)
@@ -167,5 +175,7 @@ mod tests {
         // struct { struct { int op; } f; double a; }
         let compare = Layout::of(&[DType::I32]).nested_then(DType::F64);
         assert_eq!((compare.fields[1].0, compare.size()), (8, 16));
+        // A lambda that captured an int and two floats, and its host copy.
+        assert_eq!(Layout::of(&[DType::I32, DType::F32, DType::F32]).then_pointer().size(), 24);
     }
 }

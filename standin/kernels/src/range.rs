@@ -6,7 +6,7 @@
 
 use crate::block::Target;
 use crate::name::{Callable, Lambda, Name, callable};
-use crate::params::{Cursor, unsupported};
+use crate::params::{Cursor, Layout, unsupported};
 use crate::value::{Class, DType};
 use crate::{Cost, Fault, Kernel, Launch, Memory};
 
@@ -52,7 +52,7 @@ impl Kernel for Range {
     fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
         let count = Cursor::parameter(launch, 0)?.integer()?.max(0) as u64;
         let mut state = Cursor::parameter(launch, 1)?;
-        if state.size() != 2 * self.accumulator.size() {
+        if state.size() != Layout::of(&[self.accumulator; 2]).then_pointer().size() {
             return Err(unsupported(launch, &format!("a lambda of {} bytes", state.size())));
         }
         let to = Cursor::parameter(launch, 2)?.u64()?;

@@ -47,8 +47,8 @@ struct Reduce {
     operation: Operation,
     input: DType,
     output: DType,
-    /// The ops object, and what `Arg` is made of.
-    ops: Layout,
+    /// The ops object, as it may lie, and what `Arg` is made of.
+    ops: Vec<Layout>,
     argument: Layout,
 }
 
@@ -63,7 +63,10 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
     }
     let (input, output) = (DType::from_cpp(input)?, DType::from_cpp(output)?);
     let (operation, ops, argument) = operation(ops)?;
-    Some(Box::new(Reduce { operation, input, output, ops: Layout::of(&ops), argument: Layout::of(&argument) }))
+    let layout = Layout::of(&ops);
+    // Around a lambda, which may hold nothing but a pointer to its host copy.
+    let ops = if ops.is_empty() { vec![layout.clone(), layout.then_pointer()] } else { vec![layout] };
+    Some(Box::new(Reduce { operation, input, output, ops, argument: Layout::of(&argument) }))
 }
 
 /// The operation an ops class stands for, its fields, and those of its `Arg`.
@@ -132,6 +135,7 @@ fn wrapped(text: &str) -> Option<(Operation, DType)> {
 /// A launch's parameter, decoded.
 struct Decoded<'a> {
     ops: &'a [u8],
+    layout: &'a Layout,
     inputs: u64,
     outputs: u64,
     input_offsets: Offsets,
@@ -143,13 +147,14 @@ struct Decoded<'a> {
 }
 
 impl Reduce {
-    fn decode<'a>(&self, launch: &Launch<'a>) -> Result<Decoded<'a>, Fault> {
-        let mut cursor = Cursor::parameter(launch, 0)?;
-        let ops = cursor.take(self.ops.size())?;
-        cursor.align(self.argument.alignment());
-        cursor.skip(self.argument.size());
-        // ReduceConfig: element size, inputs, outputs, then how work is split:
-        // 16 words in all.
+    fn decode<'a>(&'a self, launch: &Launch<'a>) -> Result<Decoded<'a>, Fault> {
+        let (layout, mut cursor) = self
+            .ops
+            .iter()
+            .find_map(|layout| Some((layout, self.config(launch, layout)?)))
+            .ok_or_else(|| unsupported(launch, "a ReduceOp of another layout"))?;
+        let ops = Cursor::parameter(launch, 0)?.take(layout.size())?;
+        // ReduceConfig: element size, inputs, outputs, and 13 words of how work is split.
         cursor.u32()?;
         let inputs = cursor.i32()? as u64;
         let outputs = cursor.i32()? as u64;
@@ -170,11 +175,26 @@ impl Reduce {
         if accumulate != 0 || last == 0 {
             return Err(unsupported(launch, "a reduction split over several launches (over 2^31 elements)"));
         }
-        Ok(Decoded { ops, inputs, outputs, input_offsets, output_offsets, source, targets, target_count })
+        Ok(Decoded { ops, layout, inputs, outputs, input_offsets, output_offsets, source, targets, target_count })
+    }
+
+    /// A cursor at the ReduceConfig, if one lies behind an ops object of this
+    /// layout. Different layouts can add up to the same size, so the config is
+    /// recognised by what must be true of it.
+    fn config<'a>(&self, launch: &Launch<'a>, ops: &Layout) -> Option<Cursor<'a>> {
+        let mut cursor = Cursor::parameter(launch, 0).ok()?;
+        cursor.skip(ops.size());
+        cursor.align(self.argument.alignment());
+        cursor.skip(self.argument.size());
+        cursor.align(4);
+        let start = cursor;
+        let words = (0..14).map(|_| cursor.i32()).collect::<Result<Vec<_>, _>>().ok()?;
+        let (width, height, threads) = (words[11], words[12], words[13]);
+        (words[0] as usize == self.argument.size() && width.checked_mul(height) == Some(threads) && threads > 0).then_some(start)
     }
 
     fn compute<A: Accumulate>(&self, decoded: &Decoded, memory: &dyn Memory) -> Result<(), Fault> {
-        let constants: Vec<f64> = self.ops.read(decoded.ops)?;
+        let constants: Vec<f64> = decoded.layout.read(decoded.ops)?;
         let size = self.input.size();
         let (low, high) = {
             let (inner, outer) = (decoded.input_offsets.bounds(0), decoded.output_offsets.bounds(1));

@@ -36,7 +36,7 @@ fn strided_add_broadcasts_and_transposes() {
         .u64(memory.map(&mut a))
         .u64(memory.map(&mut b))
         .f32(1.0)
-        .align(8);
+        .u64(0xdead);
     launch(ADD_STRIDED, [1, 1, 1], &[Bytes::default().i32(12), lambda], &memory).unwrap();
     for i in 0..4 {
         for j in 0..3 {
@@ -59,7 +59,7 @@ fn element_types_told_at_run_time_are_converted() {
         .u8(7)
         .u8(4)
         .u8(15)
-        .align(8);
+        .u64(0xdead);
     launch(ADD_CAST, [1, 1, 1], &[Bytes::default().i32(3), lambda], &memory).unwrap();
     assert_eq!(out, [2.0, -1.0, 4.0]);
 }

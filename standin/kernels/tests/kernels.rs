@@ -138,8 +138,8 @@ const SUM: &str = "_ZN2at6native13reduce_kernelILi512ELi1ENS0_8ReduceOpIfNS0_14f
 fn reduce_op(head: Bytes, inputs: (&[u32], &[u32]), outputs: (&[u32], &[&[u32]]), source: u64, target: u64) -> Bytes {
     let counts = [inputs.0.iter().product::<u32>() as i32, outputs.0.iter().product::<u32>() as i32];
     let mut bytes = head.align(4).i32(4).i32(counts[0]).i32(counts[1]);
-    for _ in 0..13 {
-        bytes = bytes.i32(0);
+    for word in [1, 1, 1, 0, 0, 0, 0, 0, 32, 4, 128, 0, 1] {
+        bytes = bytes.i32(word);
     }
     bytes
         .offsets(inputs.0, &[inputs.1])
