@@ -112,8 +112,9 @@ impl<T: Copy> In<T> {
         self.0.is_null()
     }
 
-    pub fn address(self) -> *const T {
-        self.0
+    /// An argument that came inside a structure, under the same contract.
+    pub fn from_address(address: *const T) -> In<T> {
+        In(address)
     }
 }
 

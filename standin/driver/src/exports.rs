@@ -165,6 +165,7 @@ exports! {
     8000 cuMemPrefetchAsync[cuMemPrefetchAsync_ptsz](p: u64, bytes: usize, dev: i32, stream: Handle) => memory::prefetch;
     12020 cuMemPrefetchAsync_v2[cuMemPrefetchAsync_v2_ptsz](p: u64, bytes: usize, location: u64, flags: u32, stream: Handle) => memory::prefetch_v2;
     4010 cuIpcGetMemHandle(out: Out<[u8; 64]>, address: u64) => memory::ipc_get_handle;
+    4010 cuIpcGetEventHandle(out: Out<[u8; 64]>, event: Handle) => memory::ipc_get_handle;
     4010 cuIpcCloseMemHandle(address: u64) => memory::ipc_close_handle;
     11070 cuMemGetHandleForAddressRange(out: Out<u64>, p: u64, bytes: usize, kind: i32, flags: u64) => memory::handle_for_range;
 
@@ -324,12 +325,107 @@ exports! {
     6050 cuOccupancyMaxPotentialBlockSize(grid: Out<i32>, block: Out<i32>, function: Handle, shared_for: Option<unsafe extern "C" fn(i32) -> usize>, shared: usize, limit: i32) => module::potential_block;
     7000 cuOccupancyMaxPotentialBlockSizeWithFlags(grid: Out<i32>, block: Out<i32>, function: Handle, shared_for: Option<unsafe extern "C" fn(i32) -> usize>, shared: usize, limit: i32, flags: u32) => module::potential_block_with_flags;
 
+    // ---- compilation and tensor maps: libraries link to these by name
+    5050 cuLinkCreate_v2(count: u32, options: *mut i32, values: *mut *mut u8, state: Out<Handle>) => module::link_create;
+    5050 cuLinkAddData_v2(state: Handle, kind: i32, data: *mut u8, bytes: usize, name: *const c_char, count: u32, options: *mut i32, values: *mut *mut u8) => module::link_add_data;
+    5050 cuLinkAddFile_v2(state: Handle, kind: i32, path: Text, count: u32, options: *mut i32, values: *mut *mut u8) => module::link_add_file;
+    5050 cuLinkComplete(state: Handle, cubin: Out<*mut u8>, bytes: Out<usize>) => module::link_complete;
+    5050 cuLinkDestroy(state: Handle) => module::link_destroy;
+    12000 cuTensorMapEncodeTiled(map: *mut u8, kind: i32, rank: u32, address: u64, dims: *const u64, strides: *const u64, boxes: *const u32, element: *const u32, interleave: i32, swizzle: i32, l2: i32, fill: i32) => module::tensor_map_encode_tiled;
+
     // ---- launches
     4000 cuLaunchKernel[cuLaunchKernel_ptsz](function: Handle, gx: u32, gy: u32, gz: u32, bx: u32, by: u32, bz: u32, shared: u32, stream: Handle, params: launch::Params, extra: launch::Extra) => launch::kernel;
     11060 cuLaunchKernelEx[cuLaunchKernelEx_ptsz](config: In<LaunchConfig>, function: Handle, params: launch::Params, extra: launch::Extra) => launch::kernel_ex;
     9000 cuLaunchCooperativeKernel[cuLaunchCooperativeKernel_ptsz](function: Handle, gx: u32, gy: u32, gz: u32, bx: u32, by: u32, bz: u32, shared: u32, stream: Handle, params: launch::Params) => launch::cooperative;
 
     // ---- capture
-    10000 cuStreamIsCapturing[cuStreamIsCapturing_ptsz](stream: Handle, out: Out<i32>) => capture::is_capturing;
     10010 cuThreadExchangeStreamCaptureMode(mode: Out<i32>) => capture::exchange_mode;
+    10000 cuStreamBeginCapture[cuStreamBeginCapture_ptsz](stream: Handle) => capture::begin_v1;
+    10010 cuStreamBeginCapture_v2[cuStreamBeginCapture_v2_ptsz](stream: Handle, mode: i32) => capture::begin;
+    12030 cuStreamBeginCaptureToGraph[cuStreamBeginCaptureToGraph_ptsz](stream: Handle, graph: Handle, deps: In<Handle>, edges: In<capture::EdgeData>, count: usize, mode: i32) => capture::begin_to_graph;
+    10000 cuStreamEndCapture[cuStreamEndCapture_ptsz](stream: Handle, out: Out<Handle>) => capture::end;
+    10000 cuStreamIsCapturing[cuStreamIsCapturing_ptsz](stream: Handle, out: Out<i32>) => capture::is_capturing;
+    10010 cuStreamGetCaptureInfo[cuStreamGetCaptureInfo_ptsz](stream: Handle, status: Out<i32>, id: Out<u64>) => capture::info_v1;
+    11030 cuStreamGetCaptureInfo_v2[cuStreamGetCaptureInfo_v2_ptsz](stream: Handle, status: Out<i32>, id: Out<u64>, graph: Out<Handle>, deps: Out<*const Handle>, count: Out<usize>) => capture::info_v2;
+    12030 cuStreamGetCaptureInfo_v3[cuStreamGetCaptureInfo_v3_ptsz](stream: Handle, status: Out<i32>, id: Out<u64>, graph: Out<Handle>, deps: Out<*const Handle>, edges: Out<*const capture::EdgeData>, count: Out<usize>) => capture::info_v3;
+    11030 cuStreamUpdateCaptureDependencies[cuStreamUpdateCaptureDependencies_ptsz](stream: Handle, deps: In<Handle>, count: usize, flags: u32) => capture::update;
+    12030 cuStreamUpdateCaptureDependencies_v2[cuStreamUpdateCaptureDependencies_v2_ptsz](stream: Handle, deps: In<Handle>, edges: In<capture::EdgeData>, count: usize, flags: u32) => capture::update_v2;
+
+    // ---- graphs
+    10000 cuGraphCreate(out: Out<Handle>, flags: u32) => graph::create;
+    10000 cuGraphDestroy(graph: Handle) => graph::destroy;
+    10000 cuGraphDestroyNode(node: Handle) => graph::destroy_node;
+    10000 cuGraphClone(out: Out<Handle>, graph: Handle) => graph::clone;
+    10000 cuGraphNodeFindInClone(out: Out<Handle>, original: Handle, copy: Handle) => graph::find_in_clone;
+    10000 cuGraphGetNodes(graph: Handle, out: Out<Handle>, count: Out<usize>) => graph::nodes;
+    10000 cuGraphGetRootNodes(graph: Handle, out: Out<Handle>, count: Out<usize>) => graph::roots;
+    10000 cuGraphGetEdges(graph: Handle, from: Out<Handle>, to: Out<Handle>, count: Out<usize>) => graph::edges;
+    12030 cuGraphGetEdges_v2(graph: Handle, from: Out<Handle>, to: Out<Handle>, edges: Out<capture::EdgeData>, count: Out<usize>) => graph::edges_v2;
+    10000 cuGraphNodeGetDependencies(node: Handle, out: Out<Handle>, count: Out<usize>) => graph::dependencies;
+    12030 cuGraphNodeGetDependencies_v2(node: Handle, out: Out<Handle>, edges: Out<capture::EdgeData>, count: Out<usize>) => graph::dependencies_v2;
+    10000 cuGraphNodeGetDependentNodes(node: Handle, out: Out<Handle>, count: Out<usize>) => graph::dependents;
+    12030 cuGraphNodeGetDependentNodes_v2(node: Handle, out: Out<Handle>, edges: Out<capture::EdgeData>, count: Out<usize>) => graph::dependents_v2;
+    10000 cuGraphNodeGetType(node: Handle, out: Out<i32>) => graph::node_type;
+    10000 cuGraphAddDependencies(graph: Handle, from: In<Handle>, to: In<Handle>, count: usize) => graph::add_dependencies;
+    12030 cuGraphAddDependencies_v2(graph: Handle, from: In<Handle>, to: In<Handle>, edges: In<capture::EdgeData>, count: usize) => graph::add_dependencies_v2;
+    10000 cuGraphRemoveDependencies(graph: Handle, from: In<Handle>, to: In<Handle>, count: usize) => graph::remove_dependencies;
+    12030 cuGraphRemoveDependencies_v2(graph: Handle, from: In<Handle>, to: In<Handle>, edges: In<capture::EdgeData>, count: usize) => graph::remove_dependencies_v2;
+    11030 cuGraphDebugDotPrint(graph: Handle, path: Text, flags: u32) => graph::dot_print;
+    11000 cuGraphInstantiate_v2(out: Out<Handle>, graph: Handle, error_node: Out<Handle>, log: *mut u8, room: usize) => graph::instantiate_with_log;
+    11040 cuGraphInstantiateWithFlags(out: Out<Handle>, graph: Handle, flags: u64) => graph::instantiate;
+    12000 cuGraphInstantiateWithParams[cuGraphInstantiateWithParams_ptsz](out: Out<Handle>, graph: Handle, params: Out<graph::InstantiateParams>) => graph::instantiate_with_params;
+    10000 cuGraphLaunch[cuGraphLaunch_ptsz](exec: Handle, stream: Handle) => graph::launch;
+    11010 cuGraphUpload[cuGraphUpload_ptsz](exec: Handle, stream: Handle) => graph::upload;
+    10000 cuGraphExecDestroy(exec: Handle) => graph::exec_destroy;
+    12000 cuGraphExecGetFlags(exec: Handle, out: Out<u64>) => graph::exec_flags;
+    10020 cuGraphExecUpdate(exec: Handle, graph: Handle, node: Out<Handle>, result: Out<i32>) => graph::exec_update_v1;
+    12000 cuGraphExecUpdate_v2(exec: Handle, graph: Handle, info: Out<graph::UpdateInfo>) => graph::exec_update;
+    11060 cuGraphNodeSetEnabled(exec: Handle, node: Handle, enabled: u32) => graph::set_enabled;
+    11060 cuGraphNodeGetEnabled(exec: Handle, node: Handle, out: Out<u32>) => graph::get_enabled;
+    11040 cuDeviceGetGraphMemAttribute(dev: i32, attribute: i32, out: Out<u64>) => graph::device_memory;
+    11040 cuDeviceSetGraphMemAttribute(dev: i32, attribute: i32, value: Out<u64>) => graph::set_device_memory;
+    11040 cuDeviceGraphMemTrim(dev: i32) => graph::device_memory_trim;
+
+    // ---- graph nodes
+    10000 cuGraphAddKernelNode(out: Out<Handle>, graph: Handle, deps: In<Handle>, count: usize, params: In<graph_nodes::KernelParamsV1>) => graph_nodes::add_kernel_v1;
+    12000 cuGraphAddKernelNode_v2(out: Out<Handle>, graph: Handle, deps: In<Handle>, count: usize, params: In<graph_nodes::KernelParams>) => graph_nodes::add_kernel;
+    10000 cuGraphAddMemcpyNode(out: Out<Handle>, graph: Handle, deps: In<Handle>, count: usize, params: In<Memcpy3D>, ctx: Handle) => graph_nodes::add_copy;
+    10000 cuGraphAddMemsetNode(out: Out<Handle>, graph: Handle, deps: In<Handle>, count: usize, params: In<graph_nodes::MemsetParams>, ctx: Handle) => graph_nodes::add_memset;
+    10000 cuGraphAddHostNode(out: Out<Handle>, graph: Handle, deps: In<Handle>, count: usize, params: In<graph_nodes::HostParams>) => graph_nodes::add_host;
+    10000 cuGraphAddChildGraphNode(out: Out<Handle>, graph: Handle, deps: In<Handle>, count: usize, child: Handle) => graph_nodes::add_child;
+    10000 cuGraphAddEmptyNode(out: Out<Handle>, graph: Handle, deps: In<Handle>, count: usize) => graph_nodes::add_empty;
+    11010 cuGraphAddEventRecordNode(out: Out<Handle>, graph: Handle, deps: In<Handle>, count: usize, event: Handle) => graph_nodes::add_event_record;
+    11010 cuGraphAddEventWaitNode(out: Out<Handle>, graph: Handle, deps: In<Handle>, count: usize, event: Handle) => graph_nodes::add_event_wait;
+    11040 cuGraphAddMemAllocNode(out: Out<Handle>, graph: Handle, deps: In<Handle>, count: usize, params: Out<graph_nodes::AllocParams>) => graph_nodes::add_alloc;
+    11040 cuGraphAddMemFreeNode(out: Out<Handle>, graph: Handle, deps: In<Handle>, count: usize, address: u64) => graph_nodes::add_free;
+    12020 cuGraphAddNode(out: Out<Handle>, graph: Handle, deps: In<Handle>, count: usize, params: In<graph_nodes::NodeParams>) => graph_nodes::add_any;
+    12030 cuGraphAddNode_v2(out: Out<Handle>, graph: Handle, deps: In<Handle>, edges: In<capture::EdgeData>, count: usize, params: In<graph_nodes::NodeParams>) => graph_nodes::add_any_v2;
+    10000 cuGraphKernelNodeGetParams(node: Handle, out: Out<graph_nodes::KernelParamsV1>) => graph_nodes::get_kernel_v1;
+    12000 cuGraphKernelNodeGetParams_v2(node: Handle, out: Out<graph_nodes::KernelParams>) => graph_nodes::get_kernel;
+    10000 cuGraphMemcpyNodeGetParams(node: Handle, out: Out<Memcpy3D>) => graph_nodes::get_copy;
+    10000 cuGraphMemsetNodeGetParams(node: Handle, out: Out<graph_nodes::MemsetParams>) => graph_nodes::get_memset;
+    10000 cuGraphHostNodeGetParams(node: Handle, out: Out<graph_nodes::HostParams>) => graph_nodes::get_host;
+    10000 cuGraphChildGraphNodeGetGraph(node: Handle, out: Out<Handle>) => graph_nodes::get_child;
+    11010 cuGraphEventRecordNodeGetEvent(node: Handle, out: Out<Handle>) => graph_nodes::get_event;
+    11010 cuGraphEventWaitNodeGetEvent(node: Handle, out: Out<Handle>) => graph_nodes::get_event;
+    11040 cuGraphMemFreeNodeGetParams(node: Handle, out: Out<u64>) => graph_nodes::get_free;
+    10000 cuGraphKernelNodeSetParams(node: Handle, params: In<graph_nodes::KernelParamsV1>) => graph_nodes::set_kernel_v1;
+    12000 cuGraphKernelNodeSetParams_v2(node: Handle, params: In<graph_nodes::KernelParams>) => graph_nodes::set_kernel;
+    10000 cuGraphMemcpyNodeSetParams(node: Handle, params: In<Memcpy3D>) => graph_nodes::set_copy;
+    10000 cuGraphMemsetNodeSetParams(node: Handle, params: In<graph_nodes::MemsetParams>) => graph_nodes::set_memset;
+    10000 cuGraphHostNodeSetParams(node: Handle, params: In<graph_nodes::HostParams>) => graph_nodes::set_host;
+    11010 cuGraphEventRecordNodeSetEvent(node: Handle, event: Handle) => graph_nodes::set_event_record;
+    11010 cuGraphEventWaitNodeSetEvent(node: Handle, event: Handle) => graph_nodes::set_event_wait;
+    12020 cuGraphNodeSetParams(node: Handle, params: In<graph_nodes::NodeParams>) => graph_nodes::set_any;
+    10010 cuGraphExecKernelNodeSetParams(exec: Handle, node: Handle, params: In<graph_nodes::KernelParamsV1>) => graph_nodes::exec_set_kernel_v1;
+    12000 cuGraphExecKernelNodeSetParams_v2(exec: Handle, node: Handle, params: In<graph_nodes::KernelParams>) => graph_nodes::exec_set_kernel;
+    10020 cuGraphExecMemcpyNodeSetParams(exec: Handle, node: Handle, params: In<Memcpy3D>, ctx: Handle) => graph_nodes::exec_set_copy;
+    10020 cuGraphExecMemsetNodeSetParams(exec: Handle, node: Handle, params: In<graph_nodes::MemsetParams>, ctx: Handle) => graph_nodes::exec_set_memset;
+    10020 cuGraphExecHostNodeSetParams(exec: Handle, node: Handle, params: In<graph_nodes::HostParams>) => graph_nodes::exec_set_host;
+    11010 cuGraphExecEventRecordNodeSetEvent(exec: Handle, node: Handle, event: Handle) => graph_nodes::exec_set_event_record;
+    11010 cuGraphExecEventWaitNodeSetEvent(exec: Handle, node: Handle, event: Handle) => graph_nodes::exec_set_event_wait;
+    12020 cuGraphExecNodeSetParams(exec: Handle, node: Handle, params: In<graph_nodes::NodeParams>) => graph_nodes::exec_set_any;
+    11000 cuGraphKernelNodeCopyAttributes(dst: Handle, src: Handle) => graph_nodes::copy_attributes;
+    11000 cuGraphKernelNodeGetAttribute(node: Handle, attribute: i32, out: Out<[u8; 64]>) => graph_nodes::get_attribute;
+    11000 cuGraphKernelNodeSetAttribute(node: Handle, attribute: i32, value: In<[u8; 64]>) => graph_nodes::set_attribute;
 }

@@ -194,7 +194,7 @@ pub fn synchronize_of(context: Handle) -> Outcome {
     synchronize_session(session, context)
 }
 
-fn synchronize_session(session: Session, context: Handle) -> Outcome {
+fn synchronize_session(mut session: Session, context: Handle) -> Outcome {
     session.forbid_while_capturing(context)?;
     session.block_on_context(context)?.trim_to_thresholds()
 }

@@ -76,7 +76,7 @@ pub fn query(event: Handle) -> Outcome {
 }
 
 pub fn synchronize(event: Handle) -> Outcome {
-    let session = gpu::lock()?;
+    let mut session = gpu::lock()?;
     session.forbid_unsafe_call()?;
     let recording = session.recording(event)?.unwrap_or(Recording { ops: Vec::new(), ns: 0 });
     let mut session = session.block(&recording.ops, recording.ns);

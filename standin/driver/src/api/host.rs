@@ -51,7 +51,7 @@ pub fn alloc_with_flags(out: Out<Pointer>, bytes: usize, flags: u32) -> Outcome 
 }
 
 pub fn free(pointer: Pointer) -> Outcome {
-    let session = gpu::lock()?;
+    let mut session = gpu::lock()?;
     session.forbid_unsafe_call()?;
     let address = pointer as u64;
     let known = session.gpu.space().pinned.get(&address).copied();
@@ -89,7 +89,7 @@ pub fn register(pointer: Pointer, bytes: usize, flags: u32) -> Outcome {
 }
 
 pub fn unregister(pointer: Pointer) -> Outcome {
-    let session = gpu::lock()?;
+    let mut session = gpu::lock()?;
     session.forbid_unsafe_call()?;
     let address = pointer as u64;
     let known = session.gpu.space().pinned.get(&address).copied();

@@ -1,7 +1,7 @@
 //! Device memory by address: allocation, information.
 
 use crate::abi::{
-    AccessDesc, Handle, INVALID_VALUE, NOT_FOUND, NOT_SUPPORTED, Outcome,
+    Handle, INVALID_VALUE, NOT_FOUND, NOT_SUPPORTED, Outcome,
 };
 use crate::edge::Out;
 use crate::engine::gpu::{self, DefaultStream};
@@ -39,7 +39,7 @@ pub fn alloc_managed(_out: Out<u64>, _bytes: usize, _flags: u32) -> Outcome {
 
 /// Waits for all work of the context, as the driver does.
 pub fn free(address: u64) -> Outcome {
-    let session = gpu::lock()?;
+    let mut session = gpu::lock()?;
     if address == 0 {
         return Ok(());
     }
@@ -47,11 +47,15 @@ pub fn free(address: u64) -> Outcome {
     let allocation = session.allocations.get(&address).ok_or(INVALID_VALUE)?;
     let device = allocation.device;
     let pooled = matches!(allocation.kind, AllocationKind::Pooled { .. });
+    let of_graph = matches!(allocation.kind, AllocationKind::Graph { .. });
     let context = session.current()?;
     let mut session = session.block_on_context(context)?;
     if pooled {
         let legacy = session.context(context)?.legacy;
         return session.free_async(address, legacy);
+    }
+    if of_graph {
+        return Ok(());
     }
     // Work of other contexts and devices is not waited for.
     let bytes = session.allocations.get(&address).map_or(0, |a| a.reserved_bytes);
@@ -126,9 +130,4 @@ pub fn ipc_close_handle(_address: u64) -> Outcome {
 
 pub fn handle_for_range(_out: Out<u64>, _p: u64, _bytes: usize, _kind: i32, _flags: u64) -> Outcome {
     Err(NOT_SUPPORTED)
-}
-
-/// The access a pool grants a device that is not its own.
-pub fn access_of(desc: &AccessDesc) -> u8 {
-    (desc.flags & 3) as u8
 }

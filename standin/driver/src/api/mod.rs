@@ -9,6 +9,8 @@ pub mod context;
 pub mod copy;
 pub mod device;
 pub mod event;
+pub mod graph;
+pub mod graph_nodes;
 pub mod host;
 pub mod init;
 pub mod launch;

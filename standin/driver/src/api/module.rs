@@ -1,7 +1,8 @@
 //! Modules, libraries, kernels, functions.
 
 use crate::abi::{
-    AccessDesc, Code, FILE_NOT_FOUND, Handle, INVALID_HANDLE, INVALID_VALUE, NOT_FOUND, Outcome,
+    FILE_NOT_FOUND, Handle, INVALID_HANDLE, INVALID_VALUE, NOT_FOUND, NOT_SUPPORTED,
+    Outcome,
 };
 use crate::api::device::{SHARED_PER_MULTIPROCESSOR, THREADS_PER_MULTIPROCESSOR, device};
 use crate::edge::{Out, Text};
@@ -376,7 +377,55 @@ pub fn potential_block_with_flags(
     potential_block(grid, block, function, shared_for, shared, limit)
 }
 
-/// Clusters need compute capability 9.0.
-pub fn no_clusters(_out: Out<i32>, _function: Handle, _config: *const AccessDesc) -> Outcome {
-    Err(Code(801))
+// ---- not on this device -----------------------------------------------
+//
+// There is no linker, and tensor maps need compute capability 9.0. Libraries
+// refer to these symbols by name, so they exist and say so.
+
+pub fn link_create(_n: u32, _o: *mut i32, _v: *mut *mut u8, _state: Out<Handle>) -> Outcome {
+    Err(NOT_SUPPORTED)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the driver's own signature")]
+pub fn link_add_data(
+    _state: Handle,
+    _kind: i32,
+    _data: *mut u8,
+    _bytes: usize,
+    _name: *const c_char,
+    _n: u32,
+    _o: *mut i32,
+    _v: *mut *mut u8,
+) -> Outcome {
+    Err(NOT_SUPPORTED)
+}
+
+pub fn link_add_file(_s: Handle, _k: i32, _p: Text, _n: u32, _o: *mut i32, _v: *mut *mut u8) -> Outcome {
+    Err(NOT_SUPPORTED)
+}
+
+pub fn link_complete(_state: Handle, _cubin: Out<*mut u8>, _bytes: Out<usize>) -> Outcome {
+    Err(NOT_SUPPORTED)
+}
+
+pub fn link_destroy(_state: Handle) -> Outcome {
+    Err(INVALID_HANDLE)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the driver's own signature")]
+pub fn tensor_map_encode_tiled(
+    _map: *mut u8,
+    _kind: i32,
+    _rank: u32,
+    _address: u64,
+    _dims: *const u64,
+    _strides: *const u64,
+    _boxes: *const u32,
+    _element: *const u32,
+    _interleave: i32,
+    _swizzle: i32,
+    _l2: i32,
+    _fill: i32,
+) -> Outcome {
+    Err(NOT_SUPPORTED)
 }

@@ -38,7 +38,8 @@ fn alloc(mut session: Session, out: Out<u64>, bytes: usize, pool: Handle, stream
     if bytes as u64 > session.memory.capacity {
         return Err(OUT_OF_MEMORY);
     }
-    if let Some(address) = session.capture_alloc(stream, pool, bytes as u64)? {
+    let device = session.pools.get(&pool).ok_or(INVALID_VALUE)?.device;
+    if let Some(address) = session.capture_alloc(stream, device, bytes as u64)? {
         return out.set(address);
     }
     out.set(session.allocate_async(pool, bytes as u64, stream)?)
@@ -51,8 +52,10 @@ pub fn free_async(default: DefaultStream, address: u64, stream: Handle) -> Outco
         return Ok(());
     }
     let allocation = session.allocations.get(&address).ok_or(INVALID_VALUE)?;
-    if matches!(allocation.kind, AllocationKind::Pooled { .. }) {
-        return session.free_async(address, stream);
+    match allocation.kind {
+        AllocationKind::Pooled { .. } => return session.free_async(address, stream),
+        AllocationKind::Graph { .. } => return Ok(()),
+        AllocationKind::Plain { .. } => {}
     }
     // Plain memory: freed once the stream is done with it.
     let front = session.front(stream)?;

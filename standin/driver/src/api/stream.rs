@@ -11,6 +11,8 @@ use crate::engine::stream::{Stream, StreamKind};
 use crate::engine::work::Work;
 use std::ffi::c_void;
 
+/// `CU_EVENT_WAIT_EXTERNAL`: in a capture, a node of its own.
+const WAIT_EXTERNAL: u32 = 1;
 const WRITE_VALUE_NO_BARRIER: u32 = 1;
 
 pub fn create(out: Out<Handle>, flags: u32) -> Outcome {
@@ -78,10 +80,10 @@ pub fn query(default: DefaultStream, stream: Handle) -> Outcome {
     if done { Ok(()) } else { Err(NOT_READY) }
 }
 
-pub fn wait_event(default: DefaultStream, stream: Handle, event: Handle, _flags: u32) -> Outcome {
+pub fn wait_event(default: DefaultStream, stream: Handle, event: Handle, flags: u32) -> Outcome {
     let mut session = gpu::lock()?;
     let stream = session.resolve(stream, default)?;
-    if session.capture_wait(stream, event)? {
+    if session.capture_wait(stream, event, flags & WAIT_EXTERNAL != 0)? {
         return Ok(());
     }
     let recording = session.events.get(&event).ok_or(INVALID_HANDLE)?.recording.clone();

@@ -47,7 +47,10 @@ pub fn create(out: Out<u64>, bytes: usize, prop: In<AllocationProp>, flags: u64)
         return Err(INVALID_VALUE);
     }
     let device = device_of(prop.location)?;
-    if prop.handle_types != 0 {
+    // PyTorch asks for exportable memory whether or not it ever exports it;
+    // the export itself is what is refused.
+    const POSIX_FILE_DESCRIPTOR: i32 = 1;
+    if prop.handle_types & !POSIX_FILE_DESCRIPTOR != 0 {
         return Err(NOT_SUPPORTED);
     }
     let mut session = gpu::lock()?;

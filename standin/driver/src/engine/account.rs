@@ -17,8 +17,10 @@ const KEPT_SENTENCES: usize = 20;
 
 #[derive(Default)]
 pub struct Account {
+    /// Kernels launched on a stream; those of graphs are counted apart.
     pub launches: u64,
     pub graph_launches: u64,
+    pub graph_kernels: u64,
     pub h2d_bytes: u64,
     pub d2h_bytes: u64,
     pub d2d_bytes: u64,
@@ -43,6 +45,11 @@ impl Account {
         if self.sentences.len() < KEPT_SENTENCES {
             self.sentences.push(sentence);
         }
+    }
+
+    /// Kernels submitted so far, by launch or graph.
+    pub fn kernels(&self) -> u64 {
+        self.launches + self.graph_kernels
     }
 
     pub fn pinned(&mut self, bytes: u64) {
@@ -72,6 +79,7 @@ pub fn snapshot(gpu: &Gpu, state: &State) -> Map<String, Value> {
         "calls": calls,
         "launches": account.launches,
         "graph_launches": account.graph_launches,
+        "graph_kernels": account.graph_kernels,
         "h2d_bytes": account.h2d_bytes,
         "d2h_bytes": account.d2h_bytes,
         "d2d_bytes": account.d2d_bytes,

@@ -4,8 +4,10 @@
 //! session is never held across a call into the program (host functions).
 
 use super::account::Account;
+use super::capture::Capture;
 use super::clock::Clock;
 use super::faults::Faults;
+use super::graph::{Exec, Graph, Node};
 use super::memory::{Allocation, Pool};
 use super::module::{Function, Module};
 use super::physical::Memory;
@@ -41,7 +43,6 @@ pub enum HandleKind {
     Node,
     Exec,
     Capture,
-    UserObject,
 }
 
 /// Handles look like pointers, and are none.
@@ -70,6 +71,10 @@ pub struct State {
     /// pool), start → bytes: the reach of a launch that names it.
     pub units: BTreeMap<u64, u64>,
     pub pools: HashMap<Handle, Pool>,
+    pub graphs: HashMap<Handle, Graph>,
+    pub nodes: HashMap<Handle, Node>,
+    pub execs: HashMap<Handle, Exec>,
+    pub captures: HashMap<Handle, Capture>,
     pub scheduler: Scheduler,
     pub clock: Clock,
     pub account: Account,
@@ -120,6 +125,10 @@ pub fn initialize() -> bool {
             allocations: BTreeMap::new(),
             units: BTreeMap::new(),
             pools: HashMap::new(),
+            graphs: HashMap::new(),
+            nodes: HashMap::new(),
+            execs: HashMap::new(),
+            captures: HashMap::new(),
             scheduler: Scheduler::new(settings.order),
             clock: Clock::new(&settings),
             account: Account::default(),

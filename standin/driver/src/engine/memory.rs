@@ -19,6 +19,8 @@ use std::collections::BTreeMap;
 pub enum AllocationKind {
     Plain { handle: u64 },
     Pooled { pool: Handle },
+    /// Of an allocation node; it goes with the graph, whoever frees it before.
+    Graph { handle: u64 },
 }
 
 pub struct Allocation {
@@ -182,14 +184,31 @@ impl Session {
 
     /// cuMemFree of a plain allocation, at once.
     pub fn free_plain(&mut self, address: u64) -> Outcome {
-        let allocation = self.allocations.remove(&address).ok_or(INVALID_VALUE)?;
+        let allocation = self.allocations.get(&address).ok_or(INVALID_VALUE)?;
+        let AllocationKind::Plain { handle } = allocation.kind else { return Err(INVALID_VALUE) };
+        let bytes = allocation.reserved_bytes;
+        self.allocations.remove(&address);
         self.units.remove(&address);
-        match allocation.kind {
-            AllocationKind::Plain { handle } => {
-                self.give_back(address, allocation.reserved_bytes, handle)
-            }
-            AllocationKind::Pooled { .. } => Err(INVALID_VALUE),
+        self.give_back(address, bytes, handle)
+    }
+
+    /// Memory of an allocation node.
+    pub fn allocate_for_graph(&mut self, device: usize, bytes: u64) -> Outcome<u64> {
+        let address = self.allocate(device, bytes)?;
+        if let Some(allocation) = self.allocations.get_mut(&address)
+            && let AllocationKind::Plain { handle } = allocation.kind
+        {
+            allocation.kind = AllocationKind::Graph { handle };
         }
+        Ok(address)
+    }
+
+    pub fn free_graph_memory(&mut self, address: u64) -> Outcome {
+        let allocation = self.allocations.get_mut(&address).ok_or(INVALID_VALUE)?;
+        if let AllocationKind::Graph { handle } = allocation.kind {
+            allocation.kind = AllocationKind::Plain { handle };
+        }
+        self.free_plain(address)
     }
 
     /// A block of `pool` for work on `stream`.

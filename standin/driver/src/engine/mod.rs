@@ -9,6 +9,7 @@ pub mod capture;
 pub mod clock;
 pub mod faults;
 pub mod gpu;
+pub mod graph;
 pub mod memory;
 pub mod module;
 pub mod physical;

@@ -127,10 +127,6 @@ impl Scheduler {
         self.ops.get(&id)
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.ops.is_empty()
-    }
-
     pub fn live(&self) -> impl Iterator<Item = (&OpId, &Op)> {
         self.ops.iter()
     }

@@ -79,6 +79,8 @@ pub struct Front {
     pub work_end_ns: u64,
     /// The same, event waits counted.
     pub ready_ns: u64,
+    /// It is a graph's node that will be submitted.
+    pub in_graph: bool,
 }
 
 impl Front {

@@ -52,6 +52,10 @@ impl Session {
         let could_start = front.work_end_ns.max(self.clock.host_ns);
         let ready = front.ready_ns.max(could_start);
         let end_ns = self.book(&space, device, &work, &ranges, could_start, ready);
+        if work.is_kernel() {
+            let account = &mut self.account;
+            *(if front.in_graph { &mut account.graph_kernels } else { &mut account.launches }) += 1;
+        }
         drop(space);
         let signal = if work.is_host() { &gpu.host_runnable } else { &gpu.runnable };
         let op = self.scheduler.submit(context, device, work, ranges, front.ops);
@@ -80,11 +84,10 @@ impl Session {
                 let cost = launch.function.kernel.as_ref().map(|k| k.cost(&launch.view()));
                 let cost = cost.unwrap_or_default();
                 let ns = self.clock.compute_ns(cost.bytes, cost.flops);
-                let launches = self.account.launches;
+                let launches = self.account.kernels();
                 for &(start, end) in ranges {
                     self.uses.launched(start, end, launches, could_start);
                 }
-                self.account.launches += 1;
                 self.account.stall_ns += ready - could_start;
                 self.propagate_taint(space, launch, ranges);
                 self.clock.book(device, EngineKind::Compute, ready, ns).1
@@ -117,7 +120,7 @@ impl Session {
             && bytes >= STREAMED_BYTES
             && space.pinned_at(*src).is_some()
         {
-            let launches = self.account.launches;
+            let launches = self.account.kernels();
             self.uses.copied(*dst, dst + copy.dst_extent(), launches, end_ns);
         }
         self.copy_taint(space, copy);

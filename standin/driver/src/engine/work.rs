@@ -152,7 +152,7 @@ pub enum Work {
 /// Why work could not be carried out.
 #[derive(Debug)]
 pub enum Failure {
-    IllegalAddress { address: u64, sentence: String },
+    IllegalAddress(String),
     Unsupported(String),
 }
 
@@ -215,9 +215,10 @@ fn pointer(space: &Space, address: u64, bytes: u64, write: bool, what: &str) -> 
     if bytes == 0 || !space.is_device(address) {
         return Ok(address as *mut u8);
     }
-    space.access_any(address, bytes, write).map_err(|bad| Failure::IllegalAddress {
-        address: bad,
-        sentence: format!("{what} of {bytes} bytes at {address:#x} touches {bad:#x}, which is not mapped for it"),
+    space.access_any(address, bytes, write).map_err(|bad| {
+        Failure::IllegalAddress(format!(
+            "{what} of {bytes} bytes at {address:#x} touches {bad:#x}, which is not mapped for it"
+        ))
     })
 }
 
@@ -314,13 +315,10 @@ fn run_kernel(launch: &KernelLaunch, space: &Space, device: usize) -> Result<(),
     let Some(kernel) = &launch.function.kernel else { return Ok(()) };
     let name = &launch.function.name;
     kernel.run(&launch.view(), &View { space, device }).map_err(|fault| match fault {
-        Fault::IllegalAddress { address, bytes, write } => Failure::IllegalAddress {
-            address,
-            sentence: format!(
-                "kernel {name} {} {bytes} bytes at {address:#x}, which is not mapped for it",
-                if write { "writes" } else { "reads" }
-            ),
-        },
+        Fault::IllegalAddress { address, bytes, write } => Failure::IllegalAddress(format!(
+            "kernel {name} {} {bytes} bytes at {address:#x}, which is not mapped for it",
+            if write { "writes" } else { "reads" }
+        )),
         Fault::Unsupported(why) => Failure::Unsupported(format!("kernel {name}: {why}")),
     })
 }

@@ -64,7 +64,7 @@ fn run_one<'a>(
         let space = gpu.space();
         failed = match catch_unwind(AssertUnwindSafe(|| work.run(&space, device))) {
             Ok(Ok(())) => None,
-            Ok(Err(Failure::IllegalAddress { sentence, .. })) => Some((ILLEGAL_ADDRESS, sentence)),
+            Ok(Err(Failure::IllegalAddress(sentence))) => Some((ILLEGAL_ADDRESS, sentence)),
             Ok(Err(Failure::Unsupported(sentence))) => Some((LAUNCH_FAILED, sentence)),
             Err(_) => Some((LAUNCH_FAILED, "an implementation panicked".to_string())),
         };
