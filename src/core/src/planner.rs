@@ -97,6 +97,19 @@ pub fn plan(items: &[Item], operations: &Operations, limits: &Limits) -> Option<
             (0..items.len()).filter(|&index| in_tier(index)).for_each(|index| resident[index] = true);
             continue;
         }
+        // A few large chunks in constant use (activations between weights):
+        // each that stays may make the ring that the others need smaller.
+        const FEW: usize = 16;
+        let members: Vec<usize> =
+            (0..items.len()).filter(|&index| in_tier(index) && !resident[index]).collect();
+        if tier > 1 && members.len() <= FEW {
+            for index in members {
+                let need = operations.largest_streamed(items, |i| !resident[i] && i != index);
+                let taken = frames_of(&|i| resident[i]) + items[index].frames;
+                resident[index] = taken + need.max(1) <= limits.available;
+            }
+            continue;
+        }
         let streams = |index: usize| !resident[index];
         let largest_item =
             (0..items.len()).filter(|&index| streams(index)).map(|index| items[index].frames).max();
@@ -118,6 +131,9 @@ pub fn plan(items: &[Item], operations: &Operations, limits: &Limits) -> Option<
     // the seam between two iterations looks like any other place of the ring.
     let unused = limits.available - frames_of(&|index| resident[index]) - ring;
     let ring = (ring + unused).min(streamed_frames);
+    if ring < largest_item.max(need) {
+        return None;
+    }
     let even = streamed_frames.div_ceil(streamed_frames.div_ceil(ring));
     let ring = if even >= largest_item.max(need) { even } else { ring };
     let mut at = 0;
@@ -216,7 +232,9 @@ mod tests {
         let limits = Limits { available: 26, window: None };
         let plan = check(&list, &limits);
         assert!((0..5).all(|chunk| plan.resident.contains(&chunk)));
-        assert_eq!(super::plan(&list, &alone(&list), &Limits { available: 19, ..limits }), None);
+        for available in 0..24 {
+            assert_eq!(super::plan(&list, &alone(&list), &Limits { available, ..limits }), None);
+        }
     }
 
     #[test]
@@ -238,6 +256,21 @@ mod tests {
         let plan = plan(&list, &operations, &Limits { available: 28, window: None }).unwrap();
         assert!(plan.resident.contains(&0), "{plan:?}");
         assert!((10..=18).contains(&plan.ring_frames), "{plan:?}");
+    }
+
+    #[test]
+    fn one_of_two_that_are_always_in_use_stays_if_both_cannot() {
+        let mut list = items(20, 10);
+        list[0].uses = 30;
+        list[1].uses = 30;
+        let mut operations = Operations::default();
+        for weight in 2..20 {
+            operations.push(&[0, weight]);
+            operations.push(&[0, 1]);
+        }
+        let plan = plan(&list, &operations, &Limits { available: 28, window: None }).unwrap();
+        assert_eq!(plan.resident, [0]);
+        assert!(plan.ring_frames <= 18, "{plan:?}");
     }
 
     #[test]
