@@ -33,6 +33,7 @@ mod stream_ordered;
 
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use autooffload_core::address_map::{AddressMap, Arena};
 use autooffload_core::config::{Config, Window as WindowSetting};
@@ -461,10 +462,18 @@ impl Engine {
         set(&stats.record_length, streamer.record_length());
     }
 
-    /// One clear line for a request that could not be met.
+    /// One clear line for a request that could not be met. Programs ask again
+    /// after giving up caches: the same complaint is not repeated at once.
     fn explain(&self, device: usize, what: &str, shortage: Shortage) {
         use autooffload_core::units::format_bytes;
+        const QUIET: Duration = Duration::from_secs(5);
+        static LAST: Mutex<Option<(Instant, std::mem::Discriminant<Shortage>)>> = Mutex::new(None);
         self.stats.refused.fetch_add(1, Ordering::Relaxed);
+        let kind = std::mem::discriminant(&shortage);
+        let last = lock(&LAST).replace((Instant::now(), kind));
+        if last.is_some_and(|(when, known)| known == kind && when.elapsed() < QUIET) {
+            return;
+        }
         let frames = |count: u32| format_bytes(u64::from(count) << FRAME_SHIFT);
         match shortage {
             Shortage::Device { needed_frames, cap_frames } => log::error!(
