@@ -61,8 +61,10 @@ UNARY = [
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("operation", UNARY, ids=lambda f: f.__name__)
 def test_unary(operation, dtype):
+    # PyTorch's CUDA kernels of these two compute with 1/6 in single precision.
+    single = dtype == torch.float64 and operation in (F.hardswish, F.hardsigmoid)
     for x in views(random(37, 53, dtype=dtype)):
-        compare(operation, x)
+        compare(operation, x, tolerance=dict(rtol=1e-7, atol=1e-7) if single else None)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -78,6 +80,8 @@ def test_activations_with_parameters(dtype):
     x = random(40, 60, dtype=dtype)
     compare(lambda x: F.gelu(x, approximate="tanh"), x)
     compare(lambda x: F.elu(x, alpha=1.7), x)
+    compare(lambda x: F.celu(x, alpha=1.7), x)
+    compare(F.selu, x)
     compare(lambda x: F.leaky_relu(x, 0.2), x)
     compare(lambda x: F.softplus(x, beta=2.0, threshold=1.0), x)
     compare(lambda x: F.threshold(x, 0.1, 20.0), x)
@@ -304,7 +308,6 @@ def test_indexing(dtype):
     compare(lambda t, i: t[-1 - i], table, rows)
     compare(lambda t, i: torch.gather(t, 0, i.view(1, -1).expand(3, -1)), table, rows)
     compare(lambda t, i: torch.gather(t, 1, i.view(-1, 1)), table, rows % 24)
-    compare(lambda t, i: torch.take(t, i), table, rows)
     if dtype.is_floating_point:
         compare(lambda t, i: F.embedding(i, t), table, rows.view(2, 3))
         compare(lambda t, i: F.embedding(i, t), table, many.view(20, 20))

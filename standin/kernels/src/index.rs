@@ -18,8 +18,12 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
         ("indexSelectLargeIndex", [element, index, offset, ..]) => select(element, index, offset, true),
         ("index_elementwise_kernel", [_, _, lambda]) => {
             let Callable::Lambda(outer) = callable(lambda)? else { return None };
-            if outer.function.base != "gpu_index_kernel" {
-                return None;
+            match outer.function.base.as_str() {
+                "gpu_index_kernel" => {}
+                "flip_kernel_impl" => {
+                    return Some(Box::new(Flip { size: opaque_size(outer.function.args.first()?)? }));
+                }
+                _ => return None,
             }
             let Callable::Lambda(inner) = callable(outer.function.args.first()?)? else { return None };
             let put = match inner.function.base.as_str() {
@@ -31,7 +35,7 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
         }
         ("_scatter_gather_elementwise_kernel", [_, _, lambda]) => {
             // The lambda sits in a member template of this class.
-            let class = name_of(lambda);
+            let class = name_of(lambda.strip_prefix("void ").unwrap_or(lambda));
             if class.base != "_cuda_scatter_gather_internal_kernel" || !lambda.contains("operator()<TensorAssign>") {
                 return None;
             }
@@ -59,7 +63,8 @@ fn select(element: &str, index: &str, offset: &str, large: bool) -> Option<Box<d
 pub fn opaque_size(text: &str) -> Option<usize> {
     let name = name_of(text);
     (name.base == "OpaqueType").then_some(())?;
-    name.args.first()?.trim_end_matches('u').parse().ok()
+    // Unsigned numbers read `(unsigned int)8`.
+    name.args.first()?.rsplit(')').next()?.parse().ok()
 }
 
 /// Brings a (possibly negative) index into bounds, or faults.
@@ -315,6 +320,37 @@ impl Kernel for IndexElements {
     fn cost(&self, launch: &Launch) -> Cost {
         let count = Cursor::parameter(launch, 0).and_then(|mut cursor| cursor.integer()).unwrap_or(0) as f64;
         Cost { bytes: count * (2 * self.size + 8) as f64, flops: 0.0 }
+    }
+}
+
+/// `index_elementwise_kernel<nt, vt, L>(int64_t N, L lambda)` for `flip`. The
+/// lambda holds `OffsetCalculator<2>` of signed strides, `char* out, char* in`.
+struct Flip {
+    size: usize,
+}
+
+impl Kernel for Flip {
+    fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
+        let count = Cursor::parameter(launch, 0)?.integer()?.max(0) as u64;
+        let mut lambda = Cursor::parameter(launch, 1)?;
+        let offsets = Offsets::read(&mut lambda, 2)?;
+        let (out, input) = (lambda.u64()?, lambda.u64()?);
+        if lambda.position() != lambda.size() {
+            return Err(unsupported(launch, &format!("a lambda of {} bytes", lambda.size())));
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let out = reach(memory, out, offsets.bounds(0), self.size, true)?;
+        let input = reach(memory, input, offsets.bounds(1), self.size, false)?;
+        // SAFETY: both sides were just checked over all their offsets.
+        unsafe { copy_elements(self.size, count, out, (&offsets, 0), input, (&offsets, 1)) };
+        Ok(())
+    }
+
+    fn cost(&self, launch: &Launch) -> Cost {
+        let count = Cursor::parameter(launch, 0).and_then(|mut cursor| cursor.integer()).unwrap_or(0) as f64;
+        Cost { bytes: count * (2 * self.size) as f64, flops: 0.0 }
     }
 }
 

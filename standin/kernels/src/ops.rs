@@ -430,7 +430,7 @@ pub fn real_lambda_op<R: Real>(lambda: &Lambda, t: DType) -> Option<Op<R>> {
         ),
         ("leaky_relu_kernel", 1) => (op1s(move |[slope]: [R; 1], x: R| if x > zero { x } else { x.mul(slope) }), vec![opmath]),
         ("elu_kernel", 1) => (
-            op1s(move |[positive, inner, negative]: [R; 3], x| {
+            op1s(move |[negative, positive, inner]: [R; 3], x| {
                 if x > zero { x.mul(positive) } else { x.mul(inner).expm1().mul(negative) }
             }),
             vec![opmath; 3],

@@ -1,6 +1,6 @@
 //! `elementwise_kernel_with_index<I, F>(I N, F f, T* to)`: arange, linspace, range.
 //!
-//! `F` is a lambda over the index that captured step and start, in the
+//! `F` is a lambda over the index that captured start and step, in the
 //! accumulation type of the element type `T`, which its number tells: PyTorch's
 //! dispatch order.
 
@@ -60,15 +60,15 @@ impl Kernel for Range {
         // The device computes in the accumulator; so do these, wrap and rounding included.
         match self.accumulator {
             DType::I64 => {
-                let (step, start) = (state.i64()?, state.i64()?);
+                let (start, step) = (state.i64()?, state.i64()?);
                 each(count, |i| to.store(i, &[start.wrapping_add(step.wrapping_mul(i as i64))]));
             }
             DType::F64 => {
-                let (step, start) = (state.scalar::<f64>(DType::F64)?, state.scalar::<f64>(DType::F64)?);
+                let (start, step) = (state.scalar::<f64>(DType::F64)?, state.scalar::<f64>(DType::F64)?);
                 each(count, |i| to.store(i, &[step.mul_add(i as f64, start)]));
             }
             _ => {
-                let (step, start) = (state.scalar::<f32>(DType::F32)?, state.scalar::<f32>(DType::F32)?);
+                let (start, step) = (state.scalar::<f32>(DType::F32)?, state.scalar::<f32>(DType::F32)?);
                 each(count, |i| to.store(i, &[step.mul_add(i as f32, start)]));
             }
         }
