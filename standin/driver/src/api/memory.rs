@@ -55,6 +55,7 @@ pub fn free(address: u64) -> Outcome {
         return session.free_async(address, legacy);
     }
     if of_graph {
+        session.set_graph_memory_live(address, false);
         return Ok(());
     }
     // Work of other contexts and devices is not waited for.

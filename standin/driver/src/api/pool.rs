@@ -54,7 +54,10 @@ pub fn free_async(default: DefaultStream, address: u64, stream: Handle) -> Outco
     let allocation = session.allocations.get(&address).ok_or(INVALID_VALUE)?;
     match allocation.kind {
         AllocationKind::Pooled { .. } => return session.free_async(address, stream),
-        AllocationKind::Graph { .. } => return Ok(()),
+        AllocationKind::Graph { .. } => {
+            session.set_graph_memory_live(address, false);
+            return Ok(());
+        }
         AllocationKind::Plain { .. } => {}
     }
     // Plain memory: freed once the stream is done with it.

@@ -319,6 +319,6 @@ impl Session {
     }
 
     pub fn new_graph_memory(&mut self, device: usize, bytes: u64) -> Outcome<GraphMemory> {
-        Ok(GraphMemory { address: self.allocate_for_graph(device, bytes)?, bytes })
+        Ok(GraphMemory { address: self.allocate_for_graph(device, bytes)? })
     }
 }

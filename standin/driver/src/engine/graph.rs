@@ -26,7 +26,6 @@ pub enum NodeKind {
 /// An allocation made for a graph; freed when no graph refers to it.
 pub struct GraphMemory {
     pub address: u64,
-    pub bytes: u64,
 }
 
 impl NodeKind {
@@ -247,6 +246,14 @@ impl Session {
     fn launch_node(&mut self, context: Handle, node: &ExecNode, mut front: Front) -> Outcome<(OpId, u64)> {
         let work = match &node.kind {
             NodeKind::Work(work) if node.enabled => work.clone(),
+            NodeKind::Alloc { memory } => {
+                self.set_graph_memory_live(memory.address, true);
+                Work::Marker
+            }
+            NodeKind::Free { address } => {
+                self.set_graph_memory_live(*address, false);
+                Work::Marker
+            }
             _ => Work::Marker,
         };
         let record = match work {
@@ -354,10 +361,7 @@ impl Session {
         match kind {
             NodeKind::Child(child) if self.graphs.contains_key(&child) => self.destroy_graph(child),
             NodeKind::Alloc { memory } => match Arc::into_inner(memory) {
-                Some(memory) => {
-                    self.check_unneeded(memory.address, memory.bytes, "destroying a graph's memory");
-                    self.free_graph_memory(memory.address)
-                }
+                Some(memory) => self.drop_graph_memory(memory.address),
                 None => Ok(()),
             },
             _ => Ok(()),

@@ -19,8 +19,9 @@ use std::collections::BTreeMap;
 pub enum AllocationKind {
     Plain { handle: u64 },
     Pooled { pool: Handle },
-    /// Of an allocation node; it goes with the graph, whoever frees it before.
-    Graph { handle: u64 },
+    /// Of an allocation node. It goes with the graph, unless the program still
+    /// has it then: `live` from the launch that allocates it until it is freed.
+    Graph { handle: u64, live: bool },
 }
 
 pub struct Allocation {
@@ -198,16 +199,31 @@ impl Session {
         if let Some(allocation) = self.allocations.get_mut(&address)
             && let AllocationKind::Plain { handle } = allocation.kind
         {
-            allocation.kind = AllocationKind::Graph { handle };
+            allocation.kind = AllocationKind::Graph { handle, live: false };
         }
         Ok(address)
     }
 
-    pub fn free_graph_memory(&mut self, address: u64) -> Outcome {
-        let allocation = self.allocations.get_mut(&address).ok_or(INVALID_VALUE)?;
-        if let AllocationKind::Graph { handle } = allocation.kind {
-            allocation.kind = AllocationKind::Plain { handle };
+    /// An allocation or free node was launched, or the program frees.
+    pub fn set_graph_memory_live(&mut self, address: u64, now: bool) {
+        if let Some(allocation) = self.allocations.get_mut(&address)
+            && let AllocationKind::Graph { live, .. } = &mut allocation.kind
+        {
+            *live = now;
         }
+    }
+
+    /// The last graph that had it is gone.
+    pub fn drop_graph_memory(&mut self, address: u64) -> Outcome {
+        let allocation = self.allocations.get_mut(&address).ok_or(INVALID_VALUE)?;
+        let bytes = allocation.reserved_bytes;
+        if let AllocationKind::Graph { handle, live } = allocation.kind {
+            allocation.kind = AllocationKind::Plain { handle };
+            if live {
+                return Ok(());
+            }
+        }
+        self.check_unneeded(address, bytes, "destroying a graph's memory");
         self.free_plain(address)
     }
 
