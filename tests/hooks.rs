@@ -5,45 +5,15 @@
 //! deadlock under the loader's lock is what these tests are most afraid of.
 //! Not here: what the engine does with memory (see `tests/e2e`).
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// The library under test, beside the test binaries. Cargo does not build a
-/// `cdylib` for integration tests, so that is done here: a stale one would be
-/// tested without a word.
-fn library() -> &'static Path {
-    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
-    LIBRARY.get_or_init(|| {
-        let exe = std::env::current_exe().expect("a test knows its own path");
-        let profile = exe
-            .parent()
-            .and_then(Path::parent)
-            .expect("target/PROFILE/deps");
-        let target = profile.parent().expect("target");
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "autooffload",
-                "--target-dir",
-            ])
-            .arg(target);
-        if profile.ends_with("release") {
-            cargo.arg("--release");
-        }
-        let status = cargo
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .expect("cargo runs");
-        assert!(status.success(), "the library does not build");
-        profile.join("libautooffload.so")
-    })
-}
+use support::{cc, folder, library, within};
 
 /// Names that the library exports and that belong to the driver.
 fn hooked_names() -> Vec<String> {
@@ -63,25 +33,11 @@ fn hooked_names() -> Vec<String> {
     names
 }
 
-fn cc(args: &[&str], output: &Path) {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c");
-    let status = Command::new("cc")
-        .current_dir(&sources)
-        .args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-O1", "-o"])
-        .arg(output)
-        .args(args)
-        .status()
-        .expect("cc runs");
-    assert!(status.success(), "cc {args:?}");
-}
-
 /// The folder with the fake driver and the programs, made once.
 fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let dir =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("hooks-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("the target folder is writable");
+        let dir = folder("hooks");
         let written_out = ["cuInit", "cuGetProcAddress", "cuGetProcAddress_v2"];
         let strangers = [
             "cuDriverGetVersion",
@@ -198,28 +154,6 @@ fn run_with(program: &str, args: &[&str], env: &[(&str, &str)], with_driver: boo
         stderr,
         stats: accounts,
     }
-}
-
-/// The output of `command`, which is killed after `limit`.
-fn within(limit: Duration, command: &mut Command) -> Output {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the program starts");
-    let end = Instant::now() + limit;
-    while child.try_wait().expect("waitable").is_none() {
-        if Instant::now() > end {
-            child.kill().expect("ours");
-            let output = child.wait_with_output().expect("ended");
-            panic!(
-                "{command:?} hangs\n{}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child.wait_with_output().expect("ended")
 }
 
 #[test]
