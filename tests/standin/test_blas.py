@@ -48,6 +48,27 @@ def test_linear(dtype, bias):
     compare(F.linear, *inputs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("gelu", [False, True])
+def test_bias_and_activation_in_one(dtype, gelu):
+    """The epilogues of cublasLtMatmul: ReLU and GELU (by tanh, as cuBLASLt's) after the bias."""
+    bias, a, b = random(40, dtype=dtype), random(24, 16, dtype=dtype), random(16, 40, dtype=dtype)
+    result = torch._addmm_activation(bias.cuda(), a.cuda(), b.cuda(), use_gelu=gelu).cpu()
+    sum_ = torch.addmm(bias, a, b)
+    expected = F.gelu(sum_, approximate="tanh") if gelu else F.relu(sum_)
+    torch.testing.assert_close(result, expected, **TOLERANCE[dtype])
+
+
+def test_gradients_of_a_linear_layer():
+    """The other two products of training: transposed on either side."""
+    def gradients(x, weight, bias):
+        leaves = [t.detach().requires_grad_() for t in (x, weight, bias)]
+        F.linear(*leaves).square().sum().backward()
+        return torch.cat([leaf.grad.flatten() for leaf in leaves])
+
+    compare(gradients, random(12, 48), random(40, 48), random(40))
+
+
 def test_addmm_scales_and_adds():
     compare(lambda c, a, b: torch.addmm(c, a, b, alpha=0.5, beta=2.0), random(6, 8), random(6, 10), random(10, 8))
 
