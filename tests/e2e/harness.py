@@ -26,6 +26,9 @@ MIB = 2**20
 AMPLE = 4 * 2**30
 LIMIT_SECONDS = 240
 
+# torch's cuBLAS workspaces would else be 8 MiB, a third of the smallest device here.
+SMALL_WORKSPACES = {"CUBLAS_WORKSPACE_CONFIG": ":16:8", "CUBLASLT_WORKSPACE_SIZE": "64"}
+
 NATIVE, ASYNC = "native", "cudaMallocAsync"
 
 
@@ -66,9 +69,7 @@ def run(program, *arguments, vram=AMPLE, preload=True, allocator=NATIVE, **env):
         environment.update(
             STANDIN_VRAM=str(int(vram)), STANDIN_ACCOUNT=str(account),
             AUTOOFFLOAD_STATS=str(stats),
-            PYTORCH_ALLOC_CONF=f"backend:{allocator}",
-            # torch's cuBLAS workspace would else be 8 MiB, a third of the smallest device here.
-            CUBLAS_WORKSPACE_CONFIG=":16:8", CUBLASLT_WORKSPACE_SIZE="64")
+            PYTORCH_ALLOC_CONF=f"backend:{allocator}", **SMALL_WORKSPACES)
         for name, value in env.items():
             if value is None:
                 environment.pop(name, None)

@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 
-from harness import LAUNCHER, MIB, PROGRAMS, STANDIN_RUN, assert_same, reference, run
+from harness import LAUNCHER, MIB, PROGRAMS, SMALL_WORKSPACES, STANDIN_RUN, assert_same, \
+    reference, run
 
 SMALL = 20 * MIB
 
@@ -39,7 +40,7 @@ def test_bad_value_gives_a_warning_and_the_default():
 def test_statistics_per_process(tmp_path):
     """%p keeps a parent and its child apart; a process without CUDA writes nothing."""
     program = PROGRAMS / "settings.py"
-    environment = dict(os.environ, STANDIN_VRAM=str(SMALL),
+    environment = dict(os.environ, **SMALL_WORKSPACES, STANDIN_VRAM=str(SMALL),
                        AUTOOFFLOAD_STATS=str(tmp_path / "stats-%p.json"))
     code = ("import subprocess, sys\n"
             "for _ in range(2): subprocess.run([sys.executable, sys.argv[1]], check=True)")

@@ -49,7 +49,7 @@ def one_launch_too_big():
 
 
 def host_memory_too_small():
-    """Builds until refused, keeps what fits; every weight must be as it was made."""
+    """Builds until refused, and goes on with fewer blocks; what was made stays as made."""
     torch.manual_seed(0)
     model, made = [], []
 
@@ -64,6 +64,9 @@ def host_memory_too_small():
     intact = all(torch.equal(p.cpu(), kept)
                  for block, keeps in zip(model, made) for p, kept in zip(block.parameters(), keeps))
     hashes.append(f"intact {intact}")
+    # Room for the activations.
+    del model[-4:], made[-4:]
+    models.release()
     x = models.make_input(0)
     wanted = x
     for block, (norm_w, norm_b, w1, b1, w2, b2) in zip(model, made):
