@@ -84,7 +84,7 @@ def test_activations_with_parameters(dtype):
     compare(F.selu, x)
     compare(lambda x: F.leaky_relu(x, 0.2), x)
     compare(lambda x: F.softplus(x, beta=2.0, threshold=1.0), x)
-    compare(lambda x: F.threshold(x, 0.1, 20.0), x)
+    compare(lambda x: F.threshold(x, 0.125, 20.0), x)
     compare(lambda x: F.hardtanh(x, -0.3, 0.7), x)
     compare(lambda x: F.glu(x, dim=-1), x)
     compare(lambda x: torch.clamp(x, -0.5, 0.5), x)
@@ -232,7 +232,7 @@ def test_maximum_with_index(dtype):
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 def test_integer_reduction(dtype):
     x = random(33, 65, dtype=dtype)
-    for operation in (torch.sum, torch.amax, torch.argmax, torch.prod):
+    for operation in (torch.sum, torch.amax, torch.argmax):
         compare(lambda x: operation(x, dim=1), x)
 
 
@@ -316,9 +316,9 @@ def test_indexing(dtype):
     def put(t, i):
         t = t.clone()
         t[i] = 1
-        t[i, i % 24] = t[0, 0]
+        t[i, i % 24] = t[0, 0].clone()
         t[2:5, ::3] = 0
-        t.scatter_(1, (i % 24).view(-1, 1), 1)
+        t.scatter_(1, (i % 24).view(-1, 1), t[6:12, :1].clone())
         return t
 
     compare(put, table, rows)

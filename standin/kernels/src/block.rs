@@ -14,15 +14,29 @@ pub struct Source {
 
 impl Source {
     pub fn new(memory: &dyn Memory, address: u64, dtype: DType, count: u64) -> Result<Self, Fault> {
-        Ok(Source { dtype, base: memory.read(address, count * dtype.size() as u64)?, count })
+        Ok(Source {
+            dtype,
+            base: memory.read(address, count * dtype.size() as u64)?,
+            count,
+        })
     }
 
     /// Loads elements `start..start + out.len()`.
     pub fn load<L: Lane>(&self, start: u64, out: &mut [L]) {
-        assert!(start + out.len() as u64 <= self.count, "a kernel reads outside what it had checked");
+        assert!(
+            start + out.len() as u64 <= self.count,
+            "a kernel reads outside what it had checked"
+        );
         let size = self.dtype.size();
         // SAFETY: `new` had all `count` elements checked, and the range is inside.
-        unsafe { load_lanes(self.dtype, self.base.add(start as usize * size), size as isize, out) }
+        unsafe {
+            load_lanes(
+                self.dtype,
+                self.base.add(start as usize * size),
+                size as isize,
+                out,
+            )
+        }
     }
 
     pub fn get<L: Lane>(&self, index: u64) -> L {
@@ -42,14 +56,28 @@ pub struct Target {
 
 impl Target {
     pub fn new(memory: &dyn Memory, address: u64, dtype: DType, count: u64) -> Result<Self, Fault> {
-        Ok(Target { dtype, base: memory.write(address, count * dtype.size() as u64)?, count })
+        Ok(Target {
+            dtype,
+            base: memory.write(address, count * dtype.size() as u64)?,
+            count,
+        })
     }
 
     /// Stores lanes as elements `start..start + lanes.len()`.
     pub fn store<L: Lane>(&self, start: u64, lanes: &[L]) {
-        assert!(start + lanes.len() as u64 <= self.count, "a kernel writes outside what it had checked");
+        assert!(
+            start + lanes.len() as u64 <= self.count,
+            "a kernel writes outside what it had checked"
+        );
         let size = self.dtype.size();
         // SAFETY: `new` had all `count` elements checked, and the range is inside.
-        unsafe { store_lanes(self.dtype, self.base.add(start as usize * size), size as isize, lanes) }
+        unsafe {
+            store_lanes(
+                self.dtype,
+                self.base.add(start as usize * size),
+                size as isize,
+                lanes,
+            )
+        }
     }
 }

@@ -40,7 +40,9 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
         ("vectorized_elementwise_kernel", [_, functor, _]) => (Form::Vectorized, resolve(functor)?),
         ("unrolled_elementwise_kernel", [functor, ..]) => (Form::Unrolled, resolve(functor)?),
         ("elementwise_kernel", [_, _, lambda]) => {
-            let Callable::Lambda(lambda) = callable(lambda)? else { return None };
+            let Callable::Lambda(lambda) = callable(lambda)? else {
+                return None;
+            };
             let form = match lambda.function.base.as_str() {
                 "gpu_kernel_impl_nocast" => Form::Strided,
                 "gpu_kernel_impl" => Form::StridedCast,
@@ -78,10 +80,19 @@ impl Elementwise {
         let mut dtypes = vec![self.functor.result];
         dtypes.extend(&self.functor.args);
         let tensors = dtypes.len();
-        let addresses = |cursor: &mut Cursor| (0..tensors).map(|_| cursor.u64()).collect::<Result<Vec<_>, _>>();
+        let addresses = |cursor: &mut Cursor| {
+            (0..tensors)
+                .map(|_| cursor.u64())
+                .collect::<Result<Vec<_>, _>>()
+        };
         let other_size = |size: usize| {
             let expected: Vec<usize> = self.functor.layouts.iter().map(Layout::size).collect();
-            unsupported(launch, &format!("a functor in a parameter of {size} bytes, expected a functor of {expected:?}"))
+            unsupported(
+                launch,
+                &format!(
+                    "a functor in a parameter of {size} bytes, expected a functor of {expected:?}"
+                ),
+            )
         };
 
         let (layout, state, addresses, offsets) = match self.form {
@@ -89,28 +100,55 @@ impl Elementwise {
                 let mut functor = Cursor::parameter(launch, 1)?;
                 let mut data = Cursor::parameter(launch, 2)?;
                 if data.size() != tensors * 8 {
-                    return Err(unsupported(launch, &format!("{} bytes of pointers, expected {tensors}", data.size())));
+                    return Err(unsupported(
+                        launch,
+                        &format!("{} bytes of pointers, expected {tensors}", data.size()),
+                    ));
                 }
-                let layout = self.functor.layouts.iter().find(|layout| layout.size() == functor.size());
+                let layout = self
+                    .functor
+                    .layouts
+                    .iter()
+                    .find(|layout| layout.size() == functor.size());
                 let layout = layout.ok_or_else(|| other_size(functor.size()))?;
                 if self.form == Form::Unrolled {
                     // In and Out are TrivialOffsetCalculators, empty classes.
-                    if Cursor::parameter(launch, 3)?.size() != 1 || Cursor::parameter(launch, 4)?.size() != 1 {
-                        return Err(unsupported(launch, "an offset calculator that is not trivial"));
+                    if Cursor::parameter(launch, 3)?.size() != 1
+                        || Cursor::parameter(launch, 4)?.size() != 1
+                    {
+                        return Err(unsupported(
+                            launch,
+                            "an offset calculator that is not trivial",
+                        ));
                     }
                     scalar_types(Cursor::parameter(launch, 6)?, &mut dtypes[..1])?;
                     scalar_types(Cursor::parameter(launch, 5)?, &mut dtypes[1..])?;
                 }
-                (layout, functor.take(layout.size())?, addresses(&mut data)?, None)
+                (
+                    layout,
+                    functor.take(layout.size())?,
+                    addresses(&mut data)?,
+                    None,
+                )
             }
             Form::Strided | Form::StridedCast => {
                 let mut lambda = Cursor::parameter(launch, 1)?;
                 let offsets = Offsets::read(&mut lambda, tensors)?;
                 let addresses = addresses(&mut lambda)?;
-                let casts = if self.form == Form::StridedCast { tensors } else { 0 };
+                let casts = if self.form == Form::StridedCast {
+                    tensors
+                } else {
+                    0
+                };
                 // The pointers before it leave the functor aligned to 8.
-                let end = |layout: &Layout| (lambda.position() + layout.size() + casts).next_multiple_of(8) + 8;
-                let layout = self.functor.layouts.iter().find(|layout| end(layout) == lambda.size());
+                let end = |layout: &Layout| {
+                    (lambda.position() + layout.size() + casts).next_multiple_of(8) + 8
+                };
+                let layout = self
+                    .functor
+                    .layouts
+                    .iter()
+                    .find(|layout| end(layout) == lambda.size());
                 let layout = layout.ok_or_else(|| other_size(lambda.size()))?;
                 let state = lambda.take(layout.size())?;
                 for dtype in &mut dtypes[..casts] {
@@ -119,11 +157,26 @@ impl Elementwise {
                 (layout, state, addresses, Some(offsets))
             }
         };
-        let operands = addresses.iter().zip(&dtypes).map(|(&address, &dtype)| Operand { address, dtype }).collect();
-        Ok(Decoded { count, state, layout, operands, offsets })
+        let operands = addresses
+            .iter()
+            .zip(&dtypes)
+            .map(|(&address, &dtype)| Operand { address, dtype })
+            .collect();
+        Ok(Decoded {
+            count,
+            state,
+            layout,
+            operands,
+            offsets,
+        })
     }
 
-    fn compute<L: Lane>(&self, eval: &Eval<L>, decoded: &Decoded, memory: &dyn Memory) -> Result<(), Fault> {
+    fn compute<L: Lane>(
+        &self,
+        eval: &Eval<L>,
+        decoded: &Decoded,
+        memory: &dyn Memory,
+    ) -> Result<(), Fault> {
         let state: Vec<L> = decoded.layout.read(decoded.state)?;
         let views = decoded
             .operands
@@ -131,7 +184,9 @@ impl Elementwise {
             .enumerate()
             .map(|(index, operand)| View::new(*operand, index, decoded, memory))
             .collect::<Result<Vec<_>, _>>()?;
-        let [result, args @ ..] = views.as_slice() else { return Ok(()) };
+        let [result, args @ ..] = views.as_slice() else {
+            return Ok(());
+        };
 
         let mut lanes = vec![[L::default(); BLOCK]; args.len()];
         let mut out = [L::default(); BLOCK];
@@ -173,14 +228,22 @@ impl Kernel for Elementwise {
 
     fn cost(&self, launch: &Launch) -> Cost {
         self.decode(launch).map_or(Cost::default(), |decoded| {
-            let bytes: usize = decoded.operands.iter().map(|operand| operand.dtype.size()).sum();
-            Cost { bytes: bytes as f64 * decoded.count as f64, flops: decoded.count as f64 }
+            let bytes: usize = decoded
+                .operands
+                .iter()
+                .map(|operand| operand.dtype.size())
+                .sum();
+            Cost {
+                bytes: bytes as f64 * decoded.count as f64,
+                flops: decoded.count as f64,
+            }
         })
     }
 }
 
 fn scalar_type(code: u8) -> Result<DType, Fault> {
-    DType::from_scalar_type(code).ok_or_else(|| Fault::Unsupported(format!("elements of c10::ScalarType {code}")))
+    DType::from_scalar_type(code)
+        .ok_or_else(|| Fault::Unsupported(format!("elements of c10::ScalarType {code}")))
 }
 
 /// Reads the element types a `LoadWithCast` or `StoreWithCast` carries; the
@@ -204,7 +267,12 @@ struct View<'a> {
 
 impl<'a> View<'a> {
     /// Operand 0 is the result. All bytes any element may touch are checked here.
-    fn new(operand: Operand, index: usize, decoded: &'a Decoded, memory: &dyn Memory) -> Result<Self, Fault> {
+    fn new(
+        operand: Operand,
+        index: usize,
+        decoded: &'a Decoded,
+        memory: &dyn Memory,
+    ) -> Result<Self, Fault> {
         let size = operand.dtype.size() as u64;
         let (low, high) = match &decoded.offsets {
             _ if decoded.count == 0 => (0, 0),
@@ -212,8 +280,16 @@ impl<'a> View<'a> {
             Some(offsets) => offsets.bounds(index),
         };
         let address = operand.address.wrapping_add_signed(low);
-        let bytes = if decoded.count == 0 { 0 } else { (high - low) as u64 + size };
-        let pointer = if index == 0 { memory.write(address, bytes)? } else { memory.read(address, bytes)?.cast_mut() };
+        let bytes = if decoded.count == 0 {
+            0
+        } else {
+            (high - low) as u64 + size
+        };
+        let pointer = if index == 0 {
+            memory.write(address, bytes)?
+        } else {
+            memory.read(address, bytes)?.cast_mut()
+        };
         Ok(View {
             dtype: operand.dtype,
             base: pointer.wrapping_offset(-low as isize),
@@ -225,11 +301,27 @@ impl<'a> View<'a> {
         let size = self.dtype.size() as isize;
         match self.offsets {
             // SAFETY: `new` had the memory checked for every element below `count`.
-            None => unsafe { load_lanes(self.dtype, self.base.wrapping_offset(start as isize * size), size, out) },
-            Some((offsets, index)) => offsets.runs(index, start, out.len(), |first, stride, range| {
-                // SAFETY: `new` had the memory checked for every element below `count`.
-                unsafe { load_lanes(self.dtype, self.base.wrapping_offset(first as isize), stride as isize, &mut out[range]) }
-            }),
+            None => unsafe {
+                load_lanes(
+                    self.dtype,
+                    self.base.wrapping_offset(start as isize * size),
+                    size,
+                    out,
+                )
+            },
+            Some((offsets, index)) => {
+                offsets.runs(index, start, out.len(), |first, stride, range| {
+                    // SAFETY: `new` had the memory checked for every element below `count`.
+                    unsafe {
+                        load_lanes(
+                            self.dtype,
+                            self.base.wrapping_offset(first as isize),
+                            stride as isize,
+                            &mut out[range],
+                        )
+                    }
+                })
+            }
         }
     }
 
@@ -253,11 +345,27 @@ impl<'a> View<'a> {
         let size = self.dtype.size() as isize;
         match self.offsets {
             // SAFETY: as in `load`; this view is of the result, which was checked for writing.
-            None => unsafe { store_lanes(self.dtype, self.base.wrapping_offset(start as isize * size), size, lanes) },
-            Some((offsets, index)) => offsets.runs(index, start, lanes.len(), |first, stride, range| {
-                // SAFETY: as in `load`; this view is of the result, which was checked for writing.
-                unsafe { store_lanes(self.dtype, self.base.wrapping_offset(first as isize), stride as isize, &lanes[range]) }
-            }),
+            None => unsafe {
+                store_lanes(
+                    self.dtype,
+                    self.base.wrapping_offset(start as isize * size),
+                    size,
+                    lanes,
+                )
+            },
+            Some((offsets, index)) => {
+                offsets.runs(index, start, lanes.len(), |first, stride, range| {
+                    // SAFETY: as in `load`; this view is of the result, which was checked for writing.
+                    unsafe {
+                        store_lanes(
+                            self.dtype,
+                            self.base.wrapping_offset(first as isize),
+                            stride as isize,
+                            &lanes[range],
+                        )
+                    }
+                })
+            }
         }
     }
 }

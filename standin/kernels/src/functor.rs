@@ -39,7 +39,11 @@ fn class(name: &Name) -> Option<Functor> {
     match name.base.as_str() {
         "BinaryFunctor" => {
             let (first, second, result, inner) = inner(name)?;
-            Some(Functor { args: vec![first, second], result, ..inner })
+            Some(Functor {
+                args: vec![first, second],
+                result,
+                ..inner
+            })
         }
         // AUnaryFunctor holds the first operand, BUnaryFunctor the second,
         // behind the functor, in the type the functor takes it in.
@@ -48,13 +52,22 @@ fn class(name: &Name) -> Option<Functor> {
             let (first, second, result, inner) = inner(name)?;
             let free = if bound == 0 { second } else { first };
             let scalar = *inner.args.get(bound)?;
-            let layouts = inner.layouts.into_iter().map(|layout| layout.nested_then(scalar)).collect();
+            let layouts = inner
+                .layouts
+                .into_iter()
+                .map(|layout| layout.nested_then(scalar))
+                .collect();
             let eval = match inner.eval {
                 AnyEval::F32(eval) => AnyEval::F32(bind(eval, bound)),
                 AnyEval::F64(eval) => AnyEval::F64(bind(eval, bound)),
                 AnyEval::I64(eval) => AnyEval::I64(bind(eval, bound)),
             };
-            Some(Functor { args: vec![free], result, layouts, eval })
+            Some(Functor {
+                args: vec![free],
+                result,
+                layouts,
+                eval,
+            })
         }
         base => {
             let t = DType::from_cpp(name.args.first()?)?;
@@ -63,52 +76,95 @@ fn class(name: &Name) -> Option<Functor> {
                 "AbsFunctor" | "CUDAFunctorOnSelf_add" | "CUDAFunctorOnOther_add" => 1,
                 _ => 2,
             };
-            let result = if base.starts_with("Compare") { DType::Bool } else { t };
+            let result = if base.starts_with("Compare") {
+                DType::Bool
+            } else {
+                t
+            };
             // The class's own op, in the lanes of its type.
             let (state, eval) = match t.class() {
                 Class::F32 => erase(ops::class_op::<f32>(base, t)?, AnyEval::F32),
                 Class::F64 => erase(ops::class_op::<f64>(base, t)?, AnyEval::F64),
-                Class::I64 => {
-                    erase(ops::class_op::<i64>(base, t).or_else(|| ops::integer_class_op(base))?, AnyEval::I64)
-                }
+                Class::I64 => erase(
+                    ops::class_op::<i64>(base, t).or_else(|| ops::integer_class_op(base))?,
+                    AnyEval::I64,
+                ),
             };
-            Some(Functor { args: vec![t; arity], result, layouts: vec![state], eval })
+            Some(Functor {
+                args: vec![t; arity],
+                result,
+                layouts: vec![state],
+                eval,
+            })
         }
     }
 }
 
 /// `<first argument, second argument, result, functor>` of a wrapper class.
 fn inner(name: &Name) -> Option<(DType, DType, DType, Functor)> {
-    let [first, second, result, functor] = name.args.as_slice() else { return None };
-    Some((DType::from_cpp(first)?, DType::from_cpp(second)?, DType::from_cpp(result)?, resolve(functor)?))
+    let [first, second, result, functor] = name.args.as_slice() else {
+        return None;
+    };
+    Some((
+        DType::from_cpp(first)?,
+        DType::from_cpp(second)?,
+        DType::from_cpp(result)?,
+        resolve(functor)?,
+    ))
 }
 
 fn of_lambda(lambda: &Lambda) -> Option<Functor> {
-    let args = lambda.params.iter().map(|param| DType::from_cpp(param)).collect::<Option<Vec<_>>>()?;
+    let args = lambda
+        .params
+        .iter()
+        .map(|param| DType::from_cpp(param))
+        .collect::<Option<Vec<_>>>()?;
     // `where` takes its condition first; everywhere else the first is the data.
-    let t = *if lambda.function.base == "where_kernel_impl" { args.get(1) } else { args.first() }?;
+    let t = *if lambda.function.base == "where_kernel_impl" {
+        args.get(1)
+    } else {
+        args.first()
+    }?;
     let (state, eval) = match t.class() {
-        Class::F32 => {
-            erase(ops::lambda_op::<f32>(lambda, t).or_else(|| ops::real_lambda_op(lambda, t))?, AnyEval::F32)
-        }
-        Class::F64 => {
-            erase(ops::lambda_op::<f64>(lambda, t).or_else(|| ops::real_lambda_op(lambda, t))?, AnyEval::F64)
-        }
-        Class::I64 => {
-            erase(ops::lambda_op::<i64>(lambda, t).or_else(|| ops::integer_lambda_op(lambda, t))?, AnyEval::I64)
-        }
+        Class::F32 => erase(
+            ops::lambda_op::<f32>(lambda, t).or_else(|| ops::real_lambda_op(lambda, t))?,
+            AnyEval::F32,
+        ),
+        Class::F64 => erase(
+            ops::lambda_op::<f64>(lambda, t).or_else(|| ops::real_lambda_op(lambda, t))?,
+            AnyEval::F64,
+        ),
+        Class::I64 => erase(
+            ops::lambda_op::<i64>(lambda, t).or_else(|| ops::integer_lambda_op(lambda, t))?,
+            AnyEval::I64,
+        ),
     };
     // A lambda's name does not tell what it returns.
     let result = match lambda.function.base.as_str() {
-        "logical_not_kernel_cuda" | "logical_and_kernel_cuda" | "logical_or_kernel_cuda" | "logical_xor_kernel_cuda"
-        | "compare_scalar_kernel" | "signbit_kernel_cuda" | "isneginf_kernel_impl" | "isposinf_kernel_impl" => DType::Bool,
+        "logical_not_kernel_cuda"
+        | "logical_and_kernel_cuda"
+        | "logical_or_kernel_cuda"
+        | "logical_xor_kernel_cuda"
+        | "compare_scalar_kernel"
+        | "signbit_kernel_cuda"
+        | "isneginf_kernel_impl"
+        | "isposinf_kernel_impl" => DType::Bool,
         "bfloat16_copy_kernel_cuda" => DType::BF16,
         "float16_copy_kernel_cuda" => DType::F16,
         _ => t,
     };
     let with_pointer = state.clone().then_pointer();
-    let layouts = if state.fields.is_empty() { vec![state, with_pointer] } else { vec![with_pointer] };
-    Some(Functor { args, result, layouts, eval })
+    let layouts = if state.fields.is_empty() {
+        vec![state, with_pointer]
+    } else {
+        vec![with_pointer]
+    };
+    Some(Functor {
+        args,
+        result,
+        layouts,
+        eval,
+    })
 }
 
 fn erase<L: Lane>(op: Op<L>, wrap: impl Fn(Eval<L>) -> AnyEval) -> (Layout, AnyEval) {
@@ -120,7 +176,11 @@ fn bind<L: Lane>(eval: Eval<L>, bound: usize) -> Eval<L> {
     Box::new(move |state, args, out| {
         let scalar = [state[state.len() - 1]; crate::elementwise::BLOCK];
         let scalar = &scalar[..out.len()];
-        let both = if bound == 0 { [scalar, args[0]] } else { [args[0], scalar] };
+        let both = if bound == 0 {
+            [scalar, args[0]]
+        } else {
+            [args[0], scalar]
+        };
         eval(state, &both, out);
     })
 }
@@ -137,7 +197,10 @@ mod tests {
     #[test]
     fn captured_scalars_lie_where_cpp_puts_them() {
         assert_eq!(layout("FillFunctor<float>"), (vec![(0, DType::F32)], 4));
-        assert_eq!(layout("CUDAFunctorOnSelf_add<long>"), (vec![(0, DType::I64), (8, DType::I64)], 16));
+        assert_eq!(
+            layout("CUDAFunctorOnSelf_add<long>"),
+            (vec![(0, DType::I64), (8, DType::I64)], 16)
+        );
         assert_eq!(
             layout("AUnaryFunctor<BFloat16, BFloat16, BFloat16, MulFunctor<float> >"),
             (vec![(4, DType::F32)], 8)

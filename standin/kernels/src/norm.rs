@@ -38,7 +38,9 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
         _ => return None,
     };
     // GroupNorm has a RowwiseMomentsCUDAKernel of its own, with one argument.
-    let [data, accumulator, rms] = name.args.as_slice() else { return None };
+    let [data, accumulator, rms] = name.args.as_slice() else {
+        return None;
+    };
     Some(Box::new(Norm {
         form,
         data: DType::from_cpp(data)?,
@@ -122,13 +124,21 @@ impl Kernel for Norm {
         let moments_out = match self.form {
             Form::Apply => None,
             _ => Some((
-                if self.rms { None } else { Some(Target::new(memory, at.mean, self.accumulator, rows)?) },
+                if self.rms {
+                    None
+                } else {
+                    Some(Target::new(memory, at.mean, self.accumulator, rows)?)
+                },
                 Target::new(memory, at.rstd, self.accumulator, rows)?,
             )),
         };
         let moments_in = match self.form {
             Form::Apply => Some((
-                if self.rms { None } else { Some(Source::new(memory, at.mean, self.accumulator, rows)?) },
+                if self.rms {
+                    None
+                } else {
+                    Some(Source::new(memory, at.mean, self.accumulator, rows)?)
+                },
                 Source::new(memory, at.rstd, self.accumulator, rows)?,
             )),
             _ => None,
@@ -161,10 +171,19 @@ impl Kernel for Norm {
     }
 
     fn cost(&self, launch: &Launch) -> Cost {
-        let Ok(at) = self.decode(launch) else { return Cost::default() };
+        let Ok(at) = self.decode(launch) else {
+            return Cost::default();
+        };
         let elements = launch.grid[0] as f64 * at.row as f64;
-        let passes = if matches!(self.form, Form::Moments) { 1.0 } else { 2.0 };
-        Cost { bytes: elements * passes * self.data.size() as f64, flops: 8.0 * elements }
+        let passes = if matches!(self.form, Form::Moments) {
+            1.0
+        } else {
+            2.0
+        };
+        Cost {
+            bytes: elements * passes * self.data.size() as f64,
+            flops: 8.0 * elements,
+        }
     }
 }
 
@@ -172,8 +191,15 @@ impl Kernel for Norm {
 /// Two passes in f64: exact enough that the order of summation is no matter.
 fn moments(values: &[f32], eps: f64, rms: bool) -> (f32, f32) {
     let count = values.len() as f64;
-    let mean = if rms { 0.0 } else { sum(values.iter().map(|&value| value as f64)) / count };
-    let variance = sum(values.iter().map(|&value| (value as f64 - mean) * (value as f64 - mean))) / count;
+    let mean = if rms {
+        0.0
+    } else {
+        sum(values.iter().map(|&value| value as f64)) / count
+    };
+    let variance = sum(values
+        .iter()
+        .map(|&value| (value as f64 - mean) * (value as f64 - mean)))
+        / count;
     (mean as f32, (1.0 / (variance + eps).sqrt()) as f32)
 }
 

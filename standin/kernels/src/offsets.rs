@@ -24,7 +24,9 @@ impl Offsets {
     pub fn read(cursor: &mut Cursor, arguments: usize) -> Result<Self, Fault> {
         let dims = cursor.i32()? as usize;
         if dims > MAX_DIMS {
-            return Err(Fault::Unsupported(format!("an OffsetCalculator of {dims} dimensions")));
+            return Err(Fault::Unsupported(format!(
+                "an OffsetCalculator of {dims} dimensions"
+            )));
         }
         let mut sizes = Vec::with_capacity(dims);
         for dim in 0..MAX_DIMS {
@@ -61,7 +63,11 @@ impl Offsets {
         let mut bounds = (0, 0);
         for (&size, &stride) in self.sizes.iter().zip(&self.strides[argument]) {
             let reach = stride * (size.max(1) as i64 - 1);
-            if reach < 0 { bounds.0 += reach } else { bounds.1 += reach }
+            if reach < 0 {
+                bounds.0 += reach
+            } else {
+                bounds.1 += reach
+            }
         }
         bounds
     }
@@ -79,7 +85,13 @@ impl Offsets {
     /// Walks elements `start..start + count` of `argument`. `visit` gets, for
     /// each run, the byte offset of its first element, the stride within it,
     /// and the range of its elements counted from `start`.
-    pub fn runs(&self, argument: usize, start: u64, count: usize, mut visit: impl FnMut(i64, i64, std::ops::Range<usize>)) {
+    pub fn runs(
+        &self,
+        argument: usize,
+        start: u64,
+        count: usize,
+        mut visit: impl FnMut(i64, i64, std::ops::Range<usize>),
+    ) {
         let strides = &self.strides[argument];
         let (Some(&inner), Some(&stride)) = (self.sizes.first(), strides.first()) else {
             visit(0, 0, 0..count);
@@ -91,7 +103,9 @@ impl Offsets {
             *coordinate = rest % size;
             rest /= size;
         }
-        let mut row: i64 = (1..self.sizes.len()).map(|dim| coordinates[dim] as i64 * strides[dim]).sum();
+        let mut row: i64 = (1..self.sizes.len())
+            .map(|dim| coordinates[dim] as i64 * strides[dim])
+            .sum();
         let (mut done, mut column) = (0, coordinates[0]);
         while done < count {
             let run = (count - done).min((inner - column) as usize);
@@ -126,7 +140,9 @@ mod tests {
                         seen[at] = first + i as i64 * stride;
                     }
                 });
-                let expected: Vec<i64> = (start..start + count as u64).map(|i| offsets.get(argument, i)).collect();
+                let expected: Vec<i64> = (start..start + count as u64)
+                    .map(|i| offsets.get(argument, i))
+                    .collect();
                 assert_eq!(seen, expected);
             }
         }

@@ -29,8 +29,12 @@ enum Operation {
     AbsMin,
     NormZero,
     NormOne,
-    NormTwo { root: bool },
-    Norm { root: bool },
+    NormTwo {
+        root: bool,
+    },
+    Norm {
+        root: bool,
+    },
     /// Outputs the value and its index.
     MaxPair,
     MinPair,
@@ -57,7 +61,9 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
         return None;
     }
     let reduce = name_of(name.args.get(2)?);
-    let [input, ops, index, output, ..] = reduce.args.as_slice() else { return None };
+    let [input, ops, index, output, ..] = reduce.args.as_slice() else {
+        return None;
+    };
     if reduce.base != "ReduceOp" || index != "unsigned int" {
         return None;
     }
@@ -65,8 +71,18 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
     let (operation, ops, argument) = operation(ops)?;
     let layout = Layout::of(&ops);
     // Around a lambda, which may hold nothing but a pointer to its host copy.
-    let ops = if ops.is_empty() { vec![layout.clone(), layout.then_pointer()] } else { vec![layout] };
-    Some(Box::new(Reduce { operation, input, output, ops, argument: Layout::of(&argument) }))
+    let ops = if ops.is_empty() {
+        vec![layout.clone(), layout.then_pointer()]
+    } else {
+        vec![layout]
+    };
+    Some(Box::new(Reduce {
+        operation,
+        input,
+        output,
+        ops,
+        argument: Layout::of(&argument),
+    }))
 }
 
 /// The operation an ops class stands for, its fields, and those of its `Arg`.
@@ -168,14 +184,32 @@ impl Reduce {
         let (accumulate, last) = (cursor.u8()?, cursor.u8()?);
         let target_count = cursor.i32()?;
         if cursor.position().next_multiple_of(8) != cursor.size() {
-            return Err(unsupported(launch, &format!(
-                "a ReduceOp of {} bytes, expected {}", cursor.size(), cursor.position(),
-            )));
+            return Err(unsupported(
+                launch,
+                &format!(
+                    "a ReduceOp of {} bytes, expected {}",
+                    cursor.size(),
+                    cursor.position(),
+                ),
+            ));
         }
         if accumulate != 0 || last == 0 {
-            return Err(unsupported(launch, "a reduction split over several launches (over 2^31 elements)"));
+            return Err(unsupported(
+                launch,
+                "a reduction split over several launches (over 2^31 elements)",
+            ));
         }
-        Ok(Decoded { ops, layout, inputs, outputs, input_offsets, output_offsets, source, targets, target_count })
+        Ok(Decoded {
+            ops,
+            layout,
+            inputs,
+            outputs,
+            input_offsets,
+            output_offsets,
+            source,
+            targets,
+            target_count,
+        })
     }
 
     /// A cursor at the ReduceConfig, if one lies behind an ops object of this
@@ -188,20 +222,32 @@ impl Reduce {
         cursor.skip(self.argument.size());
         cursor.align(4);
         let start = cursor;
-        let words = (0..14).map(|_| cursor.i32()).collect::<Result<Vec<_>, _>>().ok()?;
+        let words = (0..14)
+            .map(|_| cursor.i32())
+            .collect::<Result<Vec<_>, _>>()
+            .ok()?;
         let (width, height, threads) = (words[11], words[12], words[13]);
-        (words[0] as usize == self.argument.size() && width.checked_mul(height) == Some(threads) && threads > 0).then_some(start)
+        (words[0] as usize == self.argument.size()
+            && width.checked_mul(height) == Some(threads)
+            && threads > 0)
+            .then_some(start)
     }
 
     fn compute<A: Accumulate>(&self, decoded: &Decoded, memory: &dyn Memory) -> Result<(), Fault> {
         let constants: Vec<f64> = decoded.layout.read(decoded.ops)?;
         let size = self.input.size();
         let (low, high) = {
-            let (inner, outer) = (decoded.input_offsets.bounds(0), decoded.output_offsets.bounds(1));
+            let (inner, outer) = (
+                decoded.input_offsets.bounds(0),
+                decoded.output_offsets.bounds(1),
+            );
             (inner.0 + outer.0, inner.1 + outer.1)
         };
         let source = memory
-            .read(decoded.source.wrapping_add_signed(low), (high - low) as u64 + size as u64)?
+            .read(
+                decoded.source.wrapping_add_signed(low),
+                (high - low) as u64 + size as u64,
+            )?
             .wrapping_offset(-low as isize);
         // A second output lies like the first, scaled to its element size.
         let (first, second) = self.target_types();
@@ -209,7 +255,12 @@ impl Reduce {
         let target = |index: usize, dtype: DType| {
             let scale = |offset: i64| offset / first.size() as i64 * dtype.size() as i64;
             let bytes = (scale(high) - scale(low)) as u64 + dtype.size() as u64;
-            memory.write(decoded.targets[index].wrapping_add_signed(scale(low)), bytes).map(|pointer| pointer.wrapping_offset(-scale(low) as isize))
+            memory
+                .write(
+                    decoded.targets[index].wrapping_add_signed(scale(low)),
+                    bytes,
+                )
+                .map(|pointer| pointer.wrapping_offset(-scale(low) as isize))
         };
         let first_target = target(0, first)?;
         let second_target = match second {
@@ -225,10 +276,19 @@ impl Reduce {
             let mut start = 0;
             while start < decoded.inputs {
                 let count = BLOCK.min((decoded.inputs - start) as usize);
-                decoded.input_offsets.runs(0, start, count, |offset, stride, range| {
-                    // SAFETY: `source` was checked for every offset the two calculators can give.
-                    unsafe { load_lanes(self.input, from.wrapping_offset(offset as isize), stride as isize, &mut lanes[range]) };
-                });
+                decoded
+                    .input_offsets
+                    .runs(0, start, count, |offset, stride, range| {
+                        // SAFETY: `source` was checked for every offset the two calculators can give.
+                        unsafe {
+                            load_lanes(
+                                self.input,
+                                from.wrapping_offset(offset as isize),
+                                stride as isize,
+                                &mut lanes[range],
+                            )
+                        };
+                    });
                 state.add(self.operation, &lanes[..count], start, &constants);
                 start += count as u64;
             }
@@ -277,10 +337,13 @@ impl Kernel for Reduce {
     }
 
     fn cost(&self, launch: &Launch) -> Cost {
-        let Ok(decoded) = self.decode(launch) else { return Cost::default() };
+        let Ok(decoded) = self.decode(launch) else {
+            return Cost::default();
+        };
         let elements = decoded.inputs as f64 * decoded.outputs as f64;
         Cost {
-            bytes: elements * self.input.size() as f64 + decoded.outputs as f64 * self.output.size() as f64,
+            bytes: elements * self.input.size() as f64
+                + decoded.outputs as f64 * self.output.size() as f64,
             flops: elements,
         }
     }
@@ -316,28 +379,70 @@ impl Accumulate for Reals {
         let value = match operation {
             Operation::Product | Operation::And => 1.0,
             Operation::Max | Operation::MaxPair | Operation::ArgMax => f64::NEG_INFINITY,
-            Operation::Min | Operation::MinPair | Operation::ArgMin | Operation::MinMax | Operation::AbsMin => f64::INFINITY,
+            Operation::Min
+            | Operation::MinPair
+            | Operation::ArgMin
+            | Operation::MinMax
+            | Operation::AbsMin => f64::INFINITY,
             _ => 0.0,
         };
-        let extra = if operation == Operation::MinMax { f64::NEG_INFINITY } else { 0.0 };
-        Reals { value, extra, index: -1 }
+        let extra = if operation == Operation::MinMax {
+            f64::NEG_INFINITY
+        } else {
+            0.0
+        };
+        Reals {
+            value,
+            extra,
+            index: -1,
+        }
     }
 
     fn add(&mut self, operation: Operation, lanes: &[f64], first: u64, constants: &[f64]) {
         match operation {
             Operation::Sum | Operation::Mean => self.value += sum(lanes.iter().copied()),
-            Operation::NanSum => self.value += sum(lanes.iter().map(|&x| if x.is_nan() { 0.0 } else { x })),
-            Operation::NormZero => self.value += sum(lanes.iter().map(|&x| (x != 0.0) as u8 as f64)),
+            Operation::NanSum => {
+                self.value += sum(lanes.iter().map(|&x| if x.is_nan() { 0.0 } else { x }))
+            }
+            Operation::NormZero => {
+                self.value += sum(lanes.iter().map(|&x| (x != 0.0) as u8 as f64))
+            }
             Operation::NormOne => self.value += sum(lanes.iter().map(|&x| x.abs())),
             Operation::NormTwo { .. } => self.value += sum(lanes.iter().map(|&x| x * x)),
-            Operation::Norm { .. } => self.value += sum(lanes.iter().map(|&x| x.abs().powf(constants[0]))),
-            Operation::Product => self.value = lanes.iter().fold(self.value, |product, x| product * x),
-            Operation::And => self.value = if lanes.iter().all(|&x| x != 0.0) { self.value } else { 0.0 },
-            Operation::Or => self.value = if lanes.iter().any(|&x| x != 0.0) { 1.0 } else { self.value },
+            Operation::Norm { .. } => {
+                self.value += sum(lanes.iter().map(|&x| x.abs().powf(constants[0])))
+            }
+            Operation::Product => {
+                self.value = lanes.iter().fold(self.value, |product, x| product * x)
+            }
+            Operation::And => {
+                self.value = if lanes.iter().all(|&x| x != 0.0) {
+                    self.value
+                } else {
+                    0.0
+                }
+            }
+            Operation::Or => {
+                self.value = if lanes.iter().any(|&x| x != 0.0) {
+                    1.0
+                } else {
+                    self.value
+                }
+            }
             Operation::Max => self.value = lanes.iter().fold(self.value, |max, &x| larger(max, x)),
-            Operation::Min => self.value = lanes.iter().fold(self.value, |min, &x| -larger(-min, -x)),
-            Operation::AbsMax => self.value = lanes.iter().fold(self.value, |max, &x| larger(max, x.abs())),
-            Operation::AbsMin => self.value = lanes.iter().fold(self.value, |min, &x| -larger(-min, -x.abs())),
+            Operation::Min => {
+                self.value = lanes.iter().fold(self.value, |min, &x| -larger(-min, -x))
+            }
+            Operation::AbsMax => {
+                self.value = lanes
+                    .iter()
+                    .fold(self.value, |max, &x| larger(max, x.abs()))
+            }
+            Operation::AbsMin => {
+                self.value = lanes
+                    .iter()
+                    .fold(self.value, |min, &x| -larger(-min, -x.abs()))
+            }
             Operation::MinMax => {
                 for &x in lanes {
                     self.value = -larger(-self.value, -x);
@@ -345,10 +450,15 @@ impl Accumulate for Reals {
                 }
             }
             Operation::MaxPair | Operation::ArgMax | Operation::MinPair | Operation::ArgMin => {
-                let sign = if matches!(operation, Operation::MaxPair | Operation::ArgMax) { 1.0 } else { -1.0 };
+                let sign = if matches!(operation, Operation::MaxPair | Operation::ArgMax) {
+                    1.0
+                } else {
+                    -1.0
+                };
                 for (i, &x) in lanes.iter().enumerate() {
                     // The first of equals, and the first NaN of all, wins.
-                    let better = self.index < 0 || (!self.value.is_nan() && (x.is_nan() || sign * x > sign * self.value));
+                    let better = self.index < 0
+                        || (!self.value.is_nan() && (x.is_nan() || sign * x > sign * self.value));
                     if better {
                         (self.value, self.index) = (x, (first + i as u64) as i64);
                     }
@@ -377,7 +487,11 @@ impl Accumulate for Reals {
             Operation::Welford => {
                 // Constants: the correction, and whether to take the root.
                 let variance = self.value / (inputs as f64 - constants[0]).max(0.0);
-                if constants[1] != 0.0 { variance.sqrt() } else { variance }
+                if constants[1] != 0.0 {
+                    variance.sqrt()
+                } else {
+                    variance
+                }
             }
             _ => self.value,
         };
@@ -412,17 +526,31 @@ impl Accumulate for Integers {
         let value = match operation {
             Operation::Product | Operation::And => 1,
             Operation::Max | Operation::MaxPair | Operation::ArgMax => i64::MIN,
-            Operation::Min | Operation::MinPair | Operation::ArgMin | Operation::MinMax | Operation::AbsMin => i64::MAX,
+            Operation::Min
+            | Operation::MinPair
+            | Operation::ArgMin
+            | Operation::MinMax
+            | Operation::AbsMin => i64::MAX,
             _ => 0,
         };
-        let extra = if operation == Operation::MinMax { i64::MIN } else { 0 };
-        Integers { value, extra, index: -1 }
+        let extra = if operation == Operation::MinMax {
+            i64::MIN
+        } else {
+            0
+        };
+        Integers {
+            value,
+            extra,
+            index: -1,
+        }
     }
 
     fn add(&mut self, operation: Operation, lanes: &[i64], first: u64, constants: &[f64]) {
         for (i, &x) in lanes.iter().enumerate() {
             match operation {
-                Operation::Sum | Operation::NanSum | Operation::Mean => self.value = self.value.wrapping_add(x),
+                Operation::Sum | Operation::NanSum | Operation::Mean => {
+                    self.value = self.value.wrapping_add(x)
+                }
                 Operation::Product => self.value = self.value.wrapping_mul(x),
                 Operation::And => self.value &= (x != 0) as i64,
                 Operation::Or => self.value |= (x != 0) as i64,
@@ -432,9 +560,13 @@ impl Accumulate for Integers {
                 Operation::AbsMin => self.value = self.value.min(x.wrapping_abs()),
                 Operation::NormZero => self.value += (x != 0) as i64,
                 Operation::NormOne => self.value = self.value.wrapping_add(x.wrapping_abs()),
-                Operation::NormTwo { .. } => self.value = self.value.wrapping_add(x.wrapping_mul(x)),
+                Operation::NormTwo { .. } => {
+                    self.value = self.value.wrapping_add(x.wrapping_mul(x))
+                }
                 Operation::Norm { .. } => self.value += (x.abs() as f64).powf(constants[0]) as i64,
-                Operation::MinMax => (self.value, self.extra) = (self.value.min(x), self.extra.max(x)),
+                Operation::MinMax => {
+                    (self.value, self.extra) = (self.value.min(x), self.extra.max(x))
+                }
                 Operation::MaxPair | Operation::ArgMax => {
                     if self.index < 0 || x > self.value {
                         (self.value, self.index) = (x, (first + i as u64) as i64);
@@ -472,13 +604,26 @@ mod tests {
     #[test]
     fn ops_classes_and_wrapped_functors_are_recognised() {
         let sum = "func_wrapper_t<BFloat16, sum_functor<BFloat16, float, BFloat16>::operator()(at::TensorIterator&)::{lambda(float, float)#1}>";
-        assert_eq!(operation(sum), Some((Operation::Sum, vec![], vec![DType::F32])));
         assert_eq!(
-            operation("func_wrapper_t<bool, and_kernel_cuda(at::TensorIterator&)::{lambda()#1}::operator()() const::{lambda()#7}::operator()() const::{lambda(float, float)#1}>"),
+            operation(sum),
+            Some((Operation::Sum, vec![], vec![DType::F32]))
+        );
+        assert_eq!(
+            operation(
+                "func_wrapper_t<bool, and_kernel_cuda(at::TensorIterator&)::{lambda()#1}::operator()() const::{lambda()#7}::operator()() const::{lambda(float, float)#1}>"
+            ),
             Some((Operation::And, vec![], vec![DType::F32]))
         );
-        assert_eq!(operation("MeanOps<BFloat16, float, float, float>"), Some((Operation::Mean, vec![DType::F32], vec![DType::F32])));
-        assert_eq!(operation("func_wrapper_t<float, xor_sum_functor<float>::operator()(at::TensorIterator&)::{lambda(float, float)#1}>"), None);
+        assert_eq!(
+            operation("MeanOps<BFloat16, float, float, float>"),
+            Some((Operation::Mean, vec![DType::F32], vec![DType::F32]))
+        );
+        assert_eq!(
+            operation(
+                "func_wrapper_t<float, xor_sum_functor<float>::operator()(at::TensorIterator&)::{lambda(float, float)#1}>"
+            ),
+            None
+        );
     }
 
     #[test]

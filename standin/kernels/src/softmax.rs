@@ -33,7 +33,9 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
     let args: Vec<&str> = name.args.iter().map(String::as_str).collect();
     let (form, input, output, log) = match (name.base.as_str(), args.as_slice()) {
         // The masked variant is only used by nested tensors.
-        ("softmax_warp_forward", [input, output, _, _, log, "false"]) => (Form::Warp, input, output, *log == "true"),
+        ("softmax_warp_forward", [input, output, _, _, log, "false"]) => {
+            (Form::Warp, input, output, *log == "true")
+        }
         ("cunn_SoftMaxForward", [_, input, _, output, epilogue])
         | ("cunn_SoftMaxForwardSmem", [_, input, _, output, epilogue, _])
         | ("cunn_SoftMaxForwardReg", [input, _, output, epilogue, _, _]) => {
@@ -44,7 +46,12 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
         }
         _ => return None,
     };
-    Some(Box::new(Softmax { form, input: DType::from_cpp(input)?, output: DType::from_cpp(output)?, log }))
+    Some(Box::new(Softmax {
+        form,
+        input: DType::from_cpp(input)?,
+        output: DType::from_cpp(output)?,
+        log,
+    }))
 }
 
 fn is_log(epilogue: &str) -> Option<bool> {
@@ -66,7 +73,8 @@ struct Decoded {
 
 impl Softmax {
     fn decode(&self, launch: &Launch) -> Result<Decoded, Fault> {
-        let size = |index| Ok::<u64, Fault>(Cursor::parameter(launch, index)?.integer()?.max(0) as u64);
+        let size =
+            |index| Ok::<u64, Fault>(Cursor::parameter(launch, index)?.integer()?.max(0) as u64);
         let (outer, row, inner) = match self.form {
             Form::Warp => (size(2)?, size(4)?, 1),
             Form::Block => (launch.grid[0] as u64, size(2)?, 1),
@@ -81,8 +89,19 @@ impl Softmax {
         })
     }
 
-    fn compute<L: Lane>(&self, decoded: &Decoded, memory: &dyn Memory, rows: impl Fn(&mut [L], bool)) -> Result<(), Fault> {
-        let &Decoded { output, input, outer, row, inner } = decoded;
+    fn compute<L: Lane>(
+        &self,
+        decoded: &Decoded,
+        memory: &dyn Memory,
+        rows: impl Fn(&mut [L], bool),
+    ) -> Result<(), Fault> {
+        let &Decoded {
+            output,
+            input,
+            outer,
+            row,
+            inner,
+        } = decoded;
         let input = Source::new(memory, input, self.input, outer * row * inner)?;
         let output = Target::new(memory, output, self.output, outer * row * inner)?;
         if inner == 1 {
@@ -126,9 +145,14 @@ impl Kernel for Softmax {
     }
 
     fn cost(&self, launch: &Launch) -> Cost {
-        let Ok(decoded) = self.decode(launch) else { return Cost::default() };
+        let Ok(decoded) = self.decode(launch) else {
+            return Cost::default();
+        };
         let elements = (decoded.outer * decoded.row * decoded.inner) as f64;
-        Cost { bytes: elements * (self.input.size() + self.output.size()) as f64, flops: 5.0 * elements }
+        Cost {
+            bytes: elements * (self.input.size() + self.output.size()) as f64,
+            flops: 5.0 * elements,
+        }
     }
 }
 
@@ -136,7 +160,10 @@ impl Kernel for Softmax {
 macro_rules! softmax_row {
     ($name:ident, $t:ty) => {
         fn $name(row: &mut [$t], log: bool) {
-            let max = row.iter().fold(<$t>::NEG_INFINITY, |max, &value| if value > max { value } else { max });
+            let max = row.iter().fold(
+                <$t>::NEG_INFINITY,
+                |max, &value| if value > max { value } else { max },
+            );
             if log {
                 let sum: f64 = row.iter().map(|&value| (value - max).exp() as f64).sum();
                 let log_sum = sum.ln() as $t;

@@ -18,16 +18,23 @@ impl Host {
     /// Registers a slice; its device address.
     pub fn map<T>(&self, slice: &mut [T]) -> u64 {
         let address = slice.as_mut_ptr() as u64;
-        self.ranges.borrow_mut().push((address, size_of_val(slice) as u64));
+        self.ranges
+            .borrow_mut()
+            .push((address, size_of_val(slice) as u64));
         address
     }
 
     fn check(&self, address: u64, bytes: u64, write: bool) -> Result<(), Fault> {
-        let inside = |&(start, size): &(u64, u64)| address >= start && address + bytes <= start + size;
+        let inside =
+            |&(start, size): &(u64, u64)| address >= start && address + bytes <= start + size;
         if bytes == 0 || self.ranges.borrow().iter().any(inside) {
             Ok(())
         } else {
-            Err(Fault::IllegalAddress { address, bytes, write })
+            Err(Fault::IllegalAddress {
+                address,
+                bytes,
+                write,
+            })
         }
     }
 }
@@ -108,18 +115,38 @@ impl Bytes {
 }
 
 /// Launches a kernel found by its mangled name.
-pub fn launch(name: &str, grid: [u32; 3], parameters: &[Bytes], memory: &Host) -> Result<(), Fault> {
+pub fn launch(
+    name: &str,
+    grid: [u32; 3],
+    parameters: &[Bytes],
+    memory: &Host,
+) -> Result<(), Fault> {
     let kernel: Box<dyn Kernel> = find(name).unwrap_or_else(|| panic!("no kernel {name}"));
     let (mut params, mut layout) = (Vec::new(), Vec::new());
     for parameter in parameters {
         let size = parameter.0.len();
-        params.resize(params.len().next_multiple_of(size.next_power_of_two().min(8)), 0);
+        params.resize(
+            params
+                .len()
+                .next_multiple_of(size.next_power_of_two().min(8)),
+            0,
+        );
         layout.push((params.len() as u32, size as u32));
         params.extend(&parameter.0);
     }
-    let launch = Launch { name, grid, block: [128, 1, 1], shared_bytes: 0, params: &params, layout: &layout };
+    let launch = Launch {
+        name,
+        grid,
+        block: [128, 1, 1],
+        shared_bytes: 0,
+        params: &params,
+        layout: &layout,
+    };
     let done = kernel.run(&launch, memory);
-    assert!(done.is_err() || kernel.cost(&launch).bytes > 0.0, "{name} costs nothing");
+    assert!(
+        done.is_err() || kernel.cost(&launch).bytes > 0.0,
+        "{name} costs nothing"
+    );
     done
 }
 
