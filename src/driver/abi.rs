@@ -34,16 +34,10 @@ impl CuResult {
     /// The driver is shutting down: stop silently.
     pub const DEINITIALIZED: Self = Self(4);
     pub const NO_DEVICE: Self = Self(100);
-    pub const INVALID_DEVICE: Self = Self(101);
     pub const INVALID_CONTEXT: Self = Self(201);
-    pub const MAP_FAILED: Self = Self(205);
-    pub const NOT_FOUND: Self = Self(500);
     pub const NOT_READY: Self = Self(600);
-    pub const ILLEGAL_ADDRESS: Self = Self(700);
-    pub const NOT_PERMITTED: Self = Self(800);
     pub const NOT_SUPPORTED: Self = Self(801);
     pub const STREAM_CAPTURE_UNSUPPORTED: Self = Self(900);
-    pub const UNKNOWN: Self = Self(999);
 
     pub const fn is_success(self) -> bool {
         self.0 == 0

@@ -2,8 +2,8 @@
 //! the lazily resolved pointers and the per-name counters are derived from it.
 //!
 //! Resolution is retryable: a slot stays empty, and the call answers
-//! `NOT_INITIALIZED`, until libcuda is there; an absent function answers
-//! `NOT_SUPPORTED`-like the same way.
+//! `NOT_INITIALIZED`, until libcuda is there; a function that this driver does
+//! not have answers `NOT_SUPPORTED`.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -33,7 +33,7 @@ macro_rules! own_calls {
             /// The arguments satisfy what cuda.h asks of this function.
             pub(super) unsafe fn $name(&self, $( $arg : $ty ),*) -> CuResult {
                 let Some(original) = self.resolve(OwnCall::$name) else {
-                    return CuResult::NOT_INITIALIZED;
+                    return absent();
                 };
                 // SAFETY: libcuda's function of this name has this C signature (cuda.h).
                 let original: unsafe extern "C" fn($( $ty ),*) -> CuResult =
@@ -56,7 +56,6 @@ own_calls! {
     cuMemSetAccess(address: DevicePtr, bytes: usize, desc: *const CUmemAccessDesc, count: usize);
     cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
     cuDeviceGetCount(count: *mut c_int);
-    cuDeviceTotalMem_v2(bytes: *mut usize, device: Device);
     cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, device: Device);
     cuCtxGetCurrent(ctx: *mut CUcontext);
     cuCtxSetCurrent(ctx: CUcontext);
@@ -72,7 +71,6 @@ own_calls! {
     cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint);
     cuStreamSynchronize(stream: CUstream);
     cuStreamIsCapturing(stream: CUstream, status: *mut c_int);
-    cuStreamGetCtx(stream: CUstream, ctx: *mut CUcontext);
     cuThreadExchangeStreamCaptureMode(mode: *mut c_int);
     cuEventCreate(event: *mut CUevent, flags: c_uint);
     cuEventRecord(event: CUevent, stream: CUstream);
@@ -82,14 +80,19 @@ own_calls! {
     cuEventDestroy_v2(event: CUevent);
     cuMemcpyHtoDAsync_v2(dst: DevicePtr, src: *const c_void, bytes: usize, stream: CUstream);
     cuMemcpyDtoHAsync_v2(dst: *mut c_void, src: DevicePtr, bytes: usize, stream: CUstream);
-    cuMemcpyDtoDAsync_v2(dst: DevicePtr, src: DevicePtr, bytes: usize, stream: CUstream);
-    cuMemsetD8Async(dst: DevicePtr, value: u8, bytes: usize, stream: CUstream);
     cuMemHostRegister_v2(host: *mut c_void, bytes: usize, flags: c_uint);
     cuMemHostUnregister(host: *mut c_void);
-    cuMemHostAlloc(host: *mut *mut c_void, bytes: usize, flags: c_uint);
-    cuMemFreeHost(host: *mut c_void);
     cuFuncGetParamInfo(func: CUfunction, index: usize, offset: *mut usize, size: *mut usize);
     cuKernelGetParamInfo(kernel: CUkernel, index: usize, offset: *mut usize, size: *mut usize);
+}
+
+/// The answer of a call that has no original.
+fn absent() -> CuResult {
+    if original::libcuda().is_null() {
+        CuResult::NOT_INITIALIZED
+    } else {
+        CuResult::NOT_SUPPORTED
+    }
 }
 
 /// One function's original and how often we called it.

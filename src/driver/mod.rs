@@ -139,15 +139,6 @@ impl Driver {
         out!(unsafe { self.calls.cuDeviceGetCount(&mut count) }, count)
     }
 
-    /// The card's total memory in bytes, as the driver reports it.
-    pub fn device_total_mem(&self, device: Device) -> Result<usize> {
-        let mut bytes = 0usize;
-        out!(
-            unsafe { self.calls.cuDeviceTotalMem_v2(&mut bytes, device) },
-            bytes
-        )
-    }
-
     /// `attribute`: a `CUdevice_attribute` number.
     pub fn device_get_attribute(&self, attribute: c_int, device: Device) -> Result<c_int> {
         let mut value = 0;
@@ -254,11 +245,6 @@ impl Driver {
         .map(|status| status != 0)
     }
 
-    pub fn stream_get_ctx(&self, stream: CUstream) -> Result<CUcontext> {
-        let mut ctx: CUcontext = ptr::null_mut();
-        out!(unsafe { self.calls.cuStreamGetCtx(stream, &mut ctx) }, ctx)
-    }
-
     /// Sets the calling thread's capture mode ([`CAPTURE_MODE_RELAXED`]) and
     /// answers the former one: internal work must not be refused because some
     /// other thread captures in global mode.
@@ -340,26 +326,6 @@ impl Driver {
         unsafe { self.calls.cuMemcpyDtoHAsync_v2(dst, src, bytes, stream) }.ok()
     }
 
-    pub fn memcpy_dtod_async(
-        &self,
-        dst: DevicePtr,
-        src: DevicePtr,
-        bytes: usize,
-        stream: CUstream,
-    ) -> Result<()> {
-        unsafe { self.calls.cuMemcpyDtoDAsync_v2(dst, src, bytes, stream) }.ok()
-    }
-
-    pub fn memset_d8_async(
-        &self,
-        dst: DevicePtr,
-        value: u8,
-        bytes: usize,
-        stream: CUstream,
-    ) -> Result<()> {
-        unsafe { self.calls.cuMemsetD8Async(dst, value, bytes, stream) }.ok()
-    }
-
     // --- host memory --------------------------------------------------------
 
     /// Page-locks existing host memory for every context.
@@ -373,20 +339,6 @@ impl Driver {
 
     pub fn mem_host_unregister(&self, host: *mut c_void) -> Result<()> {
         unsafe { self.calls.cuMemHostUnregister(host) }.ok()
-    }
-
-    /// Page-locked host memory, portable. *Current context.*
-    pub fn mem_host_alloc(&self, bytes: usize) -> Result<*mut c_void> {
-        const PORTABLE: c_uint = 1;
-        let mut host: *mut c_void = ptr::null_mut();
-        out!(
-            unsafe { self.calls.cuMemHostAlloc(&mut host, bytes, PORTABLE) },
-            host
-        )
-    }
-
-    pub fn mem_host_free(&self, host: *mut c_void) -> Result<()> {
-        unsafe { self.calls.cuMemFreeHost(host) }.ok()
     }
 
     // --- kernels --------------------------------------------------------------
