@@ -10,10 +10,10 @@
 //! in units and flat from the concatenated dimension on, and its last
 //! parameter is the number of elements behind one step of that dimension.
 
-use crate::index::{copy_elements, opaque_size};
 use crate::name::Name;
 use crate::offsets::Offsets;
 use crate::params::{Cursor, unsupported};
+use crate::tensor::{copy_elements, opaque_size};
 use crate::{Cost, Fault, Kernel, Launch, Memory};
 
 /// `CAT_ARRAY_MAX_INPUT_DIMS`.

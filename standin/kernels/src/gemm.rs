@@ -7,8 +7,8 @@
 use gemm::Parallelism;
 use standin_abi::{GEMM_KERNEL, Gemm};
 
+use crate::arithmetic::Real;
 use crate::name::Name;
-use crate::ops::Real;
 use crate::params::unsupported;
 use crate::value::{DType, Lane, load_lanes, store_lanes};
 use crate::{Cost, Fault, Kernel, Launch, Memory};

@@ -8,6 +8,7 @@ use crate::block::Source;
 use crate::name::{Callable, Name, callable, name_of};
 use crate::offsets::Offsets;
 use crate::params::{Cursor, unsupported};
+use crate::tensor::{TensorInfo, copy_elements, in_bounds, load_index, opaque_size, reach, widen};
 use crate::value::DType;
 use crate::{Cost, Fault, Kernel, Launch, Memory};
 
@@ -15,9 +16,6 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
     match (name.base.as_str(), name.args.as_slice()) {
         ("vectorized_gather_kernel", [_, index]) => Some(Box::new(GatherRows {
             index: DType::from_cpp(index)?,
-        })),
-        ("roll_cuda_kernel", [element]) => Some(Box::new(Roll {
-            size: DType::from_cpp(element)?.size(),
         })),
         ("indexSelectSmallIndex", [element, index, offset, ..]) => {
             select(element, index, offset, false)
@@ -29,14 +27,8 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
             let Callable::Lambda(outer) = callable(lambda)? else {
                 return None;
             };
-            match outer.function.base.as_str() {
-                "gpu_index_kernel" => {}
-                "flip_kernel_impl" => {
-                    return Some(Box::new(Flip {
-                        size: opaque_size(outer.function.args.first()?)?,
-                    }));
-                }
-                _ => return None,
+            if outer.function.base != "gpu_index_kernel" {
+                return None;
             }
             let Callable::Lambda(inner) = callable(outer.function.args.first()?)? else {
                 return None;
@@ -79,52 +71,6 @@ fn select(element: &str, index: &str, offset: &str, large: bool) -> Option<Box<d
         wide: offset.ends_with("long"),
         large,
     }))
-}
-
-/// The size of an `OpaqueType<N>`.
-pub fn opaque_size(text: &str) -> Option<usize> {
-    let name = name_of(text);
-    (name.base == "OpaqueType").then_some(())?;
-    // Unsigned numbers read `(unsigned int)8`.
-    name.args.first()?.rsplit(')').next()?.parse().ok()
-}
-
-/// Brings a (possibly negative) index into bounds, or faults.
-fn in_bounds(launch: &Launch, index: i64, size: i64) -> Result<i64, Fault> {
-    let index = if index < 0 { index + size } else { index };
-    if (0..size).contains(&index) {
-        Ok(index)
-    } else {
-        Err(unsupported(
-            launch,
-            &format!("device-side assertion: index {index} out of bounds for size {size}"),
-        ))
-    }
-}
-
-/// Pointer to byte offset 0 of a tensor whose byte offsets lie in `bounds`,
-/// elements of `size` bytes.
-fn reach(
-    memory: &dyn Memory,
-    address: u64,
-    bounds: (i64, i64),
-    size: usize,
-    write: bool,
-) -> Result<*mut u8, Fault> {
-    let start = address.wrapping_add_signed(bounds.0);
-    let bytes = (bounds.1 - bounds.0) as u64 + size as u64;
-    let pointer = if write {
-        memory.write(start, bytes)?
-    } else {
-        memory.read(start, bytes)?.cast_mut()
-    };
-    Ok(pointer.wrapping_offset(-bounds.0 as isize))
-}
-
-/// Widens `bounds` by what indexing a dimension may add.
-fn widen(bounds: (i64, i64), size: i64, stride: i64) -> (i64, i64) {
-    let reach = (size - 1).max(0) * stride;
-    (bounds.0 + reach.min(0), bounds.1 + reach.max(0))
 }
 
 /// `vectorized_gather_kernel<n, I>(char* out, char* in, I* index, int count,
@@ -180,108 +126,6 @@ impl Kernel for GatherRows {
             bytes: count * (2.0 * slice + self.index.size() as f64),
             flops: 0.0,
         }
-    }
-}
-
-/// `roll_cuda_kernel<T>(T* in, T* out, int64_t N, int64_t dim, int64_t start,
-/// int64_t size, int64_t stride, int64_t offset)`: contiguous, one dimension
-/// rolled so that index `start` becomes the first.
-struct Roll {
-    size: usize,
-}
-
-impl Kernel for Roll {
-    fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
-        let number =
-            |index| Ok::<u64, Fault>(Cursor::parameter(launch, index)?.i64()?.max(0) as u64);
-        let (input, out) = (
-            Cursor::parameter(launch, 0)?.u64()?,
-            Cursor::parameter(launch, 1)?.u64()?,
-        );
-        let (count, start, size, stride) = (number(2)?, number(4)?, number(5)?, number(6)?);
-        let bytes = self.size as u64;
-        let input = memory.read(input, count * bytes)?;
-        let out = memory.write(out, count * bytes)?;
-        let plane = size * stride;
-        if plane == 0 || start > size || count % plane != 0 {
-            return Err(unsupported(
-                launch,
-                "a dimension that does not divide the tensor",
-            ));
-        }
-        // Each plane changes places with itself in two parts.
-        let (head, tail) = (
-            (start * stride * bytes) as usize,
-            ((size - start) * stride * bytes) as usize,
-        );
-        for i in 0..count / plane {
-            let at = (i * plane * bytes) as usize;
-            // SAFETY: both parts lie inside plane i, and all planes were just checked.
-            unsafe {
-                std::ptr::copy(input.add(at + head), out.add(at), tail);
-                std::ptr::copy(input.add(at), out.add(at + tail), head);
-            }
-        }
-        Ok(())
-    }
-
-    fn cost(&self, launch: &Launch) -> Cost {
-        let count = Cursor::parameter(launch, 2)
-            .and_then(|mut cursor| cursor.i64())
-            .unwrap_or(0) as f64;
-        Cost {
-            bytes: count * (2 * self.size) as f64,
-            flops: 0.0,
-        }
-    }
-}
-
-/// A `TensorInfo<T, I>`: pointer, sizes and element strides, dimension 0 slowest.
-pub struct TensorInfo {
-    pub address: u64,
-    pub sizes: Vec<i64>,
-    pub strides: Vec<i64>,
-}
-
-impl TensorInfo {
-    /// `wide`: the index type has 64 bits.
-    pub fn read(mut cursor: Cursor, wide: bool) -> Result<Self, Fault> {
-        const MAX_DIMS: usize = 25;
-        let address = cursor.u64()?;
-        let mut numbers = || -> Result<Vec<i64>, Fault> {
-            (0..MAX_DIMS)
-                .map(|_| {
-                    if wide {
-                        cursor.i64()
-                    } else {
-                        cursor.i32().map(i64::from)
-                    }
-                })
-                .collect()
-        };
-        let (mut sizes, mut strides) = (numbers()?, numbers()?);
-        let dims = cursor.i32()? as usize;
-        if dims > MAX_DIMS {
-            return Err(Fault::Unsupported(format!(
-                "a TensorInfo of {dims} dimensions"
-            )));
-        }
-        sizes.truncate(dims);
-        strides.truncate(dims);
-        Ok(TensorInfo {
-            address,
-            sizes,
-            strides,
-        })
-    }
-
-    /// The tensor without dimension `skip`, in byte offsets.
-    pub fn offsets(&self, size: usize, skip: Option<usize>) -> Offsets {
-        let dims = (0..self.sizes.len()).rev().filter(|&dim| Some(dim) != skip);
-        let (sizes, strides) = dims
-            .map(|dim| (self.sizes[dim] as u64, self.strides[dim] * size as i64))
-            .unzip();
-        Offsets::new(sizes, vec![strides])
     }
 }
 
@@ -376,66 +220,6 @@ impl Kernel for Select {
     }
 }
 
-/// Copies `count` elements of `size` bytes, each side by its own offsets.
-///
-/// # Safety
-/// Every offset of either side's argument, from its pointer, must be valid for
-/// `size` bytes, writable on the `to` side.
-pub unsafe fn copy_elements(
-    size: usize,
-    count: u64,
-    to: *mut u8,
-    to_offsets: (&Offsets, usize),
-    from: *const u8,
-    from_offsets: (&Offsets, usize),
-) {
-    to_offsets.0.runs(
-        to_offsets.1,
-        0,
-        count as usize,
-        |to_first, to_stride, range| {
-            from_offsets.0.runs(
-                from_offsets.1,
-                range.start as u64,
-                range.len(),
-                |from_first, from_stride, part| {
-                    let to =
-                        to.wrapping_offset((to_first + part.start as i64 * to_stride) as isize);
-                    let from = from.wrapping_offset(from_first as isize);
-                    let dense = size as i64;
-                    if to_stride == dense && from_stride == dense {
-                        // SAFETY: a run of consecutive elements, each valid by this function's contract.
-                        unsafe { std::ptr::copy(from, to, part.len() * size) };
-                        return;
-                    }
-                    for i in 0..part.len() as i64 {
-                        // SAFETY: one element, valid by this function's contract.
-                        unsafe {
-                            std::ptr::copy(
-                                from.wrapping_offset((i * from_stride) as isize),
-                                to.wrapping_offset((i * to_stride) as isize),
-                                size,
-                            )
-                        };
-                    }
-                },
-            );
-        },
-    );
-}
-
-/// # Safety
-/// `at` must be readable for one element of `dtype`.
-unsafe fn load_index(dtype: DType, at: *const u8) -> i64 {
-    // SAFETY: by this function's contract.
-    unsafe {
-        match dtype {
-            DType::I32 => at.cast::<i32>().read_unaligned() as i64,
-            _ => at.cast::<i64>().read_unaligned(),
-        }
-    }
-}
-
 /// `index_elementwise_kernel<nt, vt, L>(int64_t N, L lambda)` for `x[i, j, …]`
 /// and `x[i, j, …] = y`. The lambda holds: `OffsetCalculator<3>, char* out,
 /// char* in, size_t indices, char* pointer[25], int64_t size[25], int64_t
@@ -508,45 +292,6 @@ impl Kernel for IndexElements {
             .unwrap_or(0) as f64;
         Cost {
             bytes: count * (2 * self.size + 8) as f64,
-            flops: 0.0,
-        }
-    }
-}
-
-/// `index_elementwise_kernel<nt, vt, L>(int64_t N, L lambda)` for `flip`. The
-/// lambda holds `OffsetCalculator<2>` of signed strides, `char* out, char* in`.
-struct Flip {
-    size: usize,
-}
-
-impl Kernel for Flip {
-    fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
-        let count = Cursor::parameter(launch, 0)?.integer()?.max(0) as u64;
-        let mut lambda = Cursor::parameter(launch, 1)?;
-        let offsets = Offsets::read(&mut lambda, 2)?;
-        let (out, input) = (lambda.u64()?, lambda.u64()?);
-        if lambda.position() != lambda.size() {
-            return Err(unsupported(
-                launch,
-                &format!("a lambda of {} bytes", lambda.size()),
-            ));
-        }
-        if count == 0 {
-            return Ok(());
-        }
-        let out = reach(memory, out, offsets.bounds(0), self.size, true)?;
-        let input = reach(memory, input, offsets.bounds(1), self.size, false)?;
-        // SAFETY: both sides were just checked over all their offsets.
-        unsafe { copy_elements(self.size, count, out, (&offsets, 0), input, (&offsets, 1)) };
-        Ok(())
-    }
-
-    fn cost(&self, launch: &Launch) -> Cost {
-        let count = Cursor::parameter(launch, 0)
-            .and_then(|mut cursor| cursor.integer())
-            .unwrap_or(0) as f64;
-        Cost {
-            bytes: count * (2 * self.size) as f64,
             flops: 0.0,
         }
     }

@@ -10,6 +10,8 @@
 //! its C++ objects, `offsets` and `block` reach the memory, `value` converts.
 //! A case nobody covers is a fault with a sentence, never a guess.
 
+mod accumulate;
+mod arithmetic;
 mod block;
 mod cat;
 mod elementwise;
@@ -24,8 +26,10 @@ mod own;
 mod params;
 mod random;
 mod range;
+mod rearrange;
 mod reduce;
 mod softmax;
+mod tensor;
 mod triangle;
 mod value;
 
@@ -94,13 +98,14 @@ pub fn find(mangled: &str) -> Option<Box<dyn Kernel>> {
 /// A kernel family: the implementation for a name, if the name is one of its own.
 type Family = fn(&name::Name) -> Option<Box<dyn Kernel>>;
 
-const FAMILIES: [Family; 11] = [
+const FAMILIES: [Family; 12] = [
     elementwise::find,
     gemm::find,
     norm::find,
     softmax::find,
     reduce::find,
     index::find,
+    rearrange::find,
     cat::find,
     triangle::find,
     range::find,

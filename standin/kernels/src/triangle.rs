@@ -1,9 +1,9 @@
 //! `triu_tril_kernel<T, I, upper, n, inplace>(TensorInfo result, TensorInfo own,
 //! int64_t diagonal, …)`: copies one triangle, zeroes the other.
 
-use crate::index::TensorInfo;
 use crate::name::Name;
 use crate::params::{Cursor, unsupported};
+use crate::tensor::TensorInfo;
 use crate::value::DType;
 use crate::{Cost, Fault, Kernel, Launch, Memory};
 
