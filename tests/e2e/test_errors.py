@@ -29,7 +29,7 @@ def test_host_memory_too_small(allocator):
     assert len(result.out["caught"]) == 1
     assert 15 <= result.out["built"] < 60
     assert result.out["hashes"] == ["intact True"] + ["close True"] * 3
-    assert_said_once(result, "autooffload_ram")
+    assert_said_once(result, "out of memory", "autooffload_ram")
     assert not result.account["violations"]
 
 
