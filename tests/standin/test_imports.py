@@ -51,6 +51,15 @@ def test_a_stub_refuses_and_says_its_name_once(capfd):
     assert said.count("cusolverDnDestroy") == 1 and "stub of the stand-in" in said
 
 
+def test_cudnn_fails_cleanly():
+    """The program gets an error that says why, and can go on."""
+    import torch
+    layer, x = torch.nn.Conv2d(3, 8, 3).cuda(), torch.ones(1, 3, 8, 8).cuda()
+    with pytest.raises(RuntimeError, match="stub of the stand-in"):
+        layer(x)
+    assert (x + 1).cpu().eq(2).all()
+
+
 def test_the_device_says_what_it_is():
     import torch
     properties = torch.cuda.get_device_properties(0)

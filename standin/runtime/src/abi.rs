@@ -128,3 +128,50 @@ pub struct FuncAttributes {
     pub non_portable_cluster_allowed: i32,
     pub reserved: [i32; 16],
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cudarc::{driver::sys as driver, runtime::sys as runtime};
+    use std::mem::offset_of;
+
+    /// Our structures are laid out as the vendor's headers (through cudarc's
+    /// bindings of them) lay out theirs.
+    #[test]
+    fn layouts_are_cudas() {
+        assert_eq!(size_of::<Memcpy2D>(), size_of::<driver::CUDA_MEMCPY2D_v2>());
+        assert_eq!(
+            offset_of!(Memcpy2D, dst_pitch_bytes),
+            offset_of!(driver::CUDA_MEMCPY2D_v2, dstPitch)
+        );
+        assert_eq!(
+            size_of::<DriverLaunchConfig>(),
+            size_of::<driver::CUlaunchConfig>()
+        );
+        assert_eq!(
+            offset_of!(DriverLaunchConfig, attributes),
+            offset_of!(driver::CUlaunchConfig, attrs)
+        );
+        assert_eq!(
+            size_of::<RuntimeLaunchConfig>(),
+            size_of::<runtime::cudaLaunchConfig_t>()
+        );
+        assert_eq!(
+            offset_of!(RuntimeLaunchConfig, attributes),
+            offset_of!(runtime::cudaLaunchConfig_t, attrs)
+        );
+        assert_eq!(
+            size_of::<PointerAttributes>(),
+            size_of::<runtime::cudaPointerAttributes>()
+        );
+        assert_eq!(
+            size_of::<FuncAttributes>(),
+            size_of::<runtime::cudaFuncAttributes>()
+        );
+        assert_eq!(
+            offset_of!(FuncAttributes, max_dynamic_shared_bytes),
+            offset_of!(runtime::cudaFuncAttributes, maxDynamicSharedSizeBytes)
+        );
+        assert_eq!(size_of::<Dim3>(), size_of::<runtime::dim3>());
+    }
+}
