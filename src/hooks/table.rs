@@ -15,6 +15,12 @@
 //! `[per_thread]` rows are the `_ptds` / `_ptsz` variants: their stream 0 is
 //! the calling thread's own.
 //!
+//! To add an entry point: a row here with the signature of cuda.h (enums as
+//! `c_int`), each `_ptds` / `_ptsz` variant a row of its own; a body in the file
+//! of its group, unless it is `pass`; the version it appeared in, if it is a
+//! newer variant of a name (`proc_address`); a line in `tests/c/memory_calls.c`
+//! if it touches memory. `tests/header.rs` and `tests/hooks.rs` see the rest.
+//!
 //! Not here: what a body does (one file per API group beside this one); the
 //! names that need no hook, with the reasons (`unhooked.txt`).
 

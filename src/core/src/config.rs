@@ -449,4 +449,11 @@ mod tests {
             assert!(echo.contains(s.name) && table.contains(s.name));
         }
     }
+
+    #[test]
+    fn the_readme_has_this_table() {
+        let readme = include_str!("../../../README.md");
+        let table = settings_markdown();
+        assert!(readme.contains(&table), "put this into README.md:\n{table}");
+    }
 }
