@@ -93,8 +93,13 @@ impl Pool {
     fn put(&mut self, mut start: u64, mut block: FreeBlock) {
         let in_segment = |a: u64| self.segments.range(..=a).next_back().map(|(&s, _)| s);
         let join = |a: &mut FreeBlock, b: FreeBlock| {
+            // Memory nobody used yet is anyone's.
+            if a.ops.is_empty() && a.ns == 0 {
+                a.stream = b.stream;
+            } else if !(b.ops.is_empty() && b.ns == 0) && a.stream != b.stream {
+                a.stream = 0;
+            }
             a.bytes += b.bytes;
-            a.stream = if a.stream == b.stream { a.stream } else { 0 };
             a.ops.extend(b.ops);
             a.ns = a.ns.max(b.ns);
         };
