@@ -327,6 +327,17 @@ def test_indexing(dtype):
     compare(lambda t, m: torch.where(m, t, 0), table, random(50, 1, dtype=torch.bool))
 
 
+@pytest.mark.parametrize("dtype", MAIN + [torch.int64, torch.bool], ids=str)
+def test_selection_by_condition(dtype):
+    for x in (random(7, dtype=torch.bool), random(5, 9, 4, dtype=torch.bool), random(300, 1000, dtype=torch.bool)):
+        values = random(*x.shape, dtype=dtype)
+        compare(torch.nonzero, (values * x))
+        compare(lambda v, x: v[x], values, x)
+        compare(lambda v, x: torch.masked_select(v, x), values, x)
+    printed = str(values[:3, :4].cuda()).replace(" device='cuda:0',", "").replace(", device='cuda:0'", "")
+    assert printed.split() == str(values[:3, :4]).split()
+
+
 def test_index_out_of_bounds_fails(program):
     finished = program("""
         import torch

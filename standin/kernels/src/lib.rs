@@ -19,6 +19,7 @@ mod functor;
 mod gemm;
 mod index;
 mod name;
+mod nonzero;
 mod norm;
 mod offsets;
 mod ops;
@@ -98,7 +99,7 @@ pub fn find(mangled: &str) -> Option<Box<dyn Kernel>> {
 /// A kernel family: the implementation for a name, if the name is one of its own.
 type Family = fn(&name::Name) -> Option<Box<dyn Kernel>>;
 
-const FAMILIES: [Family; 12] = [
+const FAMILIES: [Family; 13] = [
     elementwise::find,
     gemm::find,
     norm::find,
@@ -106,6 +107,7 @@ const FAMILIES: [Family; 12] = [
     reduce::find,
     index::find,
     rearrange::find,
+    nonzero::find,
     cat::find,
     triangle::find,
     range::find,
