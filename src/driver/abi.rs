@@ -35,7 +35,6 @@ impl CuResult {
     pub const DEINITIALIZED: Self = Self(4);
     pub const NO_DEVICE: Self = Self(100);
     pub const INVALID_CONTEXT: Self = Self(201);
-    pub const NOT_READY: Self = Self(600);
     pub const NOT_SUPPORTED: Self = Self(801);
     pub const STREAM_CAPTURE_UNSUPPORTED: Self = Self(900);
 

@@ -50,7 +50,6 @@ own_calls! {
     cuMemCreate(handle: *mut MemHandle, bytes: usize, prop: *const CUmemAllocationProp, flags: u64);
     cuMemRelease(handle: MemHandle);
     cuMemAddressReserve(base: *mut DevicePtr, bytes: usize, alignment: usize, hint: DevicePtr, flags: u64);
-    cuMemAddressFree(base: DevicePtr, bytes: usize);
     cuMemMap(address: DevicePtr, bytes: usize, offset: usize, handle: MemHandle, flags: u64);
     cuMemUnmap(address: DevicePtr, bytes: usize);
     cuMemSetAccess(address: DevicePtr, bytes: usize, desc: *const CUmemAccessDesc, count: usize);
@@ -58,7 +57,6 @@ own_calls! {
     cuDeviceGetCount(count: *mut c_int);
     cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, device: Device);
     cuCtxGetCurrent(ctx: *mut CUcontext);
-    cuCtxSetCurrent(ctx: CUcontext);
     cuCtxPushCurrent_v2(ctx: CUcontext);
     cuCtxPopCurrent_v2(ctx: *mut CUcontext);
     cuCtxGetDevice(device: *mut Device);
@@ -67,14 +65,12 @@ own_calls! {
     cuDevicePrimaryCtxRelease_v2(device: Device);
     cuDevicePrimaryCtxGetState(device: Device, flags: *mut c_uint, active: *mut c_int);
     cuStreamCreateWithPriority(stream: *mut CUstream, flags: c_uint, priority: c_int);
-    cuStreamDestroy_v2(stream: CUstream);
     cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint);
     cuStreamSynchronize(stream: CUstream);
     cuStreamIsCapturing(stream: CUstream, status: *mut c_int);
     cuThreadExchangeStreamCaptureMode(mode: *mut c_int);
     cuEventCreate(event: *mut CUevent, flags: c_uint);
     cuEventRecord(event: CUevent, stream: CUstream);
-    cuEventQuery(event: CUevent);
     cuEventSynchronize(event: CUevent);
     cuEventElapsedTime(ms: *mut f32, start: CUevent, end: CUevent);
     cuEventDestroy_v2(event: CUevent);

@@ -8,8 +8,8 @@
 //! Threads: every method may be called from any thread; there is no lock on
 //! any path. Methods marked *current context* act on the calling thread's
 //! context, as the driver does.
-//! Not here: decisions. And nothing here is called from a forked child or
-//! while the process exits (the engine sees to it).
+//! Not here: decisions. Nothing here is called in a forked child, nor by the
+//! report at exit (`lifecycle` sees to it).
 
 pub mod abi;
 mod calls;
@@ -44,17 +44,21 @@ macro_rules! out {
     }};
 }
 
-// SAFETY, for every `unsafe` call in this block: the signature is the one
-// declared in `calls.rs` from cuda.h, and pointers handed over are to live
-// locals of ours; whatever addresses or handles a caller passes, the driver
-// itself validates (a wrong one is an error code), except where the method is
-// marked `unsafe` and names the condition.
+/// Calls an original of `calls.rs`.
+macro_rules! call {
+    ($driver:ident.$name:ident( $($arg:expr),* $(,)? )) => {
+        // SAFETY: the signature is cuda.h's; pointers handed over are to live
+        // locals of the caller, or covered by its own `# Safety`; addresses and
+        // handles the driver itself validates (a wrong one is an error code).
+        unsafe { $driver.calls.$name($($arg),*) }
+    };
+}
+
 impl Driver {
     // --- physical and virtual memory -----------------------------------
 
     fn device_prop(device: Device) -> CUmemAllocationProp {
-        // SAFETY: CUmemAllocationProp is plain C data, all-zero is valid for
-        // it except for the two enums, which are set just below.
+        // SAFETY: plain C data; zero is a variant of each enum in it.
         let mut prop: CUmemAllocationProp = unsafe { std::mem::zeroed() };
         prop.type_ = cudarc::driver::sys::CUmemAllocationType::CU_MEM_ALLOCATION_TYPE_PINNED;
         prop.location.type_ = cudarc::driver::sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_DEVICE;
@@ -67,10 +71,7 @@ impl Driver {
         let prop = Self::device_prop(device);
         let mut bytes = 0usize;
         out!(
-            unsafe {
-                self.calls
-                    .cuMemGetAllocationGranularity(&mut bytes, &prop, 0)
-            },
+            call!(self.cuMemGetAllocationGranularity(&mut bytes, &prop, 0)),
             bytes
         )
     }
@@ -80,40 +81,33 @@ impl Driver {
         let prop = Self::device_prop(device);
         let mut handle: MemHandle = 0;
         out!(
-            unsafe { self.calls.cuMemCreate(&mut handle, bytes, &prop, 0) },
+            call!(self.cuMemCreate(&mut handle, bytes, &prop, 0)),
             handle
         )
     }
 
     pub fn mem_release(&self, handle: MemHandle) -> Result<()> {
-        unsafe { self.calls.cuMemRelease(handle) }.ok()
+        call!(self.cuMemRelease(handle)).ok()
     }
 
     /// Reserves `bytes` of device address space; `alignment` 0 means the driver's.
     pub fn mem_address_reserve(&self, bytes: usize, alignment: usize) -> Result<DevicePtr> {
         let mut base: DevicePtr = 0;
         out!(
-            unsafe {
-                self.calls
-                    .cuMemAddressReserve(&mut base, bytes, alignment, 0, 0)
-            },
+            call!(self.cuMemAddressReserve(&mut base, bytes, alignment, 0, 0)),
             base
         )
     }
 
-    pub fn mem_address_free(&self, base: DevicePtr, bytes: usize) -> Result<()> {
-        unsafe { self.calls.cuMemAddressFree(base, bytes) }.ok()
-    }
-
     /// Maps all of `handle` (`bytes` long) at `address`. No access is granted yet.
     pub fn mem_map(&self, address: DevicePtr, bytes: usize, handle: MemHandle) -> Result<()> {
-        unsafe { self.calls.cuMemMap(address, bytes, 0, handle, 0) }.ok()
+        call!(self.cuMemMap(address, bytes, 0, handle, 0)).ok()
     }
 
     /// Acts at once and waits for nothing: the caller proves that no queued
     /// work still uses `[address, address + bytes)`.
     pub fn mem_unmap(&self, address: DevicePtr, bytes: usize) -> Result<()> {
-        unsafe { self.calls.cuMemUnmap(address, bytes) }.ok()
+        call!(self.cuMemUnmap(address, bytes)).ok()
     }
 
     /// Read and write access for `device`. May span several mappings.
@@ -122,13 +116,13 @@ impl Driver {
             location: Self::device_prop(device).location,
             flags: cudarc::driver::sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
         };
-        unsafe { self.calls.cuMemSetAccess(address, bytes, &desc, 1) }.ok()
+        call!(self.cuMemSetAccess(address, bytes, &desc, 1)).ok()
     }
 
     /// (free, total) bytes of the current context's device. *Current context.*
     pub fn mem_get_info(&self) -> Result<(usize, usize)> {
         let (mut free, mut total) = (0usize, 0usize);
-        unsafe { self.calls.cuMemGetInfo_v2(&mut free, &mut total) }.ok()?;
+        call!(self.cuMemGetInfo_v2(&mut free, &mut total)).ok()?;
         Ok((free, total))
     }
 
@@ -136,17 +130,14 @@ impl Driver {
 
     pub fn device_count(&self) -> Result<c_int> {
         let mut count = 0;
-        out!(unsafe { self.calls.cuDeviceGetCount(&mut count) }, count)
+        out!(call!(self.cuDeviceGetCount(&mut count)), count)
     }
 
     /// `attribute`: a `CUdevice_attribute` number.
     pub fn device_get_attribute(&self, attribute: c_int, device: Device) -> Result<c_int> {
         let mut value = 0;
         out!(
-            unsafe {
-                self.calls
-                    .cuDeviceGetAttribute(&mut value, attribute, device)
-            },
+            call!(self.cuDeviceGetAttribute(&mut value, attribute, device)),
             value
         )
     }
@@ -154,55 +145,44 @@ impl Driver {
     /// Null when the thread has none.
     pub fn ctx_get_current(&self) -> Result<CUcontext> {
         let mut ctx: CUcontext = ptr::null_mut();
-        out!(unsafe { self.calls.cuCtxGetCurrent(&mut ctx) }, ctx)
-    }
-
-    pub fn ctx_set_current(&self, ctx: CUcontext) -> Result<()> {
-        unsafe { self.calls.cuCtxSetCurrent(ctx) }.ok()
+        out!(call!(self.cuCtxGetCurrent(&mut ctx)), ctx)
     }
 
     pub fn ctx_push_current(&self, ctx: CUcontext) -> Result<()> {
-        unsafe { self.calls.cuCtxPushCurrent_v2(ctx) }.ok()
+        call!(self.cuCtxPushCurrent_v2(ctx)).ok()
     }
 
     pub fn ctx_pop_current(&self) -> Result<CUcontext> {
         let mut ctx: CUcontext = ptr::null_mut();
-        out!(unsafe { self.calls.cuCtxPopCurrent_v2(&mut ctx) }, ctx)
+        out!(call!(self.cuCtxPopCurrent_v2(&mut ctx)), ctx)
     }
 
     /// The device of the current context. *Current context*: `INVALID_CONTEXT`
     /// on a thread that has none.
     pub fn ctx_get_device(&self) -> Result<Device> {
         let mut device = 0;
-        out!(unsafe { self.calls.cuCtxGetDevice(&mut device) }, device)
+        out!(call!(self.cuCtxGetDevice(&mut device)), device)
     }
 
     /// Retains `device`'s primary context; pair with [`Self::primary_ctx_release`].
     pub fn primary_ctx_retain(&self, device: Device) -> Result<CUcontext> {
         let mut ctx: CUcontext = ptr::null_mut();
-        out!(
-            unsafe { self.calls.cuDevicePrimaryCtxRetain(&mut ctx, device) },
-            ctx
-        )
+        out!(call!(self.cuDevicePrimaryCtxRetain(&mut ctx, device)), ctx)
     }
 
     pub fn primary_ctx_release(&self, device: Device) -> Result<()> {
-        unsafe { self.calls.cuDevicePrimaryCtxRelease_v2(device) }.ok()
+        call!(self.cuDevicePrimaryCtxRelease_v2(device)).ok()
     }
 
     pub fn primary_ctx_is_active(&self, device: Device) -> Result<bool> {
         let (mut flags, mut active): (c_uint, c_int) = (0, 0);
-        unsafe {
-            self.calls
-                .cuDevicePrimaryCtxGetState(device, &mut flags, &mut active)
-        }
-        .ok()?;
+        call!(self.cuDevicePrimaryCtxGetState(device, &mut flags, &mut active)).ok()?;
         Ok(active != 0)
     }
 
     /// Blocks until all work of the current context is done. *Current context.*
     pub fn ctx_synchronize(&self) -> Result<()> {
-        unsafe { self.calls.cuCtxSynchronize() }.ok()
+        call!(self.cuCtxSynchronize()).ok()
     }
 
     // --- streams ----------------------------------------------------------
@@ -213,36 +193,25 @@ impl Driver {
         const NON_BLOCKING: c_uint = 1;
         let mut stream: CUstream = ptr::null_mut();
         out!(
-            unsafe {
-                self.calls
-                    .cuStreamCreateWithPriority(&mut stream, NON_BLOCKING, priority)
-            },
+            call!(self.cuStreamCreateWithPriority(&mut stream, NON_BLOCKING, priority)),
             stream
         )
     }
 
-    pub fn stream_destroy(&self, stream: CUstream) -> Result<()> {
-        unsafe { self.calls.cuStreamDestroy_v2(stream) }.ok()
-    }
-
     /// Later work of `stream` waits, on the device, for what `event` last recorded.
     pub fn stream_wait_event(&self, stream: CUstream, event: CUevent) -> Result<()> {
-        unsafe { self.calls.cuStreamWaitEvent(stream, event, 0) }.ok()
+        call!(self.cuStreamWaitEvent(stream, event, 0)).ok()
     }
 
     /// Blocks the calling thread.
     pub fn stream_synchronize(&self, stream: CUstream) -> Result<()> {
-        unsafe { self.calls.cuStreamSynchronize(stream) }.ok()
+        call!(self.cuStreamSynchronize(stream)).ok()
     }
 
     /// Whether `stream` is capturing (an invalidated capture counts).
     pub fn stream_is_capturing(&self, stream: CUstream) -> Result<bool> {
         let mut status: c_int = 0;
-        out!(
-            unsafe { self.calls.cuStreamIsCapturing(stream, &mut status) },
-            status
-        )
-        .map(|status| status != 0)
+        out!(call!(self.cuStreamIsCapturing(stream, &mut status)), status).map(|status| status != 0)
     }
 
     /// Sets the calling thread's capture mode ([`CAPTURE_MODE_RELAXED`]) and
@@ -251,7 +220,7 @@ impl Driver {
     pub fn thread_exchange_capture_mode(&self, mode: c_int) -> Result<c_int> {
         let mut mode = mode;
         out!(
-            unsafe { self.calls.cuThreadExchangeStreamCaptureMode(&mut mode) },
+            call!(self.cuThreadExchangeStreamCaptureMode(&mut mode)),
             mode
         )
     }
@@ -263,41 +232,26 @@ impl Driver {
         const DISABLE_TIMING: c_uint = 2;
         let flags = if disable_timing { DISABLE_TIMING } else { 0 };
         let mut event: CUevent = ptr::null_mut();
-        out!(
-            unsafe { self.calls.cuEventCreate(&mut event, flags) },
-            event
-        )
+        out!(call!(self.cuEventCreate(&mut event, flags)), event)
     }
 
     pub fn event_record(&self, event: CUevent, stream: CUstream) -> Result<()> {
-        unsafe { self.calls.cuEventRecord(event, stream) }.ok()
-    }
-
-    /// `Ok(true)`: everything recorded has retired; `Ok(false)`: not yet.
-    pub fn event_query(&self, event: CUevent) -> Result<bool> {
-        match unsafe { self.calls.cuEventQuery(event) } {
-            CuResult::SUCCESS => Ok(true),
-            CuResult::NOT_READY => Ok(false),
-            code => Err(code),
-        }
+        call!(self.cuEventRecord(event, stream)).ok()
     }
 
     /// Blocks the calling thread.
     pub fn event_synchronize(&self, event: CUevent) -> Result<()> {
-        unsafe { self.calls.cuEventSynchronize(event) }.ok()
+        call!(self.cuEventSynchronize(event)).ok()
     }
 
     /// Milliseconds between two retired, timed events.
     pub fn event_elapsed_ms(&self, start: CUevent, end: CUevent) -> Result<f32> {
         let mut ms = 0f32;
-        out!(
-            unsafe { self.calls.cuEventElapsedTime(&mut ms, start, end) },
-            ms
-        )
+        out!(call!(self.cuEventElapsedTime(&mut ms, start, end)), ms)
     }
 
     pub fn event_destroy(&self, event: CUevent) -> Result<()> {
-        unsafe { self.calls.cuEventDestroy_v2(event) }.ok()
+        call!(self.cuEventDestroy_v2(event)).ok()
     }
 
     // --- copies -------------------------------------------------------------
@@ -311,7 +265,7 @@ impl Driver {
         bytes: usize,
         stream: CUstream,
     ) -> Result<()> {
-        unsafe { self.calls.cuMemcpyHtoDAsync_v2(dst, src, bytes, stream) }.ok()
+        call!(self.cuMemcpyHtoDAsync_v2(dst, src, bytes, stream)).ok()
     }
 
     /// # Safety
@@ -323,7 +277,7 @@ impl Driver {
         bytes: usize,
         stream: CUstream,
     ) -> Result<()> {
-        unsafe { self.calls.cuMemcpyDtoHAsync_v2(dst, src, bytes, stream) }.ok()
+        call!(self.cuMemcpyDtoHAsync_v2(dst, src, bytes, stream)).ok()
     }
 
     // --- host memory --------------------------------------------------------
@@ -334,11 +288,11 @@ impl Driver {
     /// The range stays mapped until [`Self::mem_host_unregister`].
     pub unsafe fn mem_host_register(&self, host: *mut c_void, bytes: usize) -> Result<()> {
         const PORTABLE: c_uint = 1;
-        unsafe { self.calls.cuMemHostRegister_v2(host, bytes, PORTABLE) }.ok()
+        call!(self.cuMemHostRegister_v2(host, bytes, PORTABLE)).ok()
     }
 
     pub fn mem_host_unregister(&self, host: *mut c_void) -> Result<()> {
-        unsafe { self.calls.cuMemHostUnregister(host) }.ok()
+        call!(self.cuMemHostUnregister(host)).ok()
     }
 
     // --- kernels --------------------------------------------------------------
@@ -347,22 +301,14 @@ impl Driver {
     /// `INVALID_VALUE` past the last one.
     pub fn func_get_param_info(&self, func: CUfunction, index: usize) -> Result<(usize, usize)> {
         let (mut offset, mut size) = (0usize, 0usize);
-        unsafe {
-            self.calls
-                .cuFuncGetParamInfo(func, index, &mut offset, &mut size)
-        }
-        .ok()?;
+        call!(self.cuFuncGetParamInfo(func, index, &mut offset, &mut size)).ok()?;
         Ok((offset, size))
     }
 
     /// The same for a `CUkernel`.
     pub fn kernel_get_param_info(&self, kernel: CUkernel, index: usize) -> Result<(usize, usize)> {
         let (mut offset, mut size) = (0usize, 0usize);
-        unsafe {
-            self.calls
-                .cuKernelGetParamInfo(kernel, index, &mut offset, &mut size)
-        }
-        .ok()?;
+        call!(self.cuKernelGetParamInfo(kernel, index, &mut offset, &mut size)).ok()?;
         Ok((offset, size))
     }
 
