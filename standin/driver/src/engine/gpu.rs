@@ -388,8 +388,7 @@ impl Session {
     pub fn poll(mut self, ops: &[OpId], ns: u64) -> (Session, bool) {
         self.account.query_polls += 1;
         self.clock.host_ns += super::clock::HOST_CALL_NS << self.poll_streak.min(9);
-        let held = ops.iter().any(|&op| self.scheduler.op(op).is_some_and(|op| op.external));
-        if held || ns > self.clock.host_ns {
+        if self.scheduler.is_held(ops) || ns > self.clock.host_ns {
             self.poll_streak += 1;
             // The program may be waiting for memory to change; let work go on.
             self.scheduler.want(ops);

@@ -242,7 +242,9 @@ impl Session {
         let internal = held.reuse[2] != 0;
         let mut start = held
             .best(size, |b| b.stream == stream)
-            .or_else(|| held.best(size, |b| opportunistic && b.ns <= host_ns));
+            .or_else(|| {
+                held.best(size, |b| opportunistic && b.ns <= host_ns && !self.scheduler.is_held(&b.ops))
+            });
         if start.is_none() {
             start = match self.grow(pool, device, size) {
                 Ok(start) => Some(start),

@@ -123,6 +123,11 @@ impl Scheduler {
         self.ops.contains_key(&id)
     }
 
+    /// Whether any of these waits for the host, so that its end is unknown.
+    pub fn is_held(&self, ids: &[OpId]) -> bool {
+        ids.iter().any(|id| self.ops.get(id).is_some_and(|op| op.external))
+    }
+
     pub fn op(&self, id: OpId) -> Option<&Op> {
         self.ops.get(&id)
     }
