@@ -35,11 +35,16 @@ static unsigned char *host, *back;
     } while (0)
 #define TELL(name, ...) printf(#name ": %d\n", CALL(name, __VA_ARGS__))
 
+/* FNV-1a over words, then over what is left. */
 static uint64_t hash(const unsigned char *bytes, size_t count)
 {
-    uint64_t value = 1469598103934665603u;
-    for (size_t i = 0; i < count; i++)
-        value = (value ^ bytes[i]) * 1099511628211u;
+    uint64_t value = 1469598103934665603u, word;
+    for (; count >= sizeof word; bytes += sizeof word, count -= sizeof word) {
+        memcpy(&word, bytes, sizeof word);
+        value = (value ^ word) * 1099511628211u;
+    }
+    while (count--)
+        value = (value ^ *bytes++) * 1099511628211u;
     return value;
 }
 
