@@ -114,7 +114,7 @@ pub fn get_many(count: u32, attributes: In<i32>, outs: In<Out<u64>>, pointer: u6
     for i in 0..count as usize {
         let (attribute, out) = (attributes.at(i)?, outs.at(i)?);
         match &known {
-            Some(known) if !(attribute == attribute::HOST_POINTER && !known.host) => {
+            Some(known) if attribute != attribute::HOST_POINTER || known.host => {
                 session.write_attribute(known, pointer, attribute, out)?;
             }
             _ => session.write_unknown(attribute, out)?,
