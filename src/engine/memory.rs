@@ -137,7 +137,7 @@ fn space(engine: &Engine) -> Option<&'static Space> {
 
 /// The device's state, made at its first managed allocation.
 fn set_up(engine: &'static Engine, device: Device, ctx: CUcontext) -> Option<()> {
-    let mut state = lock(engine.devices.get(device as usize)?);
+    let mut state = lock(&engine.devices.get(device as usize)?.state);
     if state.is_some() {
         return Some(());
     }
@@ -254,7 +254,7 @@ pub fn release_for_retry() -> bool {
     const FRAMES: u32 = 32;
     let Some(engine) = engine() else { return false };
     let Some(device) = current_device(engine) else { return false };
-    if lock(&engine.devices[device]).is_none() {
+    if lock(&engine.devices[device].state).is_none() {
         return false;
     }
     let mut given = 0;
@@ -280,7 +280,7 @@ pub fn stream_destroyed(stream: CUstream) {
     streams::forget(stream);
     stream_ordered::stream_destroyed(engine, stream);
     for device in &engine.devices[..engine.device_count.min(MAX_DEVICES)] {
-        if let Some(state) = lock(device).as_mut() {
+        if let Some(state) = lock(&device.state).as_mut() {
             state.machinery.forget_stream(stream);
         }
     }
@@ -291,7 +291,7 @@ pub fn stream_destroyed(stream: CUstream) {
 pub fn context_lost(device: Device) {
     let (Some(engine), Some(space)) = (engine(), SPACE.get()) else { return };
     let Some(slot) = engine.devices.get(device as usize) else { return };
-    let Some(mut state) = lock(slot).take() else { return };
+    let Some(mut state) = lock(&slot.state).take() else { return };
     let lost: Vec<(ChunkId, Allocation)> = engine
         .allocations
         .iter()

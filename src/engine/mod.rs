@@ -155,15 +155,20 @@ struct Addresses {
     next_id: ChunkId,
 }
 
+/// A device, once something was allocated there.
+struct Slot {
+    state: Mutex<Option<DeviceState>>,
+    /// Signalled when a thread let go of its chunks.
+    released: Condvar,
+}
+
 struct Engine {
     driver: &'static Driver,
     config: RwLock<Config>,
     host_store: HostStore,
     stats: Stats,
     allocations: DashMap<ChunkId, Allocation>,
-    devices: [Mutex<Option<DeviceState>>; MAX_DEVICES],
-    /// Signalled when a thread let go of its chunks.
-    released: Condvar,
+    devices: [Slot; MAX_DEVICES],
     device_count: usize,
 }
 
@@ -198,8 +203,7 @@ pub fn start(driver: &'static Driver, config: &Config) {
         host_store: HostStore::new(driver, config.pin, config.ram),
         stats: Stats::default(),
         allocations: DashMap::new(),
-        devices: [const { Mutex::new(None) }; MAX_DEVICES],
-        released: Condvar::new(),
+        devices: [const { Slot { state: Mutex::new(None), released: Condvar::new() } }; MAX_DEVICES],
         device_count: driver.device_count().unwrap_or(1).max(1) as usize,
     });
 }
@@ -209,7 +213,7 @@ pub fn reconfigure(config: &Config) {
     let Some(engine) = engine() else { return };
     *engine.config.write().unwrap_or_else(PoisonError::into_inner) = config.clone();
     for device in &engine.devices {
-        if let Some(device) = lock(device).as_mut() {
+        if let Some(device) = lock(&device.state).as_mut() {
             device.streamer.set_window(window(config));
         }
     }
@@ -372,7 +376,8 @@ impl Streaming {
 impl Drop for Streaming {
     fn drop(&mut self) {
         for (device, group) in &self.held {
-            let mut state = lock(&self.engine.devices[*device]);
+            let slot = &self.engine.devices[*device];
+            let mut state = lock(&slot.state);
             let Some(DeviceState { streamer, machinery }) = state.as_mut() else { continue };
             let foreign = self.here.is_some_and(|here| here != *device);
             for &(id, _) in group {
@@ -387,8 +392,8 @@ impl Drop for Streaming {
             let _relaxed = RelaxedCapture::enter(self.engine.driver);
             streamer.look_ahead(machinery);
             self.engine.publish(state.as_ref());
+            slot.released.notify_all();
         }
-        self.engine.released.notify_all();
     }
 }
 
@@ -413,7 +418,8 @@ impl Engine {
         reason: WaitReason,
         mut action: impl FnMut(&mut DeviceState) -> std::result::Result<(), Shortage>,
     ) -> std::result::Result<(), Failure> {
-        let mut guard = lock(&self.devices[device]);
+        let slot = &self.devices[device];
+        let mut guard = lock(&slot.state);
         loop {
             let Some(state) = guard.as_mut() else {
                 return Err(Failure::Driver(CuResult::INVALID_CONTEXT));
@@ -432,7 +438,7 @@ impl Engine {
                 Err(Shortage::Busy) => {
                     drop(_relaxed);
                     drop(_context);
-                    guard = self.released.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                    guard = slot.released.wait(guard).unwrap_or_else(PoisonError::into_inner);
                 }
                 other => {
                     self.publish(Some(state));

@@ -41,7 +41,7 @@ pub(super) fn forget_fill(id: ChunkId) {
 pub fn mem_get_info(free: usize, total: usize) -> (usize, usize) {
     let Some(engine) = engine() else { return (free, total) };
     let Some(device) = current_device(engine) else { return (free, total) };
-    let guard = lock(&engine.devices[device]);
+    let guard = lock(&engine.devices[device].state);
     let (live, ring) = guard.as_ref().map_or((0, 0), |state| {
         (state.streamer.live_frames(), state.streamer.smallest_ring())
     });

@@ -81,7 +81,7 @@ fn large(
 ) -> Option<Result<DevicePtr>> {
     let frames = u32::try_from(bytes.div_ceil(FRAME_BYTES)).ok()?;
     // A little too large is better than new; under pressure, much too large.
-    let tight = lock(&engine.devices[device])
+    let tight = lock(&engine.devices[device].state)
         .as_ref()
         .is_some_and(|state| state.streamer.would_evict(frames));
     let most = if tight { frames * 2 } else { frames + frames / 8 };
@@ -153,7 +153,7 @@ pub fn mem_free_async(address: DevicePtr, stream: CUstream) -> Option<Result<()>
     let frames = allocation.bytes.div_ceil(FRAME_BYTES) as u32;
     zone.give_chunk(id, frames, freed);
     if inflight::pressure()
-        && let Some(state) = lock(&engine.devices[allocation.device as usize]).as_mut()
+        && let Some(state) = lock(&engine.devices[allocation.device as usize].state).as_mut()
     {
         // Need not be saved when it must go.
         state.streamer.forget_content(id);
