@@ -19,6 +19,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use autooffload_core::address_map::ChunkId;
@@ -27,7 +28,7 @@ use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Streamer, 
 use super::host_store::{HostBuffer, HostStore};
 use super::stats::{Stats, WaitReason};
 use super::stall::StallProbe;
-use super::{FRAME_BYTES, hot, inflight, streams};
+use super::{FRAME_BYTES, MAX_DEVICES, hot, inflight, streams};
 use crate::driver::Driver;
 use crate::driver::abi::*;
 
@@ -36,6 +37,9 @@ pub struct Device {
     pub streamer: Streamer,
     pub machinery: Machinery,
 }
+
+/// By owner: the devices (a bit each) that may access its memory.
+pub static PEERS: [AtomicU64; MAX_DEVICES] = [const { AtomicU64::new(0) }; MAX_DEVICES];
 
 /// The wait that a use of freshly copied bytes needs.
 struct Fence {
@@ -178,6 +182,15 @@ impl Machinery {
 
     fn backing(&mut self, id: ChunkId) -> &mut Backing {
         self.backings[id as usize].as_mut().expect("a chunk that lives")
+    }
+
+    /// Gives `accessor` access to the mapped chunk.
+    pub fn grant(&mut self, id: ChunkId, accessor: Device_) {
+        let backing = self.backing(id);
+        let (base, bytes) = (backing.base, backing.frames as usize * FRAME_BYTES);
+        if let Err(code) = self.driver.mem_set_access(base, bytes, accessor) {
+            log::warn!("device {accessor} gets no access to memory of device {} ({code})", self.device);
+        }
     }
 
     // --- uses --------------------------------------------------------------
@@ -391,6 +404,11 @@ impl Mechanism for Machinery {
             log::warn!("granting access to device memory failed ({code})");
             let _ = self.driver.mem_unmap(base, bytes);
             return Err(Refused);
+        }
+        let mut peers = PEERS[self.device as usize].load(Ordering::Relaxed);
+        while peers != 0 {
+            self.grant(chunk, peers.trailing_zeros() as Device_);
+            peers &= peers - 1;
         }
         Ok(())
     }

@@ -151,6 +151,14 @@ fn set_up(engine: &'static Engine, device: Device, ctx: CUcontext) -> Option<()>
     }
     let window = window(&engine.config.read().unwrap_or_else(PoisonError::into_inner));
     let _relaxed = RelaxedCapture::enter(engine.driver);
+    // Our streams live in the primary context, which outlives the program's
+    // others. Somebody in it holds it already; else we do, for good.
+    let primary = engine.driver.primary_ctx_retain(device).ok()?;
+    if primary == ctx {
+        let _ = engine.driver.primary_ctx_release(device);
+    }
+    let ctx = primary;
+    let _context = ContextGuard::enter(engine.driver, ctx);
     match DeviceState::new(engine.driver, &engine.host_store, &engine.stats, device, ctx, window) {
         Ok(made) => *state = Some(made),
         Err(code) => {
@@ -286,8 +294,52 @@ pub fn stream_destroyed(stream: CUstream) {
     }
 }
 
-/// Called before a context is destroyed or a primary context reset: the
-/// driver takes everything on that device down, so we forget it.
+/// The context of `accessor` may from now on read and write the memory of
+/// `owner` (`cuCtxEnablePeerAccess`): what is mapped, and what will be.
+pub fn peer_access_enabled(accessor: Device, owner: Device) {
+    let Some(engine) = engine() else { return };
+    let Some(slot) = engine.devices.get(owner as usize) else { return };
+    if device::PEERS[owner as usize].fetch_or(1 << accessor, Ordering::Relaxed) & (1 << accessor) != 0 {
+        return;
+    }
+    if lock(&slot.state).is_none() {
+        return;
+    }
+    let outcome = engine.with_device(owner as usize, WaitReason::PlanChange, |state| {
+        for id in state.streamer.mapped() {
+            state.machinery.grant(id, accessor);
+        }
+        Ok(())
+    });
+    if outcome.is_err() {
+        log::warn!("device {accessor} could not be given access to all memory of device {owner}");
+    }
+}
+
+/// Called before `ctx` of `device` is destroyed: its allocations end with it.
+pub fn context_destroyed(device: Device, ctx: CUcontext) {
+    let Some(engine) = engine() else { return };
+    let Some(slot) = engine.devices.get(device as usize) else { return };
+    match lock(&slot.state).as_ref().map(|state| state.machinery.ctx) {
+        None => return,
+        Some(ours) if ours == ctx => return context_lost(device),
+        Some(_) => {}
+    }
+    let ended: Vec<(ChunkId, Allocation)> = engine
+        .allocations
+        .iter()
+        .filter(|entry| entry.device == device && entry.ctx == ctx && entry.pool.is_none())
+        .map(|entry| (*entry.key(), *entry.value()))
+        .collect();
+    for (id, allocation) in ended {
+        if let Err(code) = free(engine, id, allocation) {
+            log::debug!("freeing an ending context's memory: {code}");
+        }
+    }
+}
+
+/// Called before a primary context is reset, or when it has ended: the driver
+/// takes everything on that device down, so we forget it.
 pub fn context_lost(device: Device) {
     let (Some(engine), Some(space)) = (engine(), SPACE.get()) else { return };
     let Some(slot) = engine.devices.get(device as usize) else { return };

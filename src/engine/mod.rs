@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use autooffload_core::address_map::{AddressMap, Arena};
 use autooffload_core::config::{Config, Window as WindowSetting};
-use autooffload_core::streamer::{Effect, Shortage, Window};
+use autooffload_core::streamer::{Effect, Shortage, Streamer, Window};
 use dashmap::DashMap;
 use once_cell::sync::OnceCell;
 use smallvec::SmallVec;
@@ -45,7 +45,7 @@ use smallvec::SmallVec;
 pub use autooffload_core::address_map::ChunkId;
 pub use graphs::{any_capture, capture_count_changed, pin_for_good, pin_for_graph};
 pub use memory::{
-    context_lost, mem_alloc, mem_free, release_for_retry, stream_destroyed,
+    context_destroyed, context_lost, mem_alloc, mem_free, peer_access_enabled, release_for_retry, stream_destroyed,
 };
 pub use report::{device_total_mem, mem_get_info, stats_json, summary};
 pub use stream_ordered::{mem_alloc_async, mem_free_async, pool_trim, pool_usage};
@@ -351,9 +351,11 @@ impl Streaming {
         let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
             let DeviceState { streamer, machinery } = state;
             if streamer.plan_due() {
-                streamer.adopt_plan(machinery);
-                engine.stats.plan_began(streamer.record_length(), streamer.period().unwrap_or(0));
-                log::debug!("device {device}: adopted a plan: {}", streamer.describe());
+                if streamer.adopt_plan(machinery) {
+                    engine.publish_streamer(streamer);
+                    engine.stats.plan_began(streamer.record_length(), streamer.period().unwrap_or(0));
+                    log::debug!("device {device}: adopted a plan: {}", streamer.describe());
+                }
             }
             streamer.touch(group, machinery)?;
             machinery.order_before_use(self.stream, group);
@@ -450,7 +452,12 @@ impl Engine {
 
     /// Copies what the reports need out from under the lock.
     fn publish(&self, state: Option<&DeviceState>) {
-        let Some(DeviceState { streamer, .. }) = state else { return };
+        if let Some(DeviceState { streamer, .. }) = state {
+            self.publish_streamer(streamer);
+        }
+    }
+
+    fn publish_streamer(&self, streamer: &Streamer) {
         let stats = &self.stats;
         let set = |counter: &AtomicU64, value: u64| counter.store(value, Ordering::Relaxed);
         let counters = streamer.counters();

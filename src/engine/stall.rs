@@ -8,9 +8,9 @@ use crate::driver::Driver;
 use crate::driver::abi::*;
 
 /// One wait in so many is sampled.
-const EVERY: u64 = 8;
-/// Pairs in flight: at eight waits each, far more than a stream's backlog.
-const PAIRS: usize = 64;
+const EVERY: u64 = 4;
+/// Pairs in flight; one that has not passed when its turn comes is not read.
+const PAIRS: usize = 16;
 
 #[derive(Default)]
 pub struct StallProbe {

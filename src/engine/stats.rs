@@ -46,6 +46,8 @@ pub struct Stats {
     written_back_bytes: AtomicU64,
     write_backs: AtomicU64,
     pub plans: AtomicU64,
+    plan_resident_bytes: AtomicU64,
+    plan_ring_bytes: AtomicU64,
     pub layout_changes: AtomicU64,
     pub demotions: AtomicU64,
     pub slips: AtomicU64,
@@ -122,7 +124,11 @@ impl Stats {
         (samples > 0).then(|| (sum / u128::from(samples)) as u64)
     }
 
+    /// A plan was adopted: what it keeps and streams with is what the summary
+    /// tells, not what is left when the program has freed everything.
     pub fn plan_began(&self, record_length: u64, period: u64) {
+        self.plan_resident_bytes.store(get(&self.resident_bytes), Ordering::Relaxed);
+        self.plan_ring_bytes.store(get(&self.ring_bytes), Ordering::Relaxed);
         self.period.store(period, Ordering::Relaxed);
         self.plan_began_at.store(record_length, Ordering::Relaxed);
         self.plan_began_bytes.store(get(&self.streamed_bytes), Ordering::Relaxed);
@@ -180,6 +186,8 @@ impl Stats {
             },
             "plan": {
                 "plans": get(&self.plans),
+                "resident_bytes": get(&self.plan_resident_bytes),
+                "ring_bytes": get(&self.plan_ring_bytes),
                 "period": get(&self.period),
                 "layout_changes": get(&self.layout_changes),
                 "demotions": get(&self.demotions),
@@ -212,9 +220,9 @@ impl Stats {
             rate => format!("{}/s", format_bytes(rate)),
         };
         lines.push(format!(
-            "resident {}, ring {}, host copies {} at most; streamed {} in all{}, written back {}; link {rate}",
-            bytes(&self.resident_bytes),
-            bytes(&self.ring_bytes),
+            "planned {} resident and a ring of {}, host copies {} at most; streamed {} in all{}, written back {}; link {rate}",
+            bytes(&self.plan_resident_bytes),
+            bytes(&self.plan_ring_bytes),
             format_bytes(host.2),
             bytes(&self.streamed_bytes),
             self.streamed_per_iteration()

@@ -26,6 +26,7 @@ struct Verdict {
     real: *mut c_void,
 }
 
+// The jump itself is `shim/dlsym.x86_64.s`.
 #[cfg(not(target_arch = "x86_64"))]
 compile_error!("dlsym's tail jump is written for x86-64 only");
 
@@ -34,21 +35,8 @@ compile_error!("dlsym's tail jump is written for x86-64 only");
 #[cfg_attr(not(test), unsafe(no_mangle))]
 #[unsafe(naked)]
 unsafe extern "C" fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void {
-    // On entry rsp is 8 below a 16-byte boundary; two pushes and 8 bytes align
-    // the call. Only rdi and rsi carry arguments of dlsym.
     core::arch::naked_asm!(
-        "push rdi",
-        "push rsi",
-        "sub rsp, 8",
-        "call {filter}",
-        "add rsp, 8",
-        "pop rsi",
-        "pop rdi",
-        "test rax, rax",
-        "jnz 2f",
-        "jmp rdx",
-        "2:",
-        "ret",
+        include_str!("../../shim/dlsym.x86_64.s"),
         filter = sym filter,
     )
 }

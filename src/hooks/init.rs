@@ -25,9 +25,29 @@ pub unsafe fn init(_call: Call, forward: impl Fn() -> CuResult, _flags: c_uint) 
 /// As cuda.h asks.
 pub unsafe fn ctx_destroy(_call: Call, forward: impl Fn() -> CuResult, ctx: CUcontext) -> CuResult {
     if let Ok(device) = device_of(ctx) {
-        engine::context_lost(device);
+        engine::context_destroyed(device, ctx);
     }
     forward()
+}
+
+/// `cuCtxEnablePeerAccess`: memory of our keeping is opened to the current
+/// context's device by its address, as the driver opens its own.
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn enable_peer_access(
+    _call: Call,
+    forward: impl Fn() -> CuResult,
+    peer: CUcontext,
+    _flags: c_uint,
+) -> CuResult {
+    let code = forward();
+    if code.is_success()
+        && let (Ok(accessor), Ok(owner)) = (driver().ctx_get_device(), device_of(peer))
+    {
+        engine::peer_access_enabled(accessor, owner);
+    }
+    code
 }
 
 /// The device of `ctx`, whatever context the thread has.

@@ -154,6 +154,7 @@ hooks! {
     handle Other cuDevicePrimaryCtxReset_v2(device: Device) => init::primary_ctx_reset;
     handle Other cuDevicePrimaryCtxRelease(device: Device) => init::primary_ctx_release;
     handle Other cuDevicePrimaryCtxRelease_v2(device: Device) => init::primary_ctx_release;
+    handle Other cuCtxEnablePeerAccess(peer: CUcontext, flags: c_uint) => init::enable_peer_access;
     pass Other cuDevicePrimaryCtxRetain(ctx: *mut CUcontext, device: Device);
 
     // --- allocations and questions about them ----------------------------------

@@ -262,6 +262,11 @@ impl Streamer {
         self.chunks.get(id as usize).is_some_and(Option::is_some)
     }
 
+    /// The chunks that have an address mapped, content or not.
+    pub fn mapped(&self) -> Vec<ChunkId> {
+        self.ids().filter(|&id| self.chunk(id).place != Place::Unmapped).collect()
+    }
+
     pub fn frames_of(&self, id: ChunkId) -> u32 {
         self.chunk(id).frames
     }
@@ -1068,11 +1073,12 @@ impl Streamer {
     }
 
     /// Adopts a plan for the iteration just confirmed. Waits for the chunks it
-    /// moves; leaves everything as it was when some chunk is held elsewhere.
-    pub fn adopt_plan(&mut self, mechanism: &mut impl Mechanism) {
-        let Some(period) = self.history.confirmed_period() else { return };
+    /// moves; leaves everything as it was, and answers `false`, when some chunk
+    /// is held elsewhere or nothing fits.
+    pub fn adopt_plan(&mut self, mechanism: &mut impl Mechanism) -> bool {
+        let Some(period) = self.history.confirmed_period() else { return false };
         if self.chunks.iter().flatten().any(|chunk| chunk.holds > 0) {
-            return;
+            return false;
         }
         // The record grows by an iteration between two plans at the least;
         // twice as long after each, so that a restless program is not replanned for ever.
@@ -1100,7 +1106,7 @@ impl Streamer {
         };
         let operations = self.operations_of_last(period, &items);
         let limits = Limits { available, window };
-        let Some(plan) = planner::plan(&items, &operations, &limits) else { return };
+        let Some(plan) = planner::plan(&items, &operations, &limits) else { return false };
         // What streamed together before the plan says nothing about it.
         self.largest_operation = 0;
         if self.carry_out(&plan, mechanism).is_err() {
@@ -1109,6 +1115,7 @@ impl Streamer {
         }
         self.epoch += 1;
         self.ahead = self.history.cursor().unwrap_or(0);
+        true
     }
 
     /// What the operations of the last `period` tokens touched together, as
