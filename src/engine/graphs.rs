@@ -37,12 +37,16 @@ pub fn pin_for_graph(chunks: &[ChunkId]) -> Result<()> {
 /// Why the chunk can no longer be moved: an address escaped (IPC, dma-buf,
 /// texture, exported handle). `Err`: cannot be made resident.
 pub fn pin_for_good(chunk: ChunkId, why: &'static str) -> Result<()> {
-    log::info!("an allocation stays resident for good: {why}");
-    pin(chunk, why)
+    if pin(chunk, why)? {
+        log::info!("an allocation stays resident for good: {why}");
+    }
+    Ok(())
 }
 
-fn pin(chunk: ChunkId, why: &'static str) -> Result<()> {
-    let Some(engine) = engine() else { return Ok(()) };
+/// `true`: it could be moved before.
+fn pin(chunk: ChunkId, why: &'static str) -> Result<bool> {
+    let Some(engine) = engine() else { return Ok(false) };
+    let mut changed = false;
     let device = hot(chunk).device();
     let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
         let DeviceState { streamer, machinery } = state;
@@ -54,13 +58,14 @@ fn pin(chunk: ChunkId, why: &'static str) -> Result<()> {
             machinery.retire(chunk);
         }
         if newly {
+            changed = true;
             let bytes = u64::from(streamer.frames_of(chunk)) << FRAME_SHIFT;
-            engine.stats.graph_pinned_bytes.fetch_add(bytes, Ordering::Relaxed);
+            engine.stats.kept_resident_bytes.fetch_add(bytes, Ordering::Relaxed);
         }
         Ok(())
     });
     match outcome {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(changed),
         Err(Failure::Driver(code)) => Err(code),
         Err(Failure::Shortage(shortage)) => {
             engine.explain(device, why, shortage);

@@ -51,7 +51,7 @@ pub struct Stats {
     pub layout_changes: AtomicU64,
     pub demotions: AtomicU64,
     pub slips: AtomicU64,
-    pub graph_pinned_bytes: AtomicU64,
+    pub kept_resident_bytes: AtomicU64,
     pub refused: AtomicU64,
     /// Tokens in a learned iteration, 0 before; streamed bytes and record
     /// length when the present plan began.
@@ -168,7 +168,7 @@ impl Stats {
                 "frames_peak_bytes": get(&self.frames_peak_bytes),
                 "resident_bytes": get(&self.resident_bytes),
                 "ring_bytes": get(&self.ring_bytes),
-                "graph_pinned_bytes": get(&self.graph_pinned_bytes),
+                "kept_resident_bytes": get(&self.kept_resident_bytes),
             },
             "host": { "bytes": host.0, "pinned_bytes": host.1, "peak_bytes": host.2 },
             "streaming": {

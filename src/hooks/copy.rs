@@ -58,6 +58,39 @@ pub unsafe fn any_async(
     linear(call.stream(stream), dst, src, bytes, forward)
 }
 
+/// A small copy from the host may be a table of pointers (batched and grouped
+/// matrix products): kernels then reach memory that their parameters do not
+/// name. Whatever the table names stays resident.
+///
+/// Whole words only, and all 64 bits of them: no flags lie above an address
+/// here, and no float looks like one.
+///
+/// # Safety
+/// `[src, src + bytes)` is readable.
+unsafe fn keep_what_is_named(src: *const c_void, bytes: usize) -> Result<()> {
+    /// A pointer for each of eight thousand matrices.
+    const TABLE_BYTES_MAX: usize = 64 << 10;
+    let (low, high) = engine::arena();
+    if low == high || src.is_null() || !(8..=TABLE_BYTES_MAX).contains(&bytes) {
+        return Ok(());
+    }
+    // A managed address as the "host" side is the driver's to refuse.
+    if (low..high).contains(&(src as DevicePtr)) {
+        return Ok(());
+    }
+    // SAFETY: the caller's promise.
+    let table = unsafe { std::slice::from_raw_parts(src.cast::<u8>(), bytes) };
+    for word in table.as_chunks::<8>().0 {
+        let address = DevicePtr::from_le_bytes(*word);
+        if (low..high).contains(&address)
+            && let Some(chunk) = engine::chunk_of(address)
+        {
+            engine::pin_for_good(chunk, "its address was copied to the device in a table")?;
+        }
+    }
+    Ok(())
+}
+
 /// Hook for `cuMemcpyHtoD_v2`.
 ///
 /// # Safety
@@ -85,8 +118,10 @@ pub unsafe fn htod_async(
     bytes: usize,
     stream: CUstream,
 ) -> CuResult {
-    // A managed "host" source would fault in the driver as well as here.
-    let _ = src;
+    // SAFETY: the caller's promise.
+    if let Err(code) = unsafe { keep_what_is_named(src, bytes) } {
+        return code;
+    }
     let mut touches = Touches::new();
     touches.add_sized(dst, bytes, Touch::HostWrite { bytes });
     ordered(call.stream(stream), &touches, forward)

@@ -110,13 +110,19 @@ pub fn ordered(stream: CUstream, touches: &Touches, forward: impl Fn() -> CuResu
             Err(code) => code,
         };
     }
-    match engine::begin(stream, touches.as_slice()) {
-        Ok(access) => {
-            let code = retry_when_out_of_memory(forward);
-            drop(access);
-            code
+    let attempt = || {
+        let access = engine::begin(stream, touches.as_slice())?;
+        let code = forward();
+        drop(access);
+        Ok(code)
+    };
+    match attempt() {
+        // The driver's own lack of memory (a module loaded at first launch).
+        // Giving some back moves chunks, so never while ours are held.
+        Ok(CuResult::OUT_OF_MEMORY) if engine::release_for_retry() => {
+            attempt().unwrap_or_else(|code| code)
         }
-        Err(code) => code,
+        Ok(code) | Err(code) => code,
     }
 }
 
