@@ -316,6 +316,24 @@ impl Streamer {
         self.cap_frames = frames;
     }
 
+    /// Gives back what a lowered cap no longer allows, as far as that goes
+    /// now: what is pinned, or in a launch of another thread, stays.
+    fn meet_cap(&mut self, mechanism: &mut impl Mechanism) {
+        let excess = self.live_frames.saturating_sub(self.cap_frames);
+        let possible = excess.min(self.attainable(&[], true));
+        if possible == 0 {
+            return;
+        }
+        let surplus = self.take_frames(possible, &[], true, mechanism).unwrap_or_else(|_| {
+            let rest = self.free.len().saturating_sub(possible as usize);
+            self.free.split_off(rest)
+        });
+        self.live_frames -= surplus.len() as u32;
+        for frame in surplus {
+            mechanism.release_frame(frame);
+        }
+    }
+
     /// Whether [`Self::allocate`] of `frames` would have to evict.
     pub fn would_evict(&self, frames: u32) -> bool {
         frames > self.free.len() as u32 + self.cap_frames.saturating_sub(self.live_frames)
@@ -333,6 +351,7 @@ impl Streamer {
         watched: bool,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
+        self.meet_cap(mechanism);
         let own = self.take_frames(frames, &[], true, mechanism)?;
         if mechanism.map(id, &own).is_err() {
             self.free.extend(own);
@@ -411,7 +430,7 @@ impl Streamer {
         let taken = self.take_frames(frames, &[], true, mechanism)?;
         self.free.extend(taken);
         let given = self.release_free(mechanism);
-        self.cap_frames -= given;
+        self.cap_frames = self.cap_frames.min(self.live_frames);
         Ok(given)
     }
 
@@ -584,6 +603,12 @@ impl Streamer {
                     matches!(chunk.place, Place::Ring { at, .. } if at + chunk.frames > present)
                 })
                 .collect();
+            // Those of the present operation are held once, by it.
+            let own = |id: ChunkId| u32::from(touches.iter().any(|&(touched, _)| touched == id));
+            if wrapped.iter().any(|&id| self.chunk(id).holds > own(id)) {
+                self.free.extend(taken);
+                return Err(Shortage::Busy);
+            }
             for &id in &wrapped {
                 if let Err(shortage) = self.detach(id, mechanism) {
                     self.free.extend(taken);
@@ -773,6 +798,10 @@ impl Streamer {
         from_ring: bool,
         mechanism: &mut impl Mechanism,
     ) -> Result<Vec<FrameId>, Shortage> {
+        // Nothing is moved for what cannot be met.
+        if count > self.free.len() as u32 && count > self.attainable(keep, from_ring) {
+            return Err(self.device_shortage(count));
+        }
         let mut busy = false;
         let mut host_full = false;
         while (self.free.len() as u32) < count {
@@ -811,6 +840,22 @@ impl Streamer {
             });
         }
         Ok(self.free.split_off(self.free.len() - count as usize))
+    }
+
+    /// Frames that [`Self::take_frames`] could bring together at the most.
+    fn attainable(&self, keep: &[(ChunkId, Effect)], from_ring: bool) -> u32 {
+        let kept = |id: ChunkId| keep.iter().any(|&(k, _)| k == id);
+        let residents: u32 = self
+            .ids()
+            .map(|id| (id, self.chunk(id)))
+            .filter(|&(id, chunk)| chunk.place == Place::Resident && !chunk.pinned && !kept(id))
+            .map(|(_, chunk)| chunk.frames)
+            .sum();
+        let spare_ring = (self.ring.len() as u32).saturating_sub(self.largest_operation);
+        self.free.len() as u32
+            + self.cap_frames.saturating_sub(self.live_frames)
+            + residents
+            + if from_ring { spare_ring } else { 0 }
     }
 
     /// Demotes least recently used residents until `frames` more are free.
@@ -906,16 +951,16 @@ impl Streamer {
     /// Gives `id` frames of its own, with its content.
     fn promote(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) -> Result<(), Shortage> {
         let frames = self.chunk(id).frames;
-        self.chunk_mut(id).holds += 1;
-        let taken = self.take_frames(frames, &[], true, mechanism);
-        self.chunk_mut(id).holds -= 1;
-        let own = taken?;
-        if let Place::Ring { .. } = self.chunk(id).place
-            && let Err(shortage) = self.detach(id, mechanism)
-        {
-            self.free.extend(own);
-            return Err(shortage);
+        if let Place::Ring { .. } = self.chunk(id).place {
+            // Another thread's launch on it is not queued yet, perhaps.
+            if self.chunk(id).holds > 0 {
+                return Err(Shortage::Busy);
+            }
+            // Before frames are looked for: the end of the ring may go, and
+            // must not be kept by the very chunk that leaves it.
+            self.detach(id, mechanism)?;
         }
+        let own = self.take_frames(frames, &[], true, mechanism)?;
         if mechanism.map(id, &own).is_err() {
             self.free.extend(own);
             return Err(self.device_shortage(frames));

@@ -243,6 +243,21 @@ fn freeing_everything_gives_every_frame_back() {
 }
 
 #[test]
+fn a_lower_cap_is_met_by_giving_back() {
+    let (mut program, activation) = loaded(100, 40, 2);
+    program.streamer.set_cap(30);
+    let excess = program.streamer.live_frames() - 30;
+    // A chunk goes whole: at most one frame too many.
+    let given = program.streamer.give_back(excess, &mut program.model).unwrap();
+    assert!((excess..excess + 2).contains(&given), "{given} of {excess}");
+    assert!(program.model.frames.len() <= 30);
+    for weight in 0..40 {
+        program.run(&[(weight, Effect::Write), (activation, Effect::Write)]).unwrap();
+        assert!(program.model.frames.len() <= 30);
+    }
+}
+
+#[test]
 fn an_operation_too_large_is_refused_and_harms_nothing() {
     let (mut program, activation) = loaded(16, 20, 2);
     let all: Vec<_> = (0..9).map(|id| (id, Effect::Write)).collect();
@@ -268,6 +283,103 @@ fn an_allocation_without_host_memory_to_evict_to_is_refused() {
     assert_eq!(program.allocate(6, 2), Err(Shortage::Host));
     program.free(0);
     program.allocate(6, 2).unwrap();
+}
+
+#[test]
+fn pinning_everything_ends_in_a_refusal_never_in_waiting_for_oneself() {
+    for count in 17..40 {
+        let (mut program, activation) = loaded(32, count, 2);
+        for weight in 0..count {
+            program.run(&[(weight, Effect::Write), (activation, Effect::Write)]).unwrap();
+        }
+        let mut refused = 0;
+        for id in (0..=count).rev() {
+            match program.streamer.pin(id, &mut program.model) {
+                Ok(_) => {}
+                Err(shortage) => {
+                    // Alone in the process: nobody will ever let go.
+                    assert_ne!(shortage, Shortage::Busy, "{count} chunks, {id}");
+                    refused += 1;
+                }
+            }
+            program.streamer.check();
+        }
+        assert!(refused > 0);
+    }
+}
+
+#[test]
+fn a_chunk_in_a_launch_of_another_thread_does_not_change_its_place() {
+    let (mut program, _) = loaded(32, 40, 2);
+    let streamed = |program: &Program| {
+        (0..40).find(|&id| {
+            program.streamer.is_streamed(id) && program.model.mapped.contains_key(&id)
+        })
+    };
+    program.write(0);
+    let id = streamed(&program).expect("more weights than memory");
+    let launch = [(id, Effect::Write)];
+    program.streamer.touch(&launch, &mut program.model).unwrap();
+    let mapped = program.model.mapped[&id].clone();
+    assert_eq!(program.streamer.pin(id, &mut program.model), Err(Shortage::Busy));
+    // An operation larger than the ring: it must grow, under that launch.
+    let ring = program.streamer.ring_frames();
+    let many: Vec<_> = (0..40)
+        .filter(|&other| other != id && program.streamer.is_streamed(other))
+        .take(ring as usize / 2 + 1)
+        .map(|other| (other, Effect::Read))
+        .collect();
+    let _ = program.streamer.touch(&many, &mut program.model);
+    assert_eq!(program.model.mapped.get(&id), Some(&mapped));
+    program.streamer.release(&launch);
+}
+
+#[test]
+fn growing_the_ring_leaves_a_wrapped_chunk_under_a_launch_alone() {
+    // Chunks of three frames in a ring of eight: every third reaches past its end.
+    let mut wrapped = 0;
+    for id in 0..6 {
+        let mut program = Program::new(32);
+        for chunk in 0..20 {
+            program.allocate(chunk, 3).unwrap();
+            program.write(chunk);
+        }
+        (0..=id).for_each(|chunk| program.write(chunk));
+        let mapped = program.model.mapped[&id].clone();
+        wrapped += u32::from(mapped.windows(2).any(|pair| pair[1] < pair[0]));
+        let launch = [(id, Effect::Write)];
+        program.streamer.touch(&launch, &mut program.model).unwrap();
+        let count = program.streamer.ring_frames() / 3 + 1;
+        let many: Vec<_> = (0..20)
+            .filter(|&other| other != id && program.streamer.is_streamed(other))
+            .take(count as usize)
+            .map(|other| (other, Effect::Read))
+            .collect();
+        let outcome = program.streamer.touch(&many, &mut program.model);
+        assert!(matches!(outcome, Ok(()) | Err(Shortage::Busy)), "{outcome:?}");
+        assert_eq!(program.model.mapped.get(&id), Some(&mapped), "chunk {id}");
+        program.streamer.check();
+    }
+    assert!(wrapped > 0);
+}
+
+#[test]
+fn an_allocation_that_can_never_fit_moves_nothing() {
+    let (mut program, _) = loaded(32, 15, 2);
+    assert!(matches!(program.allocate(50, 33), Err(Shortage::Device { .. })));
+    assert!(program.model.host.is_empty());
+    assert!((0..15).all(|id| !program.streamer.is_streamed(id)));
+}
+
+#[test]
+fn a_lowered_cap_is_met_at_the_next_allocation() {
+    let (mut program, activation) = loaded(100, 40, 2);
+    program.streamer.set_cap(60);
+    program.allocate(90, 4).unwrap();
+    assert!(program.model.frames.len() <= 60, "{}", program.model.frames.len());
+    for weight in 0..40 {
+        program.run(&[(weight, Effect::Write), (activation, Effect::Write)]).unwrap();
+    }
 }
 
 /// xorshift64*: deterministic, no dependency.
