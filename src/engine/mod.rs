@@ -208,13 +208,28 @@ pub fn start(driver: &'static Driver, config: &Config) {
     });
 }
 
-/// Takes over the settings that may change while the program runs.
+/// Takes over the settings that may change while the program runs. A smaller
+/// budget is met at once, by evicting.
 pub fn reconfigure(config: &Config) {
     let Some(engine) = engine() else { return };
     *engine.config.write().unwrap_or_else(PoisonError::into_inner) = config.clone();
-    for device in &engine.devices {
-        if let Some(device) = lock(&device.state).as_mut() {
-            device.streamer.set_window(window(config));
+    for device in 0..engine.device_count.min(MAX_DEVICES) {
+        if lock(&engine.devices[device].state).is_none() {
+            continue;
+        }
+        let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
+            let DeviceState { streamer, machinery } = state;
+            streamer.set_window(window(config));
+            memory::refresh_cap(engine, streamer, machinery);
+            let excess = streamer.live_frames().saturating_sub(streamer.cap_frames());
+            if excess > 0 {
+                streamer.give_back(excess, machinery)?;
+                memory::refresh_cap(engine, streamer, machinery);
+            }
+            Ok(())
+        });
+        if let Err(Failure::Shortage(shortage)) = outcome {
+            engine.explain(device, "a smaller budget", shortage);
         }
     }
 }
