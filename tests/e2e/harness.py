@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,10 +78,21 @@ def run(program, *arguments, vram=AMPLE, preload=True, allocator=NATIVE, **env):
                 environment[name] = str(value)
         command = [STANDIN_RUN] + ([LAUNCHER] if preload else []) + \
             [sys.executable, PROGRAMS / f"{program}.py", *map(str, arguments)]
-        outcome = subprocess.run(command, env=environment, text=True, capture_output=True,
-                                 timeout=LIMIT_SECONDS)
+        outcome = finished(command, environment)
         return Result(outcome, Account(account) if account.exists() else None,
                       json.loads(stats.read_text()) if stats.exists() else None)
+
+
+def finished(command, environment):
+    """Runs `command` to its end; past the limit it is ended with all its children."""
+    with subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=LIMIT_SECONDS)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 @functools.cache

@@ -2,11 +2,10 @@
 
 import json
 import os
-import subprocess
 import sys
 
 from harness import LAUNCHER, MIB, PROGRAMS, SMALL_WORKSPACES, STANDIN_RUN, assert_same, \
-    reference, run
+    finished, reference, run
 
 SMALL = 20 * MIB
 
@@ -44,8 +43,7 @@ def test_statistics_per_process(tmp_path):
                        AUTOOFFLOAD_STATS=str(tmp_path / "stats-%p.json"))
     code = ("import subprocess, sys\n"
             "for _ in range(2): subprocess.run([sys.executable, sys.argv[1]], check=True)")
-    done = subprocess.run([STANDIN_RUN, LAUNCHER, sys.executable, "-c", code, program],
-                          env=environment, text=True, capture_output=True, timeout=120)
+    done = finished([STANDIN_RUN, LAUNCHER, sys.executable, "-c", code, program], environment)
     assert done.returncode == 0, done.stderr
     files = sorted(tmp_path.glob("stats-*.json"))
     assert len(files) == 2, files
