@@ -3,9 +3,8 @@
 // for every way of reading; every wrong word is counted, the first is printed.
 //
 // Not here: what mappings cost (aliasing.cpp).
-#include "driver.h"
+#include "blas.h"
 #include "pattern.h"
-#include <memory>
 
 namespace {
 
@@ -156,45 +155,15 @@ void tensor_copies()
     });
 }
 
-// cuBLAS by its C names; the operand is read through alias B, times the identity.
-struct Blas {
-    void *library = nullptr, *handle = nullptr;
-    int (*create)(void **) = nullptr;
-    int (*destroy)(void *) = nullptr;
-    int (*set_stream)(void *, CUstream) = nullptr;
-    int (*gemm)(void *, int, int, int, int, int, const float *, CUdeviceptr, int, CUdeviceptr, int,
-                const float *, CUdeviceptr, int) = nullptr;
-
-    bool open()
-    {
-        library = dlopen(cublas_path.empty() ? "libcublas.so.13" : cublas_path.c_str(), RTLD_NOW);
-        if (!library)
-            return false;
-        auto find = [&](auto &function, const char *name) {
-            function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
-        };
-        find(create, "cublasCreate_v2");
-        find(destroy, "cublasDestroy_v2");
-        find(set_stream, "cublasSetStream_v2");
-        find(gemm, "cublasSgemm_v2");
-        return create && destroy && set_stream && gemm && create(&handle) == 0;
-    }
-    ~Blas()
-    {
-        if (handle)
-            destroy(handle);
-    }
-};
-
+// The operand is read through alias B and multiplied by the identity.
 void cublas_operands()
 {
     const char *item = "coherence, cuBLAS operands";
     Blas blas;
-    if (!blas.open()) {
-        not_measured(item, "cuBLAS cannot be opened (" + (cublas_path.empty() ? "libcublas.so.13" : cublas_path) + ")");
+    if (!blas.usable()) {
+        not_measured(item, "cuBLAS cannot be opened (" + Blas::name() + ")");
         return;
     }
-    CU(cuCtxSetCurrent, context);
     Aliases aliases(true);
     DeviceMemory identity(BLOCK_BYTES), product(BLOCK_BYTES);
     std::vector<float> unit(BLOCK_WORDS);
@@ -203,13 +172,11 @@ void cublas_operands()
     CU(cuMemcpyHtoD, identity.at, unit.data(), BLOCK_BYTES);
     CU(cuStreamSynchronize, nullptr);
     Stream reader;
-    blas.set_stream(blas.handle, reader);
+    blas.use(reader);
     CUfunction check = kernel("check_float");
-    float one = 1, zero = 0;
     int status = 0;
     rounds(item, aliases, reader, [&](uint32_t round, uint32_t slot, uint32_t seed) {
-        status |= blas.gemm(blas.handle, 0, 0, 64, 64, 64, &one, aliases.slot(slot), 64, identity.at, 64,
-                            &zero, product.at, 64);
+        status |= blas.multiply(64, aliases.slot(slot), identity.at, product.at);
         launch(check, 1, 256, reader, product.at, seed, round, aliases.wrong.at);
     });
     if (status)

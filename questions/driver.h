@@ -31,7 +31,7 @@
     X(cuStreamIsCapturing) X(cuThreadExchangeStreamCaptureMode)                                    \
     X(cuEventCreate) X(cuEventDestroy) X(cuEventRecord) X(cuEventSynchronize) X(cuEventQuery)      \
     X(cuEventElapsedTime)                                                                          \
-    X(cuModuleLoadData) X(cuModuleGetFunction) X(cuFuncSetAttribute) X(cuFuncGetParamInfo)         \
+    X(cuModuleLoadData) X(cuModuleGetFunction) X(cuFuncLoad) X(cuFuncGetParamInfo)         \
     X(cuLaunchKernel) X(cuLaunchKernelEx) X(cuTensorMapEncodeTiled)                                \
     X(cuGraphCreate) X(cuGraphDestroy) X(cuGraphClone) X(cuGraphGetNodes) X(cuGraphNodeGetType)    \
     X(cuGraphGetRootNodes) X(cuGraphNodeFindInClone) X(cuGraphAddMemcpyNode)                       \
@@ -276,17 +276,27 @@ public:
 // Holds a stream back from the host: the stream goes on when `open` is called,
 // or after `longest_ms`, so that a driver call that waits for the stream ends,
 // and shows itself by how long it took.
+//
+// The words gates wait for are allocated once, for a host allocation may itself
+// wait for a stream that a gate holds.
+inline volatile uint32_t *gate_words;
+inline CUdeviceptr gate_words_on_device;
+constexpr size_t GATE_WORDS = 16; // more than gates at a time
+
 class Gate {
 public:
-    Gate(CUstream stream, unsigned longest_ms) : word(64)
+    Gate(CUstream stream, unsigned longest_ms)
     {
-        *word.as<volatile uint32_t>() = 0;
-        CU(cuStreamWaitValue32, stream, word.on_device(), 1, CU_STREAM_WAIT_VALUE_EQ);
+        static std::atomic<size_t> next{0};
+        size_t index = next++ % GATE_WORDS;
+        word = gate_words + index;
+        *word = 0;
+        CU(cuStreamWaitValue32, stream, gate_words_on_device + index * sizeof *word, 1, CU_STREAM_WAIT_VALUE_EQ);
         watchdog = std::thread([this, longest_ms] {
             std::unique_lock<std::mutex> lock(mutex);
             if (!opened.wait_for(lock, std::chrono::milliseconds(longest_ms), [this] { return released; }))
                 expired = true;
-            *word.as<volatile uint32_t>() = 1;
+            *word = 1;
         });
     }
     ~Gate() { open(); }
@@ -305,7 +315,7 @@ public:
     bool ran_out() const { return expired; }
 
 private:
-    HostMemory word;
+    volatile uint32_t *word;
     std::mutex mutex;
     std::condition_variable opened;
     bool released = false;
@@ -313,10 +323,12 @@ private:
     std::thread watchdog;
 };
 
+// Loaded at once: loading at the first launch may wait for a stream that a gate holds.
 inline CUfunction kernel(const char *name)
 {
     CUfunction function = nullptr;
     demand(cu.cuModuleGetFunction(&function, module, name), name);
+    TRY(cuFuncLoad, function);
     return function;
 }
 
@@ -376,6 +388,10 @@ inline std::string open_device(const std::string &kernels)
         CU(cuMemGetAllocationGranularity, &granularity, &prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
         if (granularity != FRAME)
             return "the granularity of this card is " + std::to_string(granularity) + " bytes, not 2 MiB";
+        void *words = nullptr;
+        CU(cuMemHostAlloc, &words, GATE_WORDS * sizeof *gate_words, CU_MEMHOSTALLOC_DEVICEMAP);
+        CU(cuMemHostGetDevicePointer, &gate_words_on_device, words, 0);
+        gate_words = static_cast<volatile uint32_t *>(words);
         if (!run_state.on_standin || run_state.rehearsal) {
             std::vector<char> image = contents_of(kernels);
             if (image.empty())
@@ -392,7 +408,7 @@ inline std::string open_device(const std::string &kernels)
 // illegal access) the program starts itself again for the parts that follow.
 //
 //   PROGRAM --limit SECONDS [--kernels FILE] [--cublas FILE] [--part NAME] [--from N]
-//           [--rehearse 1]
+//           [--label TEXT] [--rehearse 1]
 //
 // --rehearse makes the stand-in stand for a card: every call is made, no kernel
 // computes, and no answer means anything (STANDIN_UNKNOWN=count is needed).
@@ -413,6 +429,8 @@ inline int answer_parts(const char *question, int argc, char **argv, const std::
             only = argv[i + 1];
         else if (option == "--from")
             first = size_t(atoi(argv[i + 1]));
+        else if (option == "--label")
+            run_state.label = argv[i + 1];
         else if (option == "--rehearse")
             run_state.rehearsal = atoi(argv[i + 1]) != 0;
     }
@@ -445,7 +463,8 @@ inline int answer_parts(const char *question, int argc, char **argv, const std::
         if (no_device.empty() && cu.cuCtxSynchronize() != CUDA_SUCCESS && only.empty() && i + 1 < parts.size()) {
             std::string left = std::to_string(std::max(0.0, seconds_left())), next = std::to_string(i + 1);
             execl("/proc/self/exe", argv[0], "--limit", left.c_str(), "--kernels", kernels.c_str(),
-                  "--cublas", cublas_path.c_str(), "--from", next.c_str(), "--rehearse", run_state.rehearsal ? "1" : "0", nullptr);
+                  "--cublas", cublas_path.c_str(), "--from", next.c_str(),
+                  "--label", run_state.label.c_str(), "--rehearse", run_state.rehearsal ? "1" : "0", nullptr);
         }
     }
     if (no_device.empty())

@@ -71,12 +71,6 @@ extern "C" __global__ void gap_probe(u64 ns, u64 *out)
     out[1] = looks;
 }
 
-// Where the device's clock stood when this kernel began and ended.
-extern "C" __global__ void stamp(u64 *out)
-{
-    out[0] = device_ns();
-}
-
 // --- load ------------------------------------------------------------------
 
 // Bound by memory: every word of `data`, `times` times over.

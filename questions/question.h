@@ -61,6 +61,7 @@ inline std::string text_of(const char *format, double value)
 // What is being answered, and until when. One per process.
 struct Run {
     const char *question = "";
+    std::string label; // appended to every item: the same question under other conditions
     uint64_t deadline_ns = 0;
     bool on_standin = false;
     bool rehearsal = false; // kernels do not compute: numbers mean nothing, parts are short
@@ -98,7 +99,7 @@ inline void answer_line(const std::string &item, const std::string &text, const 
 {
     printf("{\"question\": %s, \"item\": %s, \"answer\": %s, \"number\": %s, \"unit\": %s, "
            "\"p50\": %s, \"p99\": %s, \"n\": %zu, \"standin\": %s}\n",
-           quoted(run_state.question).c_str(), quoted(item).c_str(), quoted(text).c_str(),
+           quoted(run_state.question).c_str(), quoted(run_state.label.empty() ? item : item + ", " + run_state.label).c_str(), quoted(text).c_str(),
            number.c_str(), quoted(unit).c_str(), p50.c_str(), p99.c_str(), n,
            run_state.on_standin ? "true" : "false");
     fflush(stdout);
