@@ -53,7 +53,7 @@ def test_every_source_file_says_what_it_owns():
     assert bare == []
 
 
-@pytest.mark.parametrize("pattern", [r"\btodo!\(", r"\bunimplemented!\(", r"\bstatic mut\b",
+@pytest.mark.parametrize("pattern", [r"\btodo!\(", r"\bunimplemented!\(", r"(?<!')\bstatic mut\b",
                                      r"#!?\[allow\(dead_code\)\]"])
 def test_nothing_left_unfinished(pattern):
     sources = [path for path in files_under("src", "standin") if path.suffix == ".rs"]

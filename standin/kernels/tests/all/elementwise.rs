@@ -1,7 +1,6 @@
 //! Elementwise kernels, launched with hand-made parameter blocks.
 
-mod common;
-use common::{Bytes, Host, launch, noise};
+use crate::common::{Bytes, Host, launch, noise};
 use standin_kernels::{Fault, find};
 
 const ADD: &str = "_ZN2at6native29vectorized_elementwise_kernelILi4ENS0_15CUDAFunctor_addIfEESt5arrayIPcLm3EEEEviT0_T1_";

@@ -1,9 +1,6 @@
 //! What the kernel tests share: memory whose device addresses are host
 //! addresses, and parameter blocks laid out as a C++ compiler would.
 
-// Each test binary uses its own part of this module.
-#![allow(dead_code)]
-
 use std::cell::RefCell;
 
 use standin_kernels::{Fault, Kernel, Launch, Memory, find};

@@ -1,7 +1,6 @@
 //! The other kernel families, launched with hand-made parameter blocks.
 
-mod common;
-use common::{Bytes, Host, launch, noise};
+use crate::common::{Bytes, Host, launch, noise};
 use standin_abi::{ADD_U32_KERNEL, FILL_U32_KERNEL, GEMM_KERNEL, Gemm};
 use standin_kernels::Fault;
 

@@ -1,0 +1,6 @@
+//! The kernels over hand-made parameter blocks: one binary, so that all of
+//! what the tests share is used.
+
+mod common;
+mod elementwise;
+mod kernels;
