@@ -41,11 +41,32 @@ pub struct Device {
 /// By owner: the devices (a bit each) that may access its memory.
 pub static PEERS: [AtomicU64; MAX_DEVICES] = [const { AtomicU64::new(0) }; MAX_DEVICES];
 
+/// A stream for certain: the default streams' handles mean another one in each
+/// context, the per-thread one's on each thread as well.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct User {
+    stream: CUstream,
+    ctx: CUcontext,
+    thread: u64,
+}
+
+impl User {
+    /// What the calling thread means by `stream`; `ctx`: its current context.
+    fn new(stream: CUstream, ctx: CUcontext) -> Self {
+        Self { stream, ctx, thread: streams::thread_of(stream) }
+    }
+
+    /// A stream that was destroyed: nobody launches on it again.
+    fn gone(ctx: CUcontext) -> Self {
+        Self { stream: STREAM_PER_THREAD, ctx, thread: u64::MAX }
+    }
+}
+
 /// The wait that a use of freshly copied bytes needs.
 struct Fence {
     event: CUevent,
     /// Streams whose later work already waits for it.
-    waited_by: Vec<CUstream>,
+    waited_by: Vec<User>,
 }
 
 /// What the machinery knows of a chunk.
@@ -56,9 +77,10 @@ struct Backing {
     host: Option<HostBuffer>,
     /// Recorded behind the copy that brought the present content.
     fence: Option<Fence>,
-    /// Last use on each stream since the content came. Only for chunks in the
-    /// ring; residents are covered by `hot::streams`.
-    uses: Vec<(CUstream, CUcontext, CUevent)>,
+    /// Last use on each stream since the content came, with an event of its
+    /// context. Residents are covered by `hot::streams`, but for default
+    /// streams of contexts other than ours.
+    uses: Vec<(User, CUevent)>,
     /// Recorded behind the copy to the host, until somebody waited for it.
     written_back: Option<CUevent>,
     /// The uses were handed to the copy-in stream to wait for.
@@ -83,6 +105,8 @@ pub struct Machinery {
     spare_events: HashMap<usize, Vec<CUevent>>,
     /// Everything queued is known to be over: waits are not needed.
     pub idle: bool,
+    /// Rises with every copy and wait that we queue.
+    pub queued: u64,
     /// Why the host waits, should it.
     pub reason: WaitReason,
     /// An error that no operation could answer.
@@ -128,6 +152,7 @@ impl Device {
                 backings: Vec::new(),
                 spare_events: HashMap::new(),
                 idle: false,
+                queued: 0,
                 reason: WaitReason::PlanChange,
                 failure: None,
                 foreign_bytes: None,
@@ -163,8 +188,8 @@ impl Machinery {
     /// events back.
     pub fn remove(&mut self, id: ChunkId) {
         let Some(backing) = self.backings[id as usize].take() else { return };
-        for (_, ctx, event) in backing.uses {
-            self.spare(ctx, event);
+        for (user, event) in backing.uses {
+            self.spare(user.ctx, event);
         }
         if let Some(fence) = backing.fence {
             self.spare(self.ctx, fence.event);
@@ -195,18 +220,21 @@ impl Machinery {
 
     // --- uses --------------------------------------------------------------
 
-    /// Later work of `stream` waits for the content of the chunks.
-    pub fn order_before_use(&mut self, stream: CUstream, touches: &[(ChunkId, Effect)]) {
+    /// Later work of `stream` waits for the content of the chunks. `ctx`: the
+    /// calling thread's own context, which is current.
+    pub fn order_before_use(
+        &mut self,
+        stream: CUstream,
+        ctx: CUcontext,
+        touches: &[(ChunkId, Effect)],
+    ) {
+        let user = User::new(stream, ctx);
         for &(id, _) in touches {
             let Some(fence) = &mut self.backing(id).fence else { continue };
-            // A per-thread handle means another stream on every thread.
-            let nameable = stream != STREAM_PER_THREAD;
-            if nameable && fence.waited_by.contains(&stream) {
+            if fence.waited_by.contains(&user) {
                 continue;
             }
-            if nameable {
-                fence.waited_by.push(stream);
-            }
+            fence.waited_by.push(user);
             let event = fence.event;
             let read = self.stalls.before(self.driver, stream);
             let outcome = self.driver.stream_wait_event(stream, event);
@@ -217,7 +245,7 @@ impl Machinery {
     }
 
     /// The operation on `stream` was queued: what comes after in the ring
-    /// waits for it. `ctx`: the calling thread's current context.
+    /// waits for it. `ctx`: the calling thread's own context, which is current.
     pub fn record_use(
         &mut self,
         stream: CUstream,
@@ -226,27 +254,31 @@ impl Machinery {
         id: ChunkId,
         streamed: bool,
     ) {
-        if !streamed {
+        let user = User::new(stream, ctx);
+        // From our context, another's default stream cannot be waited for.
+        let ours = ctx == self.ctx || stream as usize > STREAM_PER_THREAD as usize;
+        if !streamed && ours {
             let index = if foreign { streams::FOREIGN } else { streams::index_of(stream) };
             hot(id).used_on(index);
             return;
         }
-        let known = self
-            .backing(id)
-            .uses
-            .iter()
-            .find(|(s, _, _)| *s == stream && stream != STREAM_PER_THREAD)
-            .map(|&(_, _, event)| event);
-        let event = match known {
-            Some(event) => event,
-            None => {
-                let Some(event) = self.event(ctx) else { return };
-                self.backing(id).uses.push((stream, ctx, event));
-                event
+        let known = self.backing(id).uses.iter().find(|(known, _)| *known == user);
+        let event = known.map(|&(_, event)| event).or_else(|| self.event(ctx));
+        if let Some(event) = event
+            && self.driver.event_record(event, stream).is_ok()
+        {
+            let uses = &mut self.backing(id).uses;
+            if uses.iter().all(|(known, _)| *known != user) {
+                uses.push((user, event));
             }
-        };
-        let outcome = self.driver.event_record(event, stream);
-        self.note(outcome);
+            return;
+        }
+        // No event to be had, or a copy on a stream of yet another context.
+        self.wait(|driver| driver.stream_synchronize(stream));
+        if let Some(event) = event {
+            self.backing(id).uses.retain(|&(_, known)| known != event);
+            self.spare(ctx, event);
+        }
     }
 
     /// `stream` is about to be destroyed: its handle may come back as another
@@ -254,12 +286,11 @@ impl Machinery {
     pub fn forget_stream(&mut self, stream: CUstream) {
         for backing in self.backings.iter_mut().flatten() {
             if let Some(fence) = &mut backing.fence {
-                fence.waited_by.retain(|&waited| waited != stream);
+                fence.waited_by.retain(|waited| waited.stream != stream);
             }
-            for (user, _, _) in &mut backing.uses {
-                if *user == stream {
-                    // Never equal to a stream that is launched on by name.
-                    *user = STREAM_PER_THREAD;
+            for (user, _) in &mut backing.uses {
+                if user.stream == stream {
+                    *user = User::gone(user.ctx);
                 }
             }
         }
@@ -316,6 +347,12 @@ impl Machinery {
         self.note(outcome);
     }
 
+    /// Whether `stream` captures: then nothing of it can be waited for, nor
+    /// need be, because everything before the capture is over (`graphs`).
+    fn captures(&self, stream: CUstream) -> bool {
+        super::any_capture() && self.driver.stream_is_capturing(stream) != Ok(false)
+    }
+
     /// Makes `waiter` wait, on the device, for every stream in `hot`'s bits.
     fn await_resident_uses(&mut self, id: ChunkId, waiter: CUstream) {
         let bits = hot(id).streams();
@@ -323,19 +360,29 @@ impl Machinery {
             return;
         }
         let (streams, unnamed) = streams::named(bits);
-        if unnamed || bits & (1 << streams::FOREIGN) != 0 {
+        if unnamed {
             self.wait(Driver::ctx_synchronize);
         }
+        if bits & (1 << streams::FOREIGN) != 0 {
+            self.wait(super::synchronize_every_device);
+        }
         for stream in streams {
-            let Some(event) = self.event(self.ctx) else { return };
+            if self.captures(stream) {
+                continue;
+            }
             // A stream of another context takes no event of ours.
-            if self.driver.event_record(event, stream).is_ok() {
+            let event = self.event(self.ctx);
+            if let Some(event) = event
+                && self.driver.event_record(event, stream).is_ok()
+            {
                 let outcome = self.driver.stream_wait_event(waiter, event);
                 self.note(outcome);
             } else {
                 self.wait(|driver| driver.stream_synchronize(stream));
             }
-            self.spare(self.ctx, event);
+            if let Some(event) = event {
+                self.spare(self.ctx, event);
+            }
         }
     }
 
@@ -443,9 +490,10 @@ impl Mechanism for Machinery {
     }
 
     fn write_back(&mut self, chunk: ChunkId) {
+        self.queued += 1;
         let copy_out = self.copy_out;
         let backing = self.backings[chunk as usize].as_ref().expect("a chunk that lives");
-        for &(_, _, event) in &backing.uses {
+        for &(_, event) in &backing.uses {
             if let Err(code) = self.driver.stream_wait_event(copy_out, event) {
                 self.failure.get_or_insert(code);
             }
@@ -465,22 +513,25 @@ impl Mechanism for Machinery {
         self.note(copied);
         self.stats.wrote_back(bytes);
         let known = self.backing(chunk).written_back.take();
-        let Some(event) = known.or_else(|| self.event(self.ctx)) else { return };
+        let Some(event) = known.or_else(|| self.event(self.ctx)) else {
+            return self.wait(|driver| driver.stream_synchronize(copy_out));
+        };
         let outcome = self.driver.event_record(event, copy_out);
         self.note(outcome);
         self.backing(chunk).written_back = Some(event);
     }
 
     fn displace(&mut self, chunk: ChunkId) {
+        self.queued += 1;
         let copy_in = self.copy_in;
         let backing = self.backing(chunk);
         let uses = std::mem::take(&mut backing.uses);
         let written_back = backing.written_back.take();
         backing.displaced = true;
-        for (_, ctx, event) in uses {
+        for (user, event) in uses {
             let outcome = self.driver.stream_wait_event(copy_in, event);
             self.note(outcome);
-            self.spare(ctx, event);
+            self.spare(user.ctx, event);
         }
         if let Some(event) = written_back {
             let outcome = self.driver.stream_wait_event(copy_in, event);
@@ -491,6 +542,7 @@ impl Mechanism for Machinery {
     }
 
     fn fetch(&mut self, chunk: ChunkId, content: bool, demanded: bool) {
+        self.queued += 1;
         let copy_in = self.copy_in;
         let backing = self.backing(chunk);
         let (base, bytes) = (backing.base, backing.bytes);
@@ -518,7 +570,7 @@ impl Mechanism for Machinery {
             Some(known) => known,
             None => match self.event(self.ctx) {
                 Some(event) => (event, Vec::new()),
-                None => return,
+                None => return self.wait(|driver| driver.stream_synchronize(copy_in)),
             },
         };
         waited_by.clear();
@@ -536,7 +588,7 @@ impl Mechanism for Machinery {
         let displaced = std::mem::take(&mut backing.displaced);
         let events = uses
             .iter()
-            .map(|&(_, ctx, event)| (ctx, event))
+            .map(|&(user, event)| (user.ctx, event))
             .chain(fence.map(|fence| (ctx, fence.event)))
             .chain(written_back.map(|event| (ctx, event)));
         for (ctx, event) in events {
@@ -562,7 +614,9 @@ impl Mechanism for Machinery {
                 self.wait(Driver::ctx_synchronize);
             } else {
                 for stream in streams {
-                    self.wait(|driver| driver.stream_synchronize(stream));
+                    if !self.captures(stream) {
+                        self.wait(|driver| driver.stream_synchronize(stream));
+                    }
                 }
             }
             if bits & (1 << streams::FOREIGN) != 0 {

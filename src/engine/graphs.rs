@@ -8,8 +8,24 @@ use std::sync::atomic::AtomicBool;
 
 use super::*;
 
-/// The hook saw a capture begin (+1) or end (-1) anywhere in the process.
+/// The hook sees a capture begin (+1, before it does) or end (-1) anywhere in
+/// the process.
+///
+/// A stream that captures cannot be waited for, and whatever is queued on it
+/// becomes part of its graph. Should chunks that it used have to move
+/// meanwhile, those uses must be over: they are waited for here.
 pub fn capture_count_changed(by: i32) {
+    let first = by > 0 && CAPTURES.load(Ordering::Relaxed) == 0;
+    if first
+        && SPACE.get().is_some()
+        && let Some(engine) = engine()
+    {
+        let began = Instant::now();
+        if let Err(code) = engine.driver.ctx_synchronize() {
+            log::debug!("waiting before a capture: {code}");
+        }
+        engine.stats.waited(WaitReason::PlanChange, began.elapsed());
+    }
     CAPTURES.fetch_add(by, Ordering::Relaxed);
 }
 
@@ -50,6 +66,10 @@ fn pin(chunk: ChunkId, why: &'static str) -> Result<bool> {
     let device = hot(chunk).device();
     let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
         let DeviceState { streamer, machinery } = state;
+        if !streamer.contains(chunk) {
+            // A word that only looked like an address; freed meanwhile.
+            return Ok(());
+        }
         let moved = streamer.is_streamed(chunk);
         let newly = streamer.pin(chunk, machinery)?;
         if moved {

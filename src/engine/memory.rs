@@ -59,7 +59,11 @@ pub(super) fn allocate(
         refresh_cap(engine, streamer, machinery);
         machinery.add(id, base, bytes, frames);
         let outcome = streamer.allocate(id, frames, inflight::pressure(), machinery);
-        if outcome.is_err() {
+        if outcome.is_ok() && machinery.failure.is_some() {
+            // Answered as an error: then there is no such chunk.
+            streamer.free(id, machinery);
+        }
+        if outcome.is_err() || machinery.failure.is_some() {
             machinery.remove(id);
         }
         outcome
@@ -211,27 +215,58 @@ pub fn mem_free(address: DevicePtr) -> Option<Result<()>> {
     if allocation.base != address {
         return Some(Err(CuResult::INVALID_VALUE));
     }
-    Some(free(engine, id, allocation))
+    Some(free(engine, id, allocation).map(|_| ()))
 }
 
-/// Frees the chunk after everything queued on its device is over.
-pub(super) fn free(engine: &'static Engine, id: ChunkId, allocation: Allocation) -> Result<()> {
-    let idle = {
+/// Everything queued on a device is over: true as long as the number of
+/// things that we queued there is still this.
+#[derive(Clone, Copy)]
+pub(super) struct Settled {
+    queued: u64,
+}
+
+/// Frees the chunk after everything queued on its device is over; answers what
+/// is known of the device then.
+pub(super) fn free(
+    engine: &'static Engine,
+    id: ChunkId,
+    allocation: Allocation,
+) -> Result<Option<Settled>> {
+    // Before the wait: another thread's launch may queue copies of this very
+    // chunk (a prefetch, an eviction) while we wait, or after.
+    let before = lock(&engine.devices[allocation.device as usize].state)
+        .as_ref()
+        .map(|state| (state.machinery.ctx, state.machinery.queued));
+    let settled = {
         let _context = ContextGuard::enter(engine.driver, allocation.ctx);
         let _relaxed = RelaxedCapture::enter(engine.driver);
-        match engine.driver.ctx_synchronize() {
-            Ok(()) => true,
-            // Refused while something captures: wait for the chunk alone.
-            Err(CuResult::STREAM_CAPTURE_UNSUPPORTED) => false,
+        // While something captures, its context cannot be waited for: then
+        // the chunk's own uses are.
+        let over = if any_capture() {
+            Err(CuResult::STREAM_CAPTURE_UNSUPPORTED)
+        } else {
+            engine.driver.ctx_synchronize()
+        };
+        match over {
+            // Our copies run in our context, which may be another.
+            Ok(()) => before
+                .filter(|&(ours, _)| ours == allocation.ctx)
+                .map(|(_, queued)| Settled { queued }),
+            Err(CuResult::STREAM_CAPTURE_UNSUPPORTED) => None,
             Err(code) => return Err(code),
         }
     };
-    release(engine, id, allocation, idle);
-    Ok(())
+    release(engine, id, allocation, settled);
+    Ok(settled)
 }
 
-/// Takes the chunk apart. `idle`: nothing queued anywhere on its device.
-pub(super) fn release(engine: &'static Engine, id: ChunkId, allocation: Allocation, idle: bool) {
+/// Takes the chunk apart. `settled`: what is known of its device.
+pub(super) fn release(
+    engine: &'static Engine,
+    id: ChunkId,
+    allocation: Allocation,
+    settled: Option<Settled>,
+) {
     let Some(space) = SPACE.get() else { return };
     let frames = allocation.bytes.div_ceil(FRAME_BYTES) as u32;
     // Unlisted first: from here on nobody takes the address for ours.
@@ -240,7 +275,7 @@ pub(super) fn release(engine: &'static Engine, id: ChunkId, allocation: Allocati
     let device = allocation.device as usize;
     let outcome = engine.with_device(device, WaitReason::Native, |state| {
         let DeviceState { streamer, machinery } = state;
-        machinery.idle = idle;
+        machinery.idle = settled.is_some_and(|settled| settled.queued == machinery.queued);
         streamer.free(id, machinery);
         machinery.remove(id);
         machinery.idle = false;
@@ -342,6 +377,8 @@ pub fn context_lost(device: Device) {
     let (Some(engine), Some(space)) = (engine(), SPACE.get()) else { return };
     let Some(slot) = engine.devices.get(device as usize) else { return };
     let Some(mut state) = lock(&slot.state).take() else { return };
+    // Whoever waits for chunks to be let go finds the device gone.
+    slot.released.notify_all();
     let lost: Vec<(ChunkId, Allocation)> = engine
         .allocations
         .iter()

@@ -158,8 +158,11 @@ struct Addresses {
 /// A device, once something was allocated there.
 struct Slot {
     state: Mutex<Option<DeviceState>>,
-    /// Signalled when a thread let go of its chunks.
+    /// Signalled when a thread let go of its chunks, if one waits for that:
+    /// a signal costs a system call even when nobody does.
     released: Condvar,
+    /// Those who wait; changed under the lock.
+    waiting: AtomicU32,
 }
 
 struct Engine {
@@ -203,7 +206,11 @@ pub fn start(driver: &'static Driver, config: &Config) {
         host_store: HostStore::new(driver, config.pin, config.ram),
         stats: Stats::default(),
         allocations: DashMap::new(),
-        devices: [const { Slot { state: Mutex::new(None), released: Condvar::new() } }; MAX_DEVICES],
+        devices: [const { Slot {
+            state: Mutex::new(None),
+            released: Condvar::new(),
+            waiting: AtomicU32::new(0),
+        } }; MAX_DEVICES],
         device_count: driver.device_count().unwrap_or(1).max(1) as usize,
     });
 }
@@ -325,7 +332,8 @@ fn begin_streaming(
     // By device, in the order of the locks.
     unique.sort_by_key(|&(id, _)| hot(id).device());
     let ctx = engine.driver.ctx_get_current()?;
-    let here = current_device(engine);
+    // One device: every context is of it.
+    let here = if engine.device_count > 1 { current_device(engine) } else { None };
     let mut access = Streaming { engine, stream, ctx, here, held: SmallVec::new() };
     let mut rest = &unique[..];
     while let Some(&(first, _)) = rest.first() {
@@ -363,22 +371,35 @@ impl Streaming {
     /// Makes `group`, all of `device`, present and holds it.
     fn take(&mut self, device: usize, group: &[(ChunkId, Effect)]) -> Result<()> {
         let engine = self.engine;
+        let mut living = Touches::new();
         let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
             let DeviceState { streamer, machinery } = state;
-            if streamer.plan_due() {
-                if streamer.adopt_plan(machinery) {
-                    engine.publish_streamer(streamer);
-                    engine.stats.plan_began(streamer.record_length(), streamer.period().unwrap_or(0));
-                    log::debug!("device {device}: adopted a plan: {}", streamer.describe());
-                }
+            // Not while something captures: what it uses cannot be waited for.
+            if streamer.plan_due() && !any_capture() && streamer.adopt_plan(machinery) {
+                engine.publish_streamer(streamer);
+                engine.stats.plan_began(streamer.record_length(), streamer.period().unwrap_or(0));
+                log::debug!("device {device}: adopted a plan: {}", streamer.describe());
             }
-            streamer.touch(group, machinery)?;
-            machinery.order_before_use(self.stream, group);
+            // A word that only looks like an address may name what another
+            // thread has freed since.
+            living.clear();
+            living.extend(group.iter().copied().filter(|&(id, _)| streamer.contains(id)));
+            streamer.touch(&living, machinery)?;
+            {
+                // A default stream is the one of the program's context.
+                let foreign = self.ctx != machinery.ctx && !self.ctx.is_null();
+                let _context = foreign.then(|| ContextGuard::enter(engine.driver, self.ctx));
+                machinery.order_before_use(self.stream, self.ctx, &living);
+            }
+            if machinery.failure.is_some() {
+                // Answered as an error: then nothing is held.
+                streamer.release(&living);
+            }
             Ok(())
         });
         match outcome {
             Ok(()) => {
-                self.held.push((device, SmallVec::from_slice(group)));
+                self.held.push((device, living));
                 Ok(())
             }
             Err(Failure::Driver(code)) => Err(code),
@@ -409,7 +430,9 @@ impl Drop for Streaming {
             let _relaxed = RelaxedCapture::enter(self.engine.driver);
             streamer.look_ahead(machinery);
             self.engine.publish(state.as_ref());
-            slot.released.notify_all();
+            if slot.waiting.load(Ordering::Relaxed) > 0 {
+                slot.released.notify_all();
+            }
         }
     }
 }
@@ -455,7 +478,9 @@ impl Engine {
                 Err(Shortage::Busy) => {
                     drop(_relaxed);
                     drop(_context);
+                    slot.waiting.fetch_add(1, Ordering::Relaxed);
                     guard = slot.released.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                    slot.waiting.fetch_sub(1, Ordering::Relaxed);
                 }
                 other => {
                     self.publish(Some(state));
@@ -568,8 +593,12 @@ impl Drop for RelaxedCapture {
 fn synchronize_every_device(driver: &Driver) -> Result<()> {
     let Some(engine) = engine() else { return Ok(()) };
     for device in 0..engine.device_count {
-        // Retaining answers the primary context without touching locks of ours.
         let device = device as Device;
+        // One that nobody uses has nothing queued, and must not be made.
+        if driver.primary_ctx_is_active(device) != Ok(true) {
+            continue;
+        }
+        // Retaining answers the primary context without touching locks of ours.
         let ctx = driver.primary_ctx_retain(device)?;
         driver.ctx_push_current(ctx)?;
         let outcome = driver.ctx_synchronize();

@@ -84,11 +84,14 @@ fn large(
     let tight = lock(&engine.devices[device].state)
         .as_ref()
         .is_some_and(|state| state.streamer.would_evict(frames));
-    let most = if tight { frames * 2 } else { frames + frames / 8 };
+    let most = frames.saturating_add(if tight { frames } else { frames / 8 });
     if let Some((chunk, freed)) = zone.take_chunk(frames, most, tag(stream)) {
         let base = engine.allocations.get(&chunk)?.base;
         return Some(order(engine, freed, stream).map(|()| base));
     }
+    // Whole frames: the next taker of the chunk may ask for the last byte of
+    // them, and what is kept on the host is as long as what was asked for first.
+    let bytes = frames as usize * FRAME_BYTES;
     Some(memory::allocate(engine, bytes, Some(pool))?.map(|(_, base)| {
         zone.add_chunk(frames);
         base
@@ -127,7 +130,7 @@ pub fn mem_free_async(address: DevicePtr, stream: CUstream) -> Option<Result<()>
         if allocation.base != address {
             return Some(Err(CuResult::INVALID_VALUE));
         }
-        return Some(memory::free(engine, id, allocation));
+        return Some(memory::free(engine, id, allocation).map(|_| ()));
     };
     let mut zones = lock(&ZONES);
     let zone = zones.as_mut()?.get_mut(&(allocation.device, pool as usize))?;
@@ -167,13 +170,13 @@ pub fn pool_trim(pool: CUmemoryPool, keep_bytes: usize) {
     let Some(engine) = engine() else { return };
     let mut zones = lock(&ZONES);
     let Some(zone) = zones.as_mut().and_then(|zones| zone_of(engine, zones, pool)) else { return };
-    let mut idle = false;
+    let mut settled = None;
     for id in zone.drain(keep_bytes as u64) {
         let Some(allocation) = engine.allocations.get(&id).map(|entry| *entry) else { continue };
-        if idle {
-            memory::release(engine, id, allocation, true);
+        if settled.is_some() {
+            memory::release(engine, id, allocation, settled);
         } else {
-            idle = memory::free(engine, id, allocation).is_ok();
+            settled = memory::free(engine, id, allocation).unwrap_or(None);
         }
     }
 }

@@ -7,7 +7,9 @@
 //! Not here: events (see `device`).
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use smallvec::SmallVec;
 
 use crate::driver::abi::*;
 
@@ -59,15 +61,38 @@ pub fn index_of(stream: CUstream) -> u32 {
 }
 
 /// The streams named in `bits` that still exist, and whether some cannot be named.
-pub fn named(bits: u64) -> (impl Iterator<Item = CUstream>, bool) {
-    let gone = (1..SLOTS).any(|index| {
-        bits & (1 << index) != 0 && HANDLES[index].load(Ordering::Relaxed) == DESTROYED
-    });
-    let streams = (0..SLOTS as u32).filter(move |index| bits & (1 << index) != 0).filter_map(|index| {
-        let handle = HANDLES[index as usize].load(Ordering::Relaxed);
-        (handle != DESTROYED).then_some(handle as CUstream)
-    });
-    (streams, gone || bits & (1 << UNNAMED) != 0)
+///
+/// Each slot is read once: a stream forgotten meanwhile is either named (its
+/// handle is good as long as the caller holds a device's lock, which its
+/// destruction waits for) or counted as one that cannot be.
+pub fn named(bits: u64) -> (SmallVec<[CUstream; 8]>, bool) {
+    let mut streams = SmallVec::new();
+    let mut unnamed = bits & (1 << UNNAMED) != 0;
+    for (index, slot) in HANDLES.iter().enumerate() {
+        if bits & (1 << index) != 0 {
+            match slot.load(Ordering::Relaxed) {
+                DESTROYED => unnamed = true,
+                handle => streams.push(handle as CUstream),
+            }
+        }
+    }
+    (streams, unnamed)
+}
+
+/// Which stream `stream` means to this thread: 0, but for the per-thread
+/// default stream a number that no other thread ever has.
+pub fn thread_of(stream: CUstream) -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    thread_local! {
+        static NUMBER: Cell<u64> = const { Cell::new(0) };
+    }
+    if stream != STREAM_PER_THREAD {
+        return 0;
+    }
+    if NUMBER.get() == 0 {
+        NUMBER.set(LAST.fetch_add(1, Ordering::Relaxed) + 1);
+    }
+    NUMBER.get()
 }
 
 /// `stream` is about to be destroyed; its handle may come back as another.
