@@ -10,9 +10,11 @@
 //! the present iteration; it is *confirmed* when the cursor has followed for a
 //! whole iteration without a slip.
 //!
-//! Tokens of chunks that are always present (residents) are recorded, because
-//! a later plan may stream them, but they neither advance nor disturb the
-//! cursor: activations move between iterations, weights do not.
+//! The cursor is led by *landmarks*: streamed chunks that come round seldom.
+//! Everything else (residents, and what is touched again and again) is
+//! recorded, because it tells what to expect and a later plan may stream it,
+//! but neither advances nor disturbs the cursor: activations move between
+//! iterations, weights do not.
 //!
 //! Pure, bounded memory, no allocation after construction.
 //! Not here: what to do about a prediction (see `streamer`).
@@ -29,6 +31,12 @@ const CAPACITY: usize = 1 << 17;
 const CONTEXTS: usize = 1 << 15;
 
 #[derive(Clone, Copy)]
+struct Token {
+    chunk: ChunkId,
+    landmark: bool,
+}
+
+#[derive(Clone, Copy)]
 struct Context {
     previous: ChunkId,
     current: ChunkId,
@@ -38,7 +46,7 @@ struct Context {
 
 /// See the module's text.
 pub struct History {
-    tokens: Box<[ChunkId]>,
+    tokens: Box<[Token]>,
     /// The operation that each token belongs to.
     operations: Box<[u64]>,
     length: Position,
@@ -46,9 +54,9 @@ pub struct History {
     /// Every chunk of every operation, bursts included: what is touched together.
     touched: Box<[(u64, ChunkId)]>,
     touches: u64,
-    /// The streamed token seen last.
+    /// The landmark seen last.
     previous: Option<ChunkId>,
-    /// The next token is expected to repeat the first streamed one at or after this.
+    /// The next landmark is expected to repeat the first one at or after this.
     cursor: Option<Position>,
     /// Where the cursor last jumped: everything since has followed.
     followed_since: Position,
@@ -64,7 +72,7 @@ impl Default for History {
 impl History {
     pub fn new() -> Self {
         Self {
-            tokens: vec![0; CAPACITY].into(),
+            tokens: vec![Token { chunk: 0, landmark: false }; CAPACITY].into(),
             operations: vec![0; CAPACITY].into(),
             length: 0,
             contexts: vec![None; CONTEXTS].into(),
@@ -94,7 +102,7 @@ impl History {
     /// The token at `position`, while it is remembered.
     pub fn token(&self, position: Position) -> Option<ChunkId> {
         let remembered = position < self.length && self.length - position <= CAPACITY as u64;
-        remembered.then(|| self.tokens[position as usize % CAPACITY])
+        remembered.then(|| self.tokens[position as usize % CAPACITY].chunk)
     }
 
     /// `operation` touches `chunk`, whether or not that is a token.
@@ -129,22 +137,22 @@ impl History {
             .then_some(period)
     }
 
-    /// Records an access of a chunk that is present by plan.
-    pub fn record_resident(&mut self, chunk: ChunkId, operation: u64) {
-        self.push(chunk, operation);
+    /// Records an access that is no landmark.
+    pub fn record_plain(&mut self, chunk: ChunkId, operation: u64) {
+        self.push(chunk, false, operation);
     }
 
-    /// Records an access of a streamed chunk and moves the cursor.
+    /// Records a landmark and moves the cursor.
     ///
-    /// `streamed` tells which tokens of the past count for the cursor under
-    /// the present plan. Answers whether the access was the predicted one.
-    pub fn record_streamed(
+    /// `streamed` tells which landmarks of the past are some under the present
+    /// plan. Answers whether the access was the predicted one.
+    pub fn record_landmark(
         &mut self,
         chunk: ChunkId,
         operation: u64,
         streamed: impl Fn(ChunkId) -> bool,
     ) -> bool {
-        let expected = self.cursor.and_then(|cursor| self.next_streamed(cursor, &streamed));
+        let expected = self.cursor.and_then(|cursor| self.next_landmark(cursor, &streamed));
         let followed = match expected {
             Some((position, token)) if token == chunk => {
                 self.cursor = Some(position + 1);
@@ -168,19 +176,23 @@ impl History {
         // The chunk alone, for a first slip into a known region.
         self.remember(chunk, chunk, position);
         self.previous = Some(chunk);
-        self.push(chunk, operation);
+        self.push(chunk, true, operation);
         followed
     }
 
-    /// The first streamed token at or after `from`.
-    pub fn next_streamed(
+    /// The first landmark at or after `from` that still is one.
+    fn next_landmark(
         &self,
         from: Position,
         streamed: impl Fn(ChunkId) -> bool,
     ) -> Option<(Position, ChunkId)> {
         (from..self.length)
-            .map_while(|position| Some((position, self.token(position)?)))
-            .find(|&(_, token)| streamed(token))
+            .map_while(|position| {
+                self.token(position)?;
+                Some((position, self.tokens[position as usize % CAPACITY]))
+            })
+            .find(|&(_, token)| token.landmark && streamed(token.chunk))
+            .map(|(position, token)| (position, token.chunk))
     }
 
     /// Forgets where it was, not what it saw: the plan has changed.
@@ -188,8 +200,8 @@ impl History {
         self.followed_since = self.length;
     }
 
-    fn push(&mut self, chunk: ChunkId, operation: u64) {
-        self.tokens[self.length as usize % CAPACITY] = chunk;
+    fn push(&mut self, chunk: ChunkId, landmark: bool, operation: u64) {
+        self.tokens[self.length as usize % CAPACITY] = Token { chunk, landmark };
         self.operations[self.length as usize % CAPACITY] = operation;
         self.length += 1;
     }
@@ -221,7 +233,7 @@ mod tests {
 
     /// Feeds `sequence`; answers how many of its tokens were predicted.
     fn feed(history: &mut History, sequence: &[ChunkId]) -> usize {
-        sequence.iter().filter(|&&token| history.record_streamed(token, 0, all)).count()
+        sequence.iter().filter(|&&token| history.record_landmark(token, 0, all)).count()
     }
 
     #[test]
@@ -258,14 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn residents_neither_advance_nor_disturb() {
+    fn what_is_no_landmark_neither_advances_nor_disturbs() {
         let mut history = History::new();
         let resident = |token: ChunkId| token >= 100;
         for round in 0..4 {
             for token in [1, 2, 3] {
                 // Activations differ from round to round.
-                history.record_resident(100 + (round * 7 + token) % 5, 0);
-                let predicted = history.record_streamed(token, 0, |token| !resident(token));
+                history.record_plain(100 + (round * 7 + token) % 5, 0);
+                let predicted = history.record_landmark(token, 0, |token| !resident(token));
                 assert_eq!(predicted, round >= 2 || (round == 1 && token > 1), "{round} {token}");
             }
         }
@@ -277,10 +289,10 @@ mod tests {
         let mut history = History::new();
         feed(&mut history, &[1, 2]);
         for _ in 0..CAPACITY {
-            history.record_resident(9, 0);
+            history.record_plain(9, 0);
         }
         assert_eq!(history.token(0), None);
-        assert!(!history.record_streamed(1, 0, |token| token != 9));
+        assert!(!history.record_landmark(1, 0, |token| token != 9));
         assert_eq!(history.cursor(), None);
     }
 }

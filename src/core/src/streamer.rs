@@ -110,6 +110,8 @@ struct Chunk {
     holds: u32,
     /// Operation that touched it last; its allocation counts as a touch.
     touched_at: u64,
+    /// Position of its last token in the record.
+    token_at: Position,
     /// Fetched ahead of a use that has not come yet: the position in the
     /// record where it is expected, under the prediction numbered `epoch`.
     expected: Option<(u64, Position)>,
@@ -170,6 +172,8 @@ pub struct Streamer {
     /// No new plan before the record has this length.
     next_plan_at: Position,
     largest_operation: u32,
+    /// How many chunks are not resident.
+    streamed_chunks: u32,
     counters: Counters,
 }
 
@@ -212,6 +216,7 @@ impl Streamer {
             fetched_at: 0,
             next_plan_at: 0,
             largest_operation: 0,
+            streamed_chunks: 0,
             counters: Counters::default(),
         }
     }
@@ -304,6 +309,12 @@ impl Streamer {
         self.chunks[id as usize].as_mut().expect("a chunk that lives")
     }
 
+    /// To be called after a chunk became resident or ceased to be.
+    fn count_streamed(&mut self) {
+        let streamed = self.chunks.iter().flatten().filter(|c| c.place != Place::Resident);
+        self.streamed_chunks = streamed.count() as u32;
+    }
+
     fn ids(&self) -> impl Iterator<Item = ChunkId> + '_ {
         self.chunks.iter().enumerate().filter(|(_, c)| c.is_some()).map(|(id, _)| id as ChunkId)
     }
@@ -369,6 +380,7 @@ impl Streamer {
             pinned: false,
             holds: 0,
             touched_at: self.operation,
+            token_at: 0,
             expected: None,
         });
         Ok(())
@@ -390,7 +402,8 @@ impl Streamer {
             }
         }
         self.unplanned_changes += 1;
-        if self.chunks.iter().flatten().all(|chunk| chunk.place == Place::Resident) {
+        self.count_streamed();
+        if self.streamed_chunks == 0 {
             // Everything fits again: no ring, and nothing held back.
             self.free.append(&mut self.ring);
             self.occupants.clear();
@@ -497,15 +510,19 @@ impl Streamer {
         if self.chunk(id).touched_at + 1 >= operation {
             return;
         }
-        if !streamed {
-            self.history.record_resident(id, operation);
+        // What comes round far more often than streamed chunks do (activations
+        // that happen to be streamed) says nothing about where we are.
+        let now = self.history.len();
+        let interval = now - std::mem::replace(&mut self.chunk_mut(id).token_at, now);
+        if !streamed || interval < u64::from(self.streamed_chunks / 4) {
+            self.history.record_plain(id, operation);
             return;
         }
         let chunks = &self.chunks;
         let is_streamed = |token: ChunkId| {
             chunks.get(token as usize).and_then(Option::as_ref).is_some_and(|c| c.place != Place::Resident)
         };
-        if !self.history.record_streamed(id, operation, is_streamed) {
+        if !self.history.record_landmark(id, operation, is_streamed) {
             self.epoch += 1;
             self.ahead = self.history.cursor().unwrap_or(0);
         }
@@ -913,6 +930,7 @@ impl Streamer {
             self.counters.demotions += 1;
             self.unplanned_changes += 1;
         }
+        self.count_streamed();
         Ok(())
     }
 
@@ -970,6 +988,7 @@ impl Streamer {
         let chunk = self.chunk_mut(id);
         chunk.own = own;
         chunk.place = Place::Resident;
+        self.count_streamed();
         Ok(())
     }
 
@@ -1272,6 +1291,7 @@ impl Streamer {
         self.free.append(&mut self.ring);
         self.occupants.clear();
         self.ring_cursor = 0;
+        self.count_streamed();
 
         for &id in &plan.resident {
             if self.chunk(id).place == Place::Unmapped {
@@ -1294,6 +1314,8 @@ impl Streamer {
         let owned: usize = self.chunks.iter().flatten().map(|chunk| chunk.own.len()).sum();
         assert_eq!(self.live_frames as usize, self.free.len() + owned + self.ring.len());
         assert_eq!(self.ring.len(), self.occupants.len());
+        let streamed = self.chunks.iter().flatten().filter(|c| c.place != Place::Resident).count();
+        assert_eq!(self.streamed_chunks as usize, streamed);
         for id in self.ids() {
             let chunk = self.chunk(id);
             let held = self.occupants.iter().filter(|o| **o == Some(id)).count() as u32;

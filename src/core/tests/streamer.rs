@@ -189,6 +189,29 @@ fn a_cyclic_order_is_learned_and_then_always_prefetched() {
 }
 
 #[test]
+fn activations_that_wander_between_chunks_do_not_hide_the_order() {
+    let mut program = Program::new(48);
+    // Weights, and scratch chunks that land in the ring like any other.
+    for id in 0..44 {
+        program.allocate(id, 2).unwrap();
+        program.write(id);
+    }
+    let mut demanded = Vec::new();
+    for iteration in 0..9u32 {
+        let before = program.model.demanded;
+        for step in 0..40u32 {
+            // Scratch of each operation: another one in every other iteration.
+            let scratch = 40 + (step + iteration % 2) % 4;
+            program.run(&[(step, Effect::Write), (scratch, Effect::Write)]).unwrap();
+            program.run(&[(scratch, Effect::Write)]).unwrap();
+        }
+        demanded.push(program.model.demanded - before);
+    }
+    assert!(program.streamer.period().is_some(), "no plan: {demanded:?}");
+    assert!(demanded[7..].iter().all(|&late| late <= 1), "{demanded:?}");
+}
+
+#[test]
 fn a_steady_iteration_fetches_little_more_than_must_be() {
     let (mut program, activation) = loaded(64, 120, 2);
     for _ in 0..6 {
