@@ -29,6 +29,35 @@ template <class Stop> void frame_by_frame(Costs &costs, size_t frames, Stop &&st
         time_us(costs.release, [&] { handles.release_last(); });
 }
 
+// A range of 64 frames: 64 calls to create and to map, one to allow and one to unmap.
+struct RangeCosts {
+    Samples create, map, allow, unmap;
+};
+
+void whole_range(RangeCosts &costs)
+{
+    Range range(RANGE_FRAMES * FRAME);
+    Handles handles;
+    time_us(costs.create, [&] {
+        for (size_t i = 0; i < RANGE_FRAMES; i++)
+            handles.add();
+    });
+    time_us(costs.map, [&] {
+        for (size_t i = 0; i < RANGE_FRAMES; i++)
+            range.map(i * FRAME, handles[i]);
+    });
+    time_us(costs.allow, [&] { range.allow(0, RANGE_FRAMES * FRAME); });
+    time_us(costs.unmap, [&] { range.unmap(0, RANGE_FRAMES * FRAME); });
+}
+
+void report(const RangeCosts &costs, const std::string &when)
+{
+    answer("create a range of 64 frames, " + when, "64 calls", costs.create, "us");
+    answer("map a range of 64 frames, " + when, "64 calls", costs.map, "us");
+    answer("set access, a range of 64 frames, " + when, "one call", costs.allow, "us");
+    answer("unmap a range of 64 frames, " + when, "one call", costs.unmap, "us");
+}
+
 void report(const Costs &costs, const std::string &when)
 {
     answer("create 2 MiB, " + when, "", costs.create, "us");
@@ -75,26 +104,10 @@ void costs_idle()
     for (int round = 0; round < 4 && seconds_left() > 1; round++)
         frame_by_frame(costs, 128, [] { return false; });
     report(costs, "idle");
-
-    Samples create, map, allow, unmap;
-    for (int round = 0; round < 8 && seconds_left() > 1; round++) {
-        Range range(RANGE_FRAMES * FRAME);
-        Handles handles;
-        time_us(create, [&] {
-            for (size_t i = 0; i < RANGE_FRAMES; i++)
-                handles.add();
-        });
-        time_us(map, [&] {
-            for (size_t i = 0; i < RANGE_FRAMES; i++)
-                range.map(i * FRAME, handles[i]);
-        });
-        time_us(allow, [&] { range.allow(0, RANGE_FRAMES * FRAME); });
-        time_us(unmap, [&] { range.unmap(0, RANGE_FRAMES * FRAME); });
-    }
-    answer("create a range of 64 frames", "64 calls", create, "us");
-    answer("map a range of 64 frames", "64 calls", map, "us");
-    answer("set access, a range of 64 frames", "one call", allow, "us");
-    answer("unmap a range of 64 frames", "one call", unmap, "us");
+    RangeCosts range;
+    for (int round = 0; round < 8 && seconds_left() > 1; round++)
+        whole_range(range);
+    report(range, "idle");
 }
 
 // With a kernel on one SM that runs longer than all calls together.
@@ -109,11 +122,16 @@ void costs_with_a_kernel_running()
     uint64_t began = now_ns();
     launch(spin, 1, 32, stream, KERNEL_NS);
     frame_by_frame(costs, 128, [&] { return now_ns() - began > KERNEL_NS / 4; });
+    RangeCosts range;
+    while (range.map.count() < 8 && now_ns() - began < KERNEL_NS / 2)
+        whole_range(range);
     bool still_running = cu.cuStreamQuery(stream) == CUDA_ERROR_NOT_READY;
     stream.wait();
     report(costs, "kernel running");
+    report(range, "kernel running");
     double longest = std::max({costs.create.max(), costs.map.max(), costs.allow.max(),
-                               costs.unmap.max(), costs.release.max()});
+                               costs.unmap.max(), costs.release.max(), range.allow.max(),
+                               range.unmap.max()});
     answer("does a call wait for a running kernel",
            still_running && longest < 1e5 ? "no: all ended while it ran"
                                           : "yes, or together they took as long as it",
@@ -154,10 +172,16 @@ void costs_with_a_blocked_stream()
     Stream held;
     Gate gate(held, 1500);
     frame_by_frame(costs, 64, [&] { return gate.ran_out(); });
+    RangeCosts ranges;
+    while (ranges.map.count() < 8 && !gate.ran_out())
+        whole_range(ranges);
     bool waited = gate.ran_out();
     gate.open();
     held.wait();
-    report(costs, waited ? "stream blocked (and it waited)" : "stream blocked");
+    // The time ran out only if a call waited for the stream.
+    std::string when = waited ? "stream blocked (and a call waited for it)" : "stream blocked";
+    report(costs, when);
+    report(ranges, when);
 }
 
 // The longest pause of a kernel in flight, with and without VMM calls beside it.
