@@ -59,6 +59,11 @@ pub fn pin_for_good(chunk: ChunkId, why: &'static str) -> Result<()> {
     Ok(())
 }
 
+/// Whether the chunk stays resident for as long as it lives.
+pub fn is_kept(chunk: ChunkId) -> bool {
+    hot(chunk).kept.load(Ordering::Relaxed)
+}
+
 /// `true`: it could be moved before.
 fn pin(chunk: ChunkId, why: &'static str) -> Result<bool> {
     let Some(engine) = engine() else { return Ok(false) };
@@ -77,6 +82,7 @@ fn pin(chunk: ChunkId, why: &'static str) -> Result<bool> {
             use autooffload_core::streamer::Mechanism;
             machinery.retire(chunk);
         }
+        hot(chunk).kept.store(true, Ordering::Relaxed);
         if newly {
             changed = true;
             let bytes = u64::from(streamer.frames_of(chunk)) << FRAME_SHIFT;

@@ -31,7 +31,7 @@ mod stats;
 mod streams;
 mod stream_ordered;
 
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ use once_cell::sync::OnceCell;
 use smallvec::SmallVec;
 
 pub use autooffload_core::address_map::ChunkId;
-pub use graphs::{any_capture, capture_count_changed, pin_for_good, pin_for_graph};
+pub use graphs::{any_capture, capture_count_changed, is_kept, pin_for_good, pin_for_graph};
 pub use memory::{
     context_destroyed, context_lost, mem_alloc, mem_free, peer_access_enabled, release_for_retry, stream_destroyed,
 };
@@ -118,6 +118,8 @@ pub(crate) struct Hot {
     filled_kib: AtomicU32,
     /// Its size, once it counts as weights: copies filled half of it.
     weight_bytes: AtomicU64,
+    /// Pinned, by a graph or for good.
+    kept: AtomicBool,
 }
 
 impl Hot {
@@ -247,6 +249,12 @@ fn window(config: &Config) -> Window {
         WindowSetting::Chunks(count) => Window::Chunks(count),
         WindowSetting::Bytes(bytes) => Window::Frames((bytes >> FRAME_SHIFT).max(1) as u32),
     }
+}
+
+/// Whether memory has begun to move: from then on the original alone does not
+/// see every byte.
+pub fn memory_moves() -> bool {
+    inflight::pressure()
 }
 
 /// The chunk that contains `address`. Lock-free, a few nanoseconds; `None` for

@@ -7,7 +7,7 @@
 //! out at the next replay; one allocated anew is touched for nothing.
 
 use std::ffi::{c_int, c_uint, c_void};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use super::touches::{Touches, is_capturing, ordered};
 use super::{Call, copy, launch as launches, retry_when_out_of_memory, streams};
@@ -34,15 +34,19 @@ pub fn remember(addresses: &[DevicePtr]) {
     }
 }
 
-/// What a replay touches.
+/// What a replay touches: chunks that some graph received and that live still.
+/// One that was allocated since at the same address is not kept, and drops out.
 fn touches_of_replay() -> Touches {
     let mut remembered = REMEMBERED
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut touches = Touches::new();
-    remembered.retain(|&address| {
-        touches.add(address, Touch::Kernel);
-        engine::chunk_of(address).is_some()
+    remembered.retain(|&address| match engine::chunk_of(address) {
+        Some(chunk) if engine::is_kept(chunk) => {
+            touches.add_new(chunk, address, Touch::Kernel);
+            true
+        }
+        _ => false,
     });
     touches
 }
@@ -66,12 +70,12 @@ pub unsafe fn launch(
 /// # Safety
 /// As cuda.h asks.
 pub unsafe fn begin_capture(
-    _call: Call,
+    call: Call,
     forward: impl Fn() -> CuResult,
-    _stream: CUstream,
+    stream: CUstream,
     _mode: c_int,
 ) -> CuResult {
-    begin_with(forward)
+    begin_with(call.stream(stream), forward)
 }
 
 /// Hook for `cuStreamBeginCaptureToGraph`.
@@ -80,16 +84,16 @@ pub unsafe fn begin_capture(
 /// As cuda.h asks.
 #[allow(clippy::too_many_arguments)]
 pub unsafe fn begin_capture_to_graph(
-    _call: Call,
+    call: Call,
     forward: impl Fn() -> CuResult,
-    _stream: CUstream,
+    stream: CUstream,
     _graph: CUgraph,
     _dependencies: *const CUgraphNode,
     _edges: *const c_void,
     _count: usize,
     _mode: c_int,
 ) -> CuResult {
-    begin_with(forward)
+    begin_with(call.stream(stream), forward)
 }
 
 /// Hook for `cuStreamBeginRecaptureToGraph` (CUDA 13.3).
@@ -97,15 +101,15 @@ pub unsafe fn begin_capture_to_graph(
 /// # Safety
 /// As cuda.h asks.
 pub unsafe fn begin_recapture(
-    _call: Call,
+    call: Call,
     forward: impl Fn() -> CuResult,
-    _stream: CUstream,
+    stream: CUstream,
     _mode: c_int,
     _graph: CUgraph,
     _callback: *mut c_void,
     _data: *mut c_void,
 ) -> CuResult {
-    begin_with(forward)
+    begin_with(call.stream(stream), forward)
 }
 
 /// Hook for `cuStreamBeginCaptureToCig` (CUDA 13.2).
@@ -113,21 +117,46 @@ pub unsafe fn begin_recapture(
 /// # Safety
 /// As cuda.h asks.
 pub unsafe fn begin_capture_to_cig(
-    _call: Call,
+    call: Call,
     forward: impl Fn() -> CuResult,
-    _stream: CUstream,
+    stream: CUstream,
     _params: *mut c_void,
 ) -> CuResult {
-    begin_with(forward)
+    begin_with(call.stream(stream), forward)
 }
 
-fn begin_with(forward: impl Fn() -> CuResult) -> CuResult {
+/// Streams on which a capture began and has not ended.
+static ORIGINS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+fn begin_with(stream: CUstream, forward: impl Fn() -> CuResult) -> CuResult {
     engine::capture_count_changed(1);
     let code = forward();
-    if !code.is_success() {
+    if code.is_success() {
+        origins().push(stream as usize);
+    } else {
         engine::capture_count_changed(-1);
     }
     code
+}
+
+fn origins() -> MutexGuard<'static, Vec<usize>> {
+    ORIGINS.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// A capture that began on `stream` is over, if one did.
+fn ended(stream: CUstream) {
+    let mut origins = origins();
+    if let Some(index) = origins.iter().position(|&origin| origin == stream as usize) {
+        origins.swap_remove(index);
+        engine::capture_count_changed(-1);
+    }
+}
+
+/// `stream` was destroyed, and with it a capture that had begun on it.
+pub fn stream_destroyed(stream: CUstream) {
+    if engine::any_capture() {
+        ended(stream);
+    }
 }
 
 /// Hook for `cuStreamEndCapture`. A capture ends also when the answer is an
@@ -161,7 +190,7 @@ fn end_with(stream: CUstream, forward: impl Fn() -> CuResult) -> CuResult {
     let code = forward();
     let still = driver().stream_is_capturing(stream).unwrap_or(false);
     if was_capturing && !still {
-        engine::capture_count_changed(-1);
+        ended(stream);
     }
     code
 }

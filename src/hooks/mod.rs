@@ -32,7 +32,6 @@ mod touches;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::driver::abi::*;
 use crate::engine;
@@ -57,6 +56,17 @@ impl Call {
         self.stream(std::ptr::null_mut())
     }
 }
+
+/// A condition worth saying, once per place and process.
+macro_rules! say_once {
+    ($level:ident, $($text:tt)*) => {{
+        static SAID: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+        if !SAID.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            log::$level!($($text)*);
+        }
+    }};
+}
+use say_once;
 
 thread_local! {
     /// A hook's body is on this thread's stack: what it calls is not the
@@ -101,14 +111,16 @@ fn run(
     match outcome {
         Ok(code) => code,
         Err(_) => {
-            static SAID: AtomicBool = AtomicBool::new(false);
-            if !SAID.swap(true, Ordering::Relaxed) {
-                log::error!(
-                    "internal error in {:?}; the call was passed on to the driver (said once)",
-                    hook.name()
-                );
-            }
-            forward()
+            // Passed on only if it was not yet, and if every byte is certain
+            // to be where the program expects it.
+            let safe = forwarded.get() == 0 && !engine::memory_moves();
+            say_once!(
+                error,
+                "internal error in {:?}; the call {} (said once)",
+                hook.name(),
+                if safe { "was passed on to the driver" } else { "fails" }
+            );
+            if safe { forward() } else { CuResult::UNKNOWN }
         }
     }
 }
@@ -122,14 +134,3 @@ fn retry_when_out_of_memory(forward: impl Fn() -> CuResult) -> CuResult {
     }
     code
 }
-
-/// A condition worth saying, once per place and process.
-macro_rules! say_once {
-    ($level:ident, $($text:tt)*) => {{
-        static SAID: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-        if !SAID.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            log::$level!($($text)*);
-        }
-    }};
-}
-use say_once;

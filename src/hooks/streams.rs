@@ -3,7 +3,7 @@
 use std::ffi::{c_uint, c_void};
 
 use super::touches::{Touches, ordered};
-use super::{Call, retry_when_out_of_memory};
+use super::{Call, graphs, retry_when_out_of_memory};
 use crate::driver::abi::*;
 use crate::engine::{self, Touch};
 
@@ -13,7 +13,11 @@ use crate::engine::{self, Touch};
 /// As cuda.h asks.
 pub unsafe fn destroy(_call: Call, forward: impl Fn() -> CuResult, stream: CUstream) -> CuResult {
     engine::stream_destroyed(stream);
-    forward()
+    let code = forward();
+    if code.is_success() {
+        graphs::stream_destroyed(stream);
+    }
+    code
 }
 
 /// A word that streams, hosts or other devices poll must not move: its chunk

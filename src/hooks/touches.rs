@@ -37,9 +37,13 @@ impl Touches {
         let Some(chunk) = engine::chunk_of(address) else {
             return;
         };
-        if self.as_slice().contains(&(chunk, touch)) {
-            return;
+        if !self.as_slice().contains(&(chunk, touch)) {
+            self.add_new(chunk, address, touch);
         }
+    }
+
+    /// Notes a touch that is not among them yet.
+    pub fn add_new(&mut self, chunk: ChunkId, address: DevicePtr, touch: Touch) {
         if self.len < INLINE {
             self.inline[self.len] = (chunk, touch);
             self.addresses[self.len] = address;
