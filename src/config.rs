@@ -25,9 +25,7 @@ pub fn switched_off() -> bool {
             let off = !value.is_null() && {
                 // SAFETY: getenv answers null or a NUL-terminated string.
                 let value = unsafe { CStr::from_ptr(value) }.to_bytes().trim_ascii();
-                [&b"0"[..], b"off", b"false", b"no"]
-                    .iter()
-                    .any(|no| value.eq_ignore_ascii_case(no))
+                [&b"0"[..], b"off", b"false", b"no"].iter().any(|no| value.eq_ignore_ascii_case(no))
             };
             ANSWER.store(if off { OFF } else { ON }, Ordering::Relaxed);
             off

@@ -101,9 +101,7 @@ pub unsafe extern "C" fn autooffload_set(key: *const c_char, value: *const c_cha
     let (key, value) = (key.to_string_lossy(), value.to_string_lossy());
     let changed = catch_unwind(|| -> Result<(), c_int> {
         let initial = config::get().filter(|_| lifecycle::is_active()).ok_or(2)?;
-        let mut current = CURRENT
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut current = CURRENT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let config = current.get_or_insert_with(|| initial.clone());
         config.set(&key, &value).map_err(|why| {
             log::warn!("autooffload_set({key}, {value}): {why}");

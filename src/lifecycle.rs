@@ -41,10 +41,7 @@ pub fn may_start() -> bool {
 /// Another thread that comes meanwhile waits, but not for ever: the first may
 /// need the loader's lock that the second holds.
 pub fn started() {
-    if STATE
-        .compare_exchange(UNSTARTED, STARTING, Ordering::AcqRel, Ordering::Acquire)
-        .is_err()
-    {
+    if STATE.compare_exchange(UNSTARTED, STARTING, Ordering::AcqRel, Ordering::Acquire).is_err() {
         let patience = Instant::now() + Duration::from_secs(2);
         while STATE.load(Ordering::Acquire) == STARTING && Instant::now() < patience {
             std::thread::sleep(Duration::from_micros(50));
@@ -72,10 +69,7 @@ pub fn started() {
 fn leave_marker() {
     if let Some(dir) = std::env::var_os("AUTOOFFLOAD_LAUNCH_DIR") {
         // Only a sentence of the launcher depends on it.
-        let _ = std::fs::write(
-            std::path::Path::new(&dir).join(std::process::id().to_string()),
-            "",
-        );
+        let _ = std::fs::write(std::path::Path::new(&dir).join(std::process::id().to_string()), "");
     }
 }
 

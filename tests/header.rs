@@ -34,9 +34,7 @@ fn names_after(text: &str, before: &str) -> BTreeSet<String> {
     text.split(before)
         .skip(1)
         .map(|rest| {
-            let end = rest
-                .find(|c: char| !c.is_alphanumeric() && c != '_')
-                .unwrap_or(rest.len());
+            let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
             rest[..end].to_string()
         })
         .filter(|name| name.starts_with("cu") && name != "culib")
@@ -52,11 +50,7 @@ fn read(path: impl AsRef<Path>) -> String {
 fn every_function_of_the_header_is_classified_once() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let declared = names_after(&read(bindings()), "pub unsafe fn ");
-    assert!(
-        declared.len() > 450,
-        "only {} functions were found",
-        declared.len()
-    );
+    assert!(declared.len() > 450, "only {} functions were found", declared.len());
 
     let table = read(root.join("src/hooks/table.rs"));
     let hooked: BTreeSet<String> = ["handle", "pass", "refuse"]

@@ -17,11 +17,8 @@ use support::{cc, folder, library, within};
 
 /// Names that the library exports and that belong to the driver.
 fn hooked_names() -> Vec<String> {
-    let output = Command::new("nm")
-        .args(["-D", "--defined-only"])
-        .arg(library())
-        .output()
-        .expect("nm runs");
+    let output =
+        Command::new("nm").args(["-D", "--defined-only"]).arg(library()).output().expect("nm runs");
     let text = String::from_utf8(output.stdout).expect("symbol names are ASCII");
     let names: Vec<_> = text
         .lines()
@@ -39,12 +36,7 @@ fn built() -> &'static Path {
     BUILT.get_or_init(|| {
         let dir = folder("hooks");
         let written_out = ["cuInit", "cuGetProcAddress", "cuGetProcAddress_v2"];
-        let strangers = [
-            "cuDriverGetVersion",
-            "cuMemMap",
-            "cuMemAlloc",
-            "cuMemcpyHtoD",
-        ];
+        let strangers = ["cuDriverGetVersion", "cuMemMap", "cuMemAlloc", "cuMemcpyHtoD"];
         let names: String = hooked_names()
             .iter()
             .map(String::as_str)
@@ -70,21 +62,12 @@ fn built() -> &'static Path {
         );
         cc(&["-shared", "-fPIC", "bottom.c"], &at("libbottom.so"));
         cc(&["-shared", "-fPIC", "middle.c"], &at("libmiddle.so"));
-        cc(
-            &["-shared", "-fPIC", "constructor.c"],
-            &at("libconstructor.so"),
-        );
+        cc(&["-shared", "-fPIC", "constructor.c"], &at("libconstructor.so"));
         cc(&["routes.c"], &at("routes"));
         cc(&["lifecycle.c", "-pthread"], &at("lifecycle"));
-        cc(
-            &["linked.c", &search, "-l:libcuda.so.1", &runpath],
-            &at("linked"),
-        );
+        cc(&["linked.c", &search, "-l:libcuda.so.1", &runpath], &at("linked"));
         let needed = ["-Wl,--no-as-needed", "-lmiddle", "-lbottom"];
-        cc(
-            &[&["lookups.c", "-pthread", &search, &runpath][..], &needed].concat(),
-            &at("lookups"),
-        );
+        cc(&[&["lookups.c", "-pthread", &search, &runpath][..], &needed].concat(), &at("lookups"));
         dir
     })
 }
@@ -103,9 +86,7 @@ impl Run {
     }
 
     fn calls(&self, name: &str) -> u64 {
-        self.only_stats()["hooks"][name]["calls"]
-            .as_u64()
-            .unwrap_or(0)
+        self.only_stats()["hooks"][name]["calls"].as_u64().unwrap_or(0)
     }
 }
 
@@ -130,11 +111,7 @@ fn run_with(program: &str, args: &[&str], env: &[(&str, &str)], with_driver: boo
     }
     let output = within(Duration::from_secs(30), &mut command);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        output.status.success(),
-        "{program} {args:?}: {}\n{stderr}",
-        output.status
-    );
+    assert!(output.status.success(), "{program} {args:?}: {}\n{stderr}", output.status);
     let mut accounts = BTreeMap::new();
     for entry in std::fs::read_dir(&stats).expect("readable") {
         let entry = entry.expect("readable");
@@ -144,25 +121,16 @@ fn run_with(program: &str, args: &[&str], env: &[(&str, &str)], with_driver: boo
             .and_then(|name| name.parse().ok())
             .expect("%p is a process id");
         let text = std::fs::read(entry.path()).expect("readable");
-        accounts.insert(
-            pid,
-            serde_json::from_slice(&text).expect("the account is JSON"),
-        );
+        accounts.insert(pid, serde_json::from_slice(&text).expect("the account is JSON"));
     }
     std::fs::remove_dir_all(&stats).expect("ours");
-    Run {
-        stderr,
-        stats: accounts,
-    }
+    Run { stderr, stats: accounts }
 }
 
 #[test]
 fn every_name_reaches_its_hook_by_three_routes() {
     let names = hooked_names();
-    let args: Vec<&str> = ["on"]
-        .into_iter()
-        .chain(names.iter().map(String::as_str))
-        .collect();
+    let args: Vec<&str> = ["on"].into_iter().chain(names.iter().map(String::as_str)).collect();
     let run = run("routes", &args, &[]);
     assert!(run.stderr.is_empty(), "said before cuInit: {}", run.stderr);
 }
@@ -170,10 +138,7 @@ fn every_name_reaches_its_hook_by_three_routes() {
 #[test]
 fn switched_off_lookups_give_the_drivers_own() {
     let names = hooked_names();
-    let args: Vec<&str> = ["off"]
-        .into_iter()
-        .chain(names.iter().map(String::as_str))
-        .collect();
+    let args: Vec<&str> = ["off"].into_iter().chain(names.iter().map(String::as_str)).collect();
     let run = run("routes", &args, &[("AUTOOFFLOAD", "0")]);
     assert!(run.stderr.is_empty(), "{}", run.stderr);
 }
@@ -187,11 +152,7 @@ fn linked_programs_reach_the_hooks() {
 #[test]
 fn switched_off_is_a_true_pass_through() {
     let run = run("linked", &[], &[("AUTOOFFLOAD", "0")]);
-    assert!(
-        run.stderr.is_empty() && run.stats.is_empty(),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.is_empty() && run.stats.is_empty(), "{}", run.stderr);
 }
 
 #[test]
@@ -212,45 +173,23 @@ fn libraries_may_look_up_and_initialise_while_they_are_loaded() {
 #[test]
 fn the_settings_are_echoed_once_and_the_account_is_written() {
     let run = run("lifecycle", &["plain"], &[("AUTOOFFLOAD_WINDOW", "7")]);
-    assert_eq!(
-        run.stderr.matches("AUTOOFFLOAD_WINDOW=7").count(),
-        1,
-        "{}",
-        run.stderr
-    );
-    assert!(
-        run.stderr
-            .lines()
-            .all(|line| line.starts_with("autooffload: ")),
-        "{}",
-        run.stderr
-    );
+    assert_eq!(run.stderr.matches("AUTOOFFLOAD_WINDOW=7").count(), 1, "{}", run.stderr);
+    assert!(run.stderr.lines().all(|line| line.starts_with("autooffload: ")), "{}", run.stderr);
     assert_eq!(run.calls("cuInit"), 2);
     assert_eq!(run.calls("cuStreamDestroy_v2"), 1);
-    assert_eq!(
-        run.only_stats()["hooks"]["cuStreamDestroy_v2"]["forwarded"],
-        1
-    );
+    assert_eq!(run.only_stats()["hooks"]["cuStreamDestroy_v2"]["forwarded"], 1);
 }
 
 #[test]
 fn a_bad_value_gives_one_warning_and_the_default() {
     let run = run("lifecycle", &["plain"], &[("AUTOOFFLOAD_VRAM", "banana")]);
     assert_eq!(run.stderr.matches("banana").count(), 1, "{}", run.stderr);
-    assert!(
-        run.stderr.contains("AUTOOFFLOAD_VRAM=auto"),
-        "{}",
-        run.stderr
-    );
+    assert!(run.stderr.contains("AUTOOFFLOAD_VRAM=auto"), "{}", run.stderr);
 }
 
 #[test]
 fn a_failed_init_does_not_spoil_the_next() {
-    let run = run(
-        "lifecycle",
-        &["failed-init"],
-        &[("FAKE_INIT_FAILURES", "2")],
-    );
+    let run = run("lifecycle", &["failed-init"], &[("FAKE_INIT_FAILURES", "2")]);
     // The work before the success went through, unhooked.
     assert_eq!(run.calls("cuMemGetInfo_v2"), 1);
 }
@@ -258,17 +197,8 @@ fn a_failed_init_does_not_spoil_the_next() {
 #[test]
 fn a_forked_child_is_a_pass_through() {
     let run = run("lifecycle", &["fork-after"], &[]);
-    assert_eq!(
-        run.calls("cuMemGetInfo_v2"),
-        2,
-        "the parent's two, none of the child's"
-    );
-    assert_eq!(
-        run.stderr.matches("AUTOOFFLOAD_VRAM=").count(),
-        1,
-        "{}",
-        run.stderr
-    );
+    assert_eq!(run.calls("cuMemGetInfo_v2"), 2, "the parent's two, none of the child's");
+    assert_eq!(run.stderr.matches("AUTOOFFLOAD_VRAM=").count(), 1, "{}", run.stderr);
 }
 
 #[test]
@@ -286,17 +216,8 @@ fn exit_with_threads_still_calling() {
 #[test]
 fn concurrent_first_initialisation() {
     let run = run("lifecycle", &["concurrent-init"], &[]);
-    assert_eq!(
-        run.stderr.matches("AUTOOFFLOAD_VRAM=").count(),
-        1,
-        "{}",
-        run.stderr
-    );
-    assert_eq!(
-        run.calls("cuMemGetInfo_v2"),
-        8,
-        "each thread's, none before the engine ran"
-    );
+    assert_eq!(run.stderr.matches("AUTOOFFLOAD_VRAM=").count(), 1, "{}", run.stderr);
+    assert_eq!(run.calls("cuMemGetInfo_v2"), 8, "each thread's, none before the engine ran");
 }
 
 #[test]
@@ -314,9 +235,7 @@ fn without_a_driver_calls_fail_as_the_driver_would() {
 fn a_program_that_never_uses_cuda_hears_nothing() {
     let output = within(
         Duration::from_secs(30),
-        Command::new("/bin/true")
-            .env_clear()
-            .env("LD_PRELOAD", library()),
+        Command::new("/bin/true").env_clear().env("LD_PRELOAD", library()),
     );
     assert!(output.status.success() && output.stderr.is_empty());
 }
@@ -325,32 +244,21 @@ fn a_program_that_never_uses_cuda_hears_nothing() {
 fn the_launchers_marker_is_left() {
     let dir = built().join("marker");
     std::fs::create_dir_all(&dir).expect("writable");
-    run(
-        "lifecycle",
-        &["plain"],
-        &[("AUTOOFFLOAD_LAUNCH_DIR", dir.to_str().expect("UTF-8"))],
-    );
+    run("lifecycle", &["plain"], &[("AUTOOFFLOAD_LAUNCH_DIR", dir.to_str().expect("UTF-8"))]);
     assert_eq!(std::fs::read_dir(&dir).expect("readable").count(), 1);
     std::fs::remove_dir_all(&dir).expect("ours");
 }
 
 #[test]
 fn runs_on_any_glibc_since_2_34() {
-    let output = Command::new("readelf")
-        .args(["-V", "-W"])
-        .arg(library())
-        .output()
-        .expect("readelf runs");
+    let output =
+        Command::new("readelf").args(["-V", "-W"]).arg(library()).output().expect("readelf runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let mut seen = 0;
     for version in text.split("GLIBC_").skip(1) {
-        let version: String = version
-            .chars()
-            .take_while(|c| c.is_ascii_digit() || *c == '.')
-            .collect();
-        let mut parts = version
-            .split('.')
-            .map(|part| part.parse::<u32>().unwrap_or(0));
+        let version: String =
+            version.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
+        let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let version_pair = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
         assert!(version_pair <= (2, 34), "needs GLIBC_{version}");
         seen += 1;

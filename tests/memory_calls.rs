@@ -32,22 +32,13 @@ fn run(env: &[(&str, &str)], preloaded: bool) -> (String, serde_json::Value) {
     let dir = built();
     let stats = dir.join(format!("{:?}.json", std::thread::current().id()));
     let mut command = Command::new(dir.join("memory_calls"));
-    command
-        .env_clear()
-        .env("LD_LIBRARY_PATH", dir)
-        .envs(env.iter().copied());
+    command.env_clear().env("LD_LIBRARY_PATH", dir).envs(env.iter().copied());
     if preloaded {
-        command
-            .env("LD_PRELOAD", library())
-            .env("AUTOOFFLOAD_STATS", &stats);
+        command.env("LD_PRELOAD", library()).env("AUTOOFFLOAD_STATS", &stats);
     }
     let output = within(Duration::from_secs(120), &mut command);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{env:?}: {}\n{stderr}",
-        output.status
-    );
+    assert!(output.status.success(), "{env:?}: {}\n{stderr}", output.status);
     let account = match std::fs::read(&stats) {
         Ok(text) => serde_json::from_slice(&text).expect("the account is JSON"),
         Err(_) => serde_json::Value::Null,
@@ -66,10 +57,7 @@ fn same_on(vram: &str, order: &str) {
     let (text, account) = run(&[("STANDIN_VRAM", vram), ("STANDIN_ORDER", order)], true);
     assert_eq!(text, reference(), "{vram}, {order}");
     let streamed = account["streaming"]["streamed_bytes"].as_u64().unwrap_or(0);
-    assert!(
-        streamed > 100 << 20,
-        "{vram}, {order}: only {streamed} bytes were streamed"
-    );
+    assert!(streamed > 100 << 20, "{vram}, {order}: only {streamed} bytes were streamed");
 }
 
 #[test]
@@ -105,14 +93,8 @@ fn same_when_everything_fits_and_nothing_is_streamed() {
 #[test]
 fn without_the_library_the_small_device_is_too_small() {
     let mut command = Command::new(built().join("memory_calls"));
-    command
-        .env_clear()
-        .env("LD_LIBRARY_PATH", built())
-        .env("STANDIN_VRAM", "40M");
+    command.env_clear().env("LD_LIBRARY_PATH", built()).env("STANDIN_VRAM", "40M");
     let output = within(Duration::from_secs(60), &mut command);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        !output.status.success() && stderr.contains("cuMemAlloc_v2 answers 2"),
-        "{stderr}"
-    );
+    assert!(!output.status.success() && stderr.contains("cuMemAlloc_v2 answers 2"), "{stderr}");
 }

@@ -71,11 +71,7 @@ pub const STREAM_PER_THREAD: CUstream = 2 as CUstream;
 /// `stream` as a per-thread-default-stream caller means it: 0 there is the
 /// thread's own stream, which everybody else calls 2.
 pub fn effective_stream(stream: CUstream, per_thread: bool) -> CUstream {
-    if per_thread && stream.is_null() {
-        STREAM_PER_THREAD
-    } else {
-        stream
-    }
+    if per_thread && stream.is_null() { STREAM_PER_THREAD } else { stream }
 }
 
 /// `CUstreamCaptureMode`.

@@ -84,11 +84,7 @@ own_calls! {
 
 /// The answer of a call that has no original.
 fn absent() -> CuResult {
-    if original::libcuda().is_null() {
-        CuResult::NOT_INITIALIZED
-    } else {
-        CuResult::NOT_SUPPORTED
-    }
+    if original::libcuda().is_null() { CuResult::NOT_INITIALIZED } else { CuResult::NOT_SUPPORTED }
 }
 
 /// One function's original and how often we called it.
@@ -105,10 +101,7 @@ impl Calls {
     pub(super) const fn new() -> Self {
         Calls {
             slots: [const {
-                Slot {
-                    original: AtomicPtr::new(std::ptr::null_mut()),
-                    count: AtomicU64::new(0),
-                }
+                Slot { original: AtomicPtr::new(std::ptr::null_mut()), count: AtomicU64::new(0) }
             }; NAMES.len()],
         }
     }
@@ -135,12 +128,7 @@ impl Calls {
         NAMES
             .iter()
             .zip(&self.slots)
-            .map(|(name, slot)| {
-                (
-                    name.to_str().unwrap_or(""),
-                    slot.count.load(Ordering::Relaxed),
-                )
-            })
+            .map(|(name, slot)| (name.to_str().unwrap_or(""), slot.count.load(Ordering::Relaxed)))
             .filter(|&(_, count)| count > 0)
             .collect()
     }

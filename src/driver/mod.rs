@@ -26,9 +26,7 @@ pub struct Driver {
     calls: Calls,
 }
 
-static DRIVER: Driver = Driver {
-    calls: Calls::new(),
-};
+static DRIVER: Driver = Driver { calls: Calls::new() };
 
 /// The process's driver. Usable before libcuda is loaded: every call then
 /// answers `NOT_INITIALIZED`.
@@ -70,20 +68,14 @@ impl Driver {
     pub fn mem_granularity(&self, device: Device) -> Result<usize> {
         let prop = Self::device_prop(device);
         let mut bytes = 0usize;
-        out!(
-            call!(self.cuMemGetAllocationGranularity(&mut bytes, &prop, 0)),
-            bytes
-        )
+        out!(call!(self.cuMemGetAllocationGranularity(&mut bytes, &prop, 0)), bytes)
     }
 
     /// One physical allocation of `bytes` (a multiple of the granularity) on `device`.
     pub fn mem_create(&self, device: Device, bytes: usize) -> Result<MemHandle> {
         let prop = Self::device_prop(device);
         let mut handle: MemHandle = 0;
-        out!(
-            call!(self.cuMemCreate(&mut handle, bytes, &prop, 0)),
-            handle
-        )
+        out!(call!(self.cuMemCreate(&mut handle, bytes, &prop, 0)), handle)
     }
 
     pub fn mem_release(&self, handle: MemHandle) -> Result<()> {
@@ -93,10 +85,7 @@ impl Driver {
     /// Reserves `bytes` of device address space; `alignment` 0 means the driver's.
     pub fn mem_address_reserve(&self, bytes: usize, alignment: usize) -> Result<DevicePtr> {
         let mut base: DevicePtr = 0;
-        out!(
-            call!(self.cuMemAddressReserve(&mut base, bytes, alignment, 0, 0)),
-            base
-        )
+        out!(call!(self.cuMemAddressReserve(&mut base, bytes, alignment, 0, 0)), base)
     }
 
     /// Maps all of `handle` (`bytes` long) at `address`. No access is granted yet.
@@ -136,10 +125,7 @@ impl Driver {
     /// `attribute`: a `CUdevice_attribute` number.
     pub fn device_get_attribute(&self, attribute: c_int, device: Device) -> Result<c_int> {
         let mut value = 0;
-        out!(
-            call!(self.cuDeviceGetAttribute(&mut value, attribute, device)),
-            value
-        )
+        out!(call!(self.cuDeviceGetAttribute(&mut value, attribute, device)), value)
     }
 
     /// Null when the thread has none.
@@ -192,10 +178,7 @@ impl Driver {
     pub fn stream_create_nonblocking(&self, priority: c_int) -> Result<CUstream> {
         const NON_BLOCKING: c_uint = 1;
         let mut stream: CUstream = ptr::null_mut();
-        out!(
-            call!(self.cuStreamCreateWithPriority(&mut stream, NON_BLOCKING, priority)),
-            stream
-        )
+        out!(call!(self.cuStreamCreateWithPriority(&mut stream, NON_BLOCKING, priority)), stream)
     }
 
     /// Later work of `stream` waits, on the device, for what `event` last recorded.
@@ -219,10 +202,7 @@ impl Driver {
     /// other thread captures in global mode.
     pub fn thread_exchange_capture_mode(&self, mode: c_int) -> Result<c_int> {
         let mut mode = mode;
-        out!(
-            call!(self.cuThreadExchangeStreamCaptureMode(&mut mode)),
-            mode
-        )
+        out!(call!(self.cuThreadExchangeStreamCaptureMode(&mut mode)), mode)
     }
 
     // --- events -----------------------------------------------------------

@@ -77,11 +77,7 @@ fn handle_of_libcuda(attempts: &[c_int]) -> *mut c_void {
 /// libcuda's own function of that exact name, or null.
 pub fn resolve(name: &CStr) -> *mut c_void {
     let handle = libcuda();
-    if handle.is_null() {
-        handle
-    } else {
-        lookup(handle, name)
-    }
+    if handle.is_null() { handle } else { lookup(handle, name) }
 }
 
 /// Forgets a failure of ours, so that the program's next `dlerror` is about

@@ -26,8 +26,8 @@ use autooffload_core::address_map::ChunkId;
 use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Streamer, Window};
 
 use super::host_store::{HostBuffer, HostStore};
-use super::stats::{Stats, WaitReason};
 use super::stall::StallProbe;
+use super::stats::{Stats, WaitReason};
 use super::{FRAME_BYTES, MAX_DEVICES, hot, inflight, streams};
 use crate::driver::Driver;
 use crate::driver::abi::*;
@@ -214,7 +214,10 @@ impl Machinery {
         let backing = self.backing(id);
         let (base, bytes) = (backing.base, backing.frames as usize * FRAME_BYTES);
         if let Err(code) = self.driver.mem_set_access(base, bytes, accessor) {
-            log::warn!("device {accessor} gets no access to memory of device {} ({code})", self.device);
+            log::warn!(
+                "device {accessor} gets no access to memory of device {} ({code})",
+                self.device
+            );
         }
     }
 

@@ -166,7 +166,9 @@ fn set_up(engine: &'static Engine, device: Device, ctx: CUcontext) -> Option<()>
     match DeviceState::new(engine.driver, &engine.host_store, &engine.stats, device, ctx, window) {
         Ok(made) => *state = Some(made),
         Err(code) => {
-            log::error!("device {device}: no internal stream to be had ({code}): not offloading there");
+            log::error!(
+                "device {device}: no internal stream to be had ({code}): not offloading there"
+            );
             return None;
         }
     }
@@ -190,7 +192,9 @@ pub(super) fn refresh_cap(
         // What the driver says is left for us, minus the headroom.
         Limit::Auto => budget,
         // The program's own unmanaged memory counts; other processes' does not.
-        Limit::Given(_) => budget.saturating_sub(untracked.saturating_sub(foreign)).min(free + ours),
+        Limit::Given(_) => {
+            budget.saturating_sub(untracked.saturating_sub(foreign)).min(free + ours)
+        }
     };
     let reported = match config.vram {
         Limit::Auto => budget + untracked,
@@ -333,7 +337,9 @@ pub fn stream_destroyed(stream: CUstream) {
 pub fn peer_access_enabled(accessor: Device, owner: Device) {
     let Some(engine) = engine() else { return };
     let Some(slot) = engine.devices.get(owner as usize) else { return };
-    if device::PEERS[owner as usize].fetch_or(1 << accessor, Ordering::Relaxed) & (1 << accessor) != 0 {
+    if device::PEERS[owner as usize].fetch_or(1 << accessor, Ordering::Relaxed) & (1 << accessor)
+        != 0
+    {
         return;
     }
     if lock(&slot.state).is_none() {

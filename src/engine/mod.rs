@@ -28,8 +28,8 @@ mod populate;
 mod report;
 mod stall;
 mod stats;
-mod streams;
 mod stream_ordered;
+mod streams;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -45,7 +45,8 @@ use smallvec::SmallVec;
 pub use autooffload_core::address_map::ChunkId;
 pub use graphs::{any_capture, capture_count_changed, is_kept, pin_for_good, pin_for_graph};
 pub use memory::{
-    context_destroyed, context_lost, mem_alloc, mem_free, peer_access_enabled, release_for_retry, stream_destroyed,
+    context_destroyed, context_lost, mem_alloc, mem_free, peer_access_enabled, release_for_retry,
+    stream_destroyed,
 };
 pub use report::{device_total_mem, mem_get_info, stats_json, summary};
 pub use stream_ordered::{mem_alloc_async, mem_free_async, pool_trim, pool_usage};
@@ -208,11 +209,9 @@ pub fn start(driver: &'static Driver, config: &Config) {
         host_store: HostStore::new(driver, config.pin, config.ram),
         stats: Stats::default(),
         allocations: DashMap::new(),
-        devices: [const { Slot {
-            state: Mutex::new(None),
-            released: Condvar::new(),
-            waiting: AtomicU32::new(0),
-        } }; MAX_DEVICES],
+        devices: [const {
+            Slot { state: Mutex::new(None), released: Condvar::new(), waiting: AtomicU32::new(0) }
+        }; MAX_DEVICES],
         device_count: driver.device_count().unwrap_or(1).max(1) as usize,
     });
 }

@@ -24,7 +24,8 @@ fn helpers() -> Option<&'static Sender<Piece>> {
     static HELPERS: OnceLock<Option<Sender<Piece>>> = OnceLock::new();
     HELPERS
         .get_or_init(|| {
-            let count = std::thread::available_parallelism().map_or(1, usize::from).min(HELPERS_MAX);
+            let count =
+                std::thread::available_parallelism().map_or(1, usize::from).min(HELPERS_MAX);
             let (piece_tx, piece_rx) = unbounded::<Piece>();
             let started = (0..count)
                 .filter(|_| {

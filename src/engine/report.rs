@@ -42,9 +42,9 @@ pub fn mem_get_info(free: usize, total: usize) -> (usize, usize) {
     let Some(engine) = engine() else { return (free, total) };
     let Some(device) = current_device(engine) else { return (free, total) };
     let guard = lock(&engine.devices[device].state);
-    let (live, ring) = guard.as_ref().map_or((0, 0), |state| {
-        (state.streamer.live_frames(), state.streamer.smallest_ring())
-    });
+    let (live, ring) = guard
+        .as_ref()
+        .map_or((0, 0), |state| (state.streamer.live_frames(), state.streamer.smallest_ring()));
     drop(guard);
     let config = engine.config.read().unwrap_or_else(PoisonError::into_inner);
     let frames_bytes = u64::from(live) << FRAME_SHIFT;

@@ -41,8 +41,7 @@ pub fn mem_alloc_async(
     let device = current_device(engine)?;
     let pool = pool.unwrap_or(std::ptr::null_mut());
     let mut zones = lock(&ZONES);
-    let zone =
-        zones.get_or_insert_default().entry((device as Device, pool as usize)).or_default();
+    let zone = zones.get_or_insert_default().entry((device as Device, pool as usize)).or_default();
     let answer = match zone::class_of(bytes as u64) {
         Some(class) => small(engine, zone, class, pool, stream),
         None => large(engine, zone, device, bytes, pool, stream),
@@ -209,7 +208,11 @@ fn zone_of<'a>(
 }
 
 /// The part of a slab that `address` was given out as: base and bytes.
-pub(super) fn slot_at(id: ChunkId, allocation: &Allocation, address: DevicePtr) -> Option<(u64, u64)> {
+pub(super) fn slot_at(
+    id: ChunkId,
+    allocation: &Allocation,
+    address: DevicePtr,
+) -> Option<(u64, u64)> {
     let pool = allocation.pool?;
     let zones = lock(&ZONES);
     zones.as_ref()?.get(&(allocation.device, pool as usize))?.slot_at(id, address)

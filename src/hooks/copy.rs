@@ -242,10 +242,7 @@ impl Side {
         // SAFETY: the caller's promise; a CUmemorytype has 32 bits.
         let kind = unsafe { kind.cast::<u32>().read() };
         let address = device.wrapping_add(offset as u64);
-        Side {
-            address: (kind != HOST && kind != ARRAY).then_some(address),
-            is_host: kind == HOST,
-        }
+        Side { address: (kind != HOST && kind != ARRAY).then_some(address), is_host: kind == HOST }
     }
 }
 
@@ -255,11 +252,8 @@ fn add_sides(touches: &mut Touches, src: Side, dst: Side, bytes: usize) {
         touches.add_sized(address, bytes, Touch::CopyFrom { bytes });
     }
     if let Some(address) = dst.address {
-        let write = if src.is_host {
-            Touch::HostWrite { bytes }
-        } else {
-            Touch::DeviceWrite { bytes }
-        };
+        let write =
+            if src.is_host { Touch::HostWrite { bytes } } else { Touch::DeviceWrite { bytes } };
         touches.add_sized(address, bytes, write);
     }
 }
@@ -276,16 +270,8 @@ unsafe fn touches_2d(copy: *const CUDA_MEMCPY2D) -> Touches {
             let offset = |x: usize, y: usize, pitch: usize| x.wrapping_add(y.wrapping_mul(pitch));
             let src_offset = offset((*copy).srcXInBytes, (*copy).srcY, (*copy).srcPitch);
             let dst_offset = offset((*copy).dstXInBytes, (*copy).dstY, (*copy).dstPitch);
-            let src = Side::new(
-                &raw const (*copy).srcMemoryType,
-                (*copy).srcDevice,
-                src_offset,
-            );
-            let dst = Side::new(
-                &raw const (*copy).dstMemoryType,
-                (*copy).dstDevice,
-                dst_offset,
-            );
+            let src = Side::new(&raw const (*copy).srcMemoryType, (*copy).srcDevice, src_offset);
+            let dst = Side::new(&raw const (*copy).dstMemoryType, (*copy).dstDevice, dst_offset);
             add_sides(&mut touches, src, dst, bytes);
         }
     }
@@ -323,16 +309,10 @@ macro_rules! touches_3d {
                     (*copy).dstPitch,
                     (*copy).dstHeight,
                 );
-                let src = Side::new(
-                    &raw const (*copy).srcMemoryType,
-                    (*copy).srcDevice,
-                    src_offset,
-                );
-                let dst = Side::new(
-                    &raw const (*copy).dstMemoryType,
-                    (*copy).dstDevice,
-                    dst_offset,
-                );
+                let src =
+                    Side::new(&raw const (*copy).srcMemoryType, (*copy).srcDevice, src_offset);
+                let dst =
+                    Side::new(&raw const (*copy).dstMemoryType, (*copy).dstDevice, dst_offset);
                 add_sides(&mut touches, src, dst, bytes);
             }
         }
@@ -502,10 +482,7 @@ unsafe fn scanned<const DESCRIPTOR_BYTES: usize>(
     let mut touches = Touches::new();
     if !descriptors.is_null() {
         let (low, high) = engine::arena();
-        let span = autooffload_core::params::Span {
-            base: low,
-            bytes: high - low,
-        };
+        let span = autooffload_core::params::Span { base: low, bytes: high - low };
         // SAFETY: the caller's promise.
         let bytes = unsafe {
             std::slice::from_raw_parts(descriptors.cast::<u8>(), count * DESCRIPTOR_BYTES)
@@ -534,11 +511,7 @@ pub unsafe fn batch_3d_v1(
     stream: CUstream,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    ordered(
-        call.stream(stream),
-        &unsafe { scanned::<BATCH_OP_BYTES>(ops, count) },
-        forward,
-    )
+    ordered(call.stream(stream), &unsafe { scanned::<BATCH_OP_BYTES>(ops, count) }, forward)
 }
 
 /// Hook for `cuMemcpy3DBatchAsync_v2` (CUDA 13.0).
@@ -554,11 +527,7 @@ pub unsafe fn batch_3d_v2(
     stream: CUstream,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    ordered(
-        call.stream(stream),
-        &unsafe { scanned::<BATCH_OP_BYTES>(ops, count) },
-        forward,
-    )
+    ordered(call.stream(stream), &unsafe { scanned::<BATCH_OP_BYTES>(ops, count) }, forward)
 }
 
 /// Hook for `cuMemcpyWithAttributesAsync` (CUDA 13.2).
@@ -589,11 +558,7 @@ pub unsafe fn with_attributes_3d(
     stream: CUstream,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    ordered(
-        call.stream(stream),
-        &unsafe { scanned::<BATCH_OP_BYTES>(op, 1) },
-        forward,
-    )
+    ordered(call.stream(stream), &unsafe { scanned::<BATCH_OP_BYTES>(op, 1) }, forward)
 }
 
 /// Hook for `cuMemBatchDecompressAsync`.
@@ -610,9 +575,5 @@ pub unsafe fn decompress(
     stream: CUstream,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    ordered(
-        call.stream(stream),
-        &unsafe { scanned::<DECOMPRESS_BYTES>(params, count) },
-        forward,
-    )
+    ordered(call.stream(stream), &unsafe { scanned::<DECOMPRESS_BYTES>(params, count) }, forward)
 }

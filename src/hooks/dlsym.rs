@@ -46,10 +46,7 @@ extern "C" fn filter(handle: *mut c_void, name: *const c_char) -> Verdict {
     if real.is_null() {
         real = no_dlsym as *mut c_void;
     }
-    Verdict {
-        answer: hooked(handle, name),
-        real,
-    }
+    Verdict { answer: hooked(handle, name), real }
 }
 
 /// In place of a real `dlsym` that could not be found: every lookup fails.
@@ -79,9 +76,5 @@ fn hooked(handle: *mut c_void, name: *const c_char) -> *mut c_void {
     let is_libcudas = !ours.is_null() && original::lookup(ours, name) == found;
     // Whatever failed on the way to a success must not be seen by the caller.
     original::clear_dlerror();
-    if is_libcudas {
-        hook.address()
-    } else {
-        ptr::null_mut()
-    }
+    if is_libcudas { hook.address() } else { ptr::null_mut() }
 }

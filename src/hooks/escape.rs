@@ -46,11 +46,7 @@ pub unsafe fn ipc_get_mem_handle(
     _handle: *mut c_void,
     address: DevicePtr,
 ) -> CuResult {
-    refuse_if_managed!(
-        address,
-        forward,
-        "sharing device memory with another process"
-    )
+    refuse_if_managed!(address, forward, "sharing device memory with another process")
 }
 
 /// Hook for `cuMemPoolExportPointer`.
@@ -148,11 +144,7 @@ pub unsafe fn logical_endpoint_bind_addr(
     _bytes: u64,
     _flags: u64,
 ) -> CuResult {
-    refuse_if_managed!(
-        address as DevicePtr,
-        forward,
-        "binding to a logical endpoint"
-    )
+    refuse_if_managed!(address as DevicePtr, forward, "binding to a logical endpoint")
 }
 
 /// Hook for `cuTexRefSetAddress_v2`.

@@ -20,15 +20,10 @@ static REMEMBERED: Mutex<Vec<DevicePtr>> = Mutex::new(Vec::new());
 
 /// Replays touch the chunks of `addresses` from now on.
 pub fn remember(addresses: &[DevicePtr]) {
-    let mut remembered = REMEMBERED
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut remembered = REMEMBERED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     for &address in addresses {
         let chunk = engine::chunk_of(address);
-        if !remembered
-            .iter()
-            .any(|&known| engine::chunk_of(known) == chunk)
-        {
+        if !remembered.iter().any(|&known| engine::chunk_of(known) == chunk) {
             remembered.push(address);
         }
     }
@@ -37,9 +32,7 @@ pub fn remember(addresses: &[DevicePtr]) {
 /// What a replay touches: chunks that some graph received and that live still.
 /// One that was allocated since at the same address is not kept, and drops out.
 fn touches_of_replay() -> Touches {
-    let mut remembered = REMEMBERED
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut remembered = REMEMBERED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let mut touches = Touches::new();
     remembered.retain(|&address| match engine::chunk_of(address) {
         Some(chunk) if engine::is_kept(chunk) => {
@@ -197,13 +190,8 @@ fn end_with(stream: CUstream, forward: impl Fn() -> CuResult) -> CuResult {
 
 /// Pins what a node received; then the original.
 fn pinned(touches: Result<Touches>, forward: impl Fn() -> CuResult) -> CuResult {
-    let pinned = touches.and_then(|touches| {
-        if touches.is_empty() {
-            Ok(())
-        } else {
-            touches.pin_for_graph()
-        }
-    });
+    let pinned = touches
+        .and_then(|touches| if touches.is_empty() { Ok(()) } else { touches.pin_for_graph() });
     match pinned {
         Ok(()) => retry_when_out_of_memory(forward),
         Err(code) => code,
@@ -237,12 +225,7 @@ unsafe fn kernel_touches(params: *const c_void) -> Result<Touches> {
         let node = params.cast::<KernelNode>();
         // SAFETY: the caller's promise.
         unsafe {
-            launches::add_kernel(
-                &mut touches,
-                (*node).function,
-                (*node).params,
-                (*node).extra,
-            )?;
+            launches::add_kernel(&mut touches, (*node).function, (*node).params, (*node).extra)?;
         }
     }
     Ok(touches)
@@ -257,11 +240,7 @@ unsafe fn kernel_touches_v2(params: *const c_void) -> Result<Touches> {
         // SAFETY: the caller's promise.
         unsafe {
             let function = (*node).v1.function;
-            let handle = if function.is_null() {
-                (*node).kernel.cast()
-            } else {
-                function
-            };
+            let handle = if function.is_null() { (*node).kernel.cast() } else { function };
             launches::add_kernel(&mut touches, handle, (*node).v1.params, (*node).v1.extra)?;
         }
     }

@@ -50,15 +50,7 @@ pub unsafe fn kernel_ex(
         return forward();
     }
     // SAFETY: not null, and the caller's promise.
-    unsafe {
-        launch(
-            call.stream((*config).hStream),
-            function,
-            params,
-            extra,
-            forward,
-        )
-    }
+    unsafe { launch(call.stream((*config).hStream), function, params, extra, forward) }
 }
 
 /// Hook for `cuLaunchCooperativeKernel`.
@@ -81,15 +73,7 @@ pub unsafe fn cooperative(
     params: *mut *mut c_void,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    unsafe {
-        launch(
-            call.stream(stream),
-            function,
-            params,
-            std::ptr::null_mut(),
-            forward,
-        )
-    }
+    unsafe { launch(call.stream(stream), function, params, std::ptr::null_mut(), forward) }
 }
 
 /// # Safety
@@ -131,10 +115,7 @@ pub unsafe fn add_kernel(
     if low == high {
         return Ok(());
     }
-    let span = Span {
-        base: low,
-        bytes: high - low,
-    };
+    let span = Span { base: low, bytes: high - low };
     let mut see = |bytes: &[u8]| scan(bytes, span, |address| touches.add(address, Touch::Kernel));
     if !params.is_null() {
         for param in &layouts::of(function)?.params {
@@ -242,10 +223,7 @@ pub unsafe fn param_setv(
     if low != high && !data.is_null() {
         // SAFETY: the caller's promise.
         let bytes = unsafe { std::slice::from_raw_parts(data.cast::<u8>(), bytes as usize) };
-        let span = Span {
-            base: low,
-            bytes: high - low,
-        };
+        let span = Span { base: low, bytes: high - low };
         scan(bytes, span, |address| touches.add(address, Touch::Kernel));
     }
     for &(chunk, _) in touches.as_slice() {

@@ -39,9 +39,7 @@ struct Shared {
 static SHARED: Mutex<Option<Shared>> = Mutex::new(None);
 
 fn with_shared<T>(act: impl FnOnce(&mut Shared) -> T) -> T {
-    let mut shared = SHARED
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     act(shared.get_or_insert_default())
 }
 
@@ -87,10 +85,7 @@ pub fn of(handle: CUfunction) -> Result<Arc<Layout>> {
 
 fn look_up(handle: usize) -> Result<Arc<Layout>> {
     let (known, is_kernel) = with_shared(|shared| {
-        (
-            shared.layouts.get(&handle).cloned(),
-            shared.kernels.contains(&handle),
-        )
+        (shared.layouts.get(&handle).cloned(), shared.kernels.contains(&handle))
     });
     if let Some(layout) = known {
         return Ok(layout);

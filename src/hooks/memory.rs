@@ -20,11 +20,7 @@ pub unsafe fn alloc(
     bytes: usize,
 ) -> CuResult {
     // A null pointer or no bytes: the driver's own error.
-    let served = if address.is_null() || bytes == 0 {
-        None
-    } else {
-        engine::mem_alloc(bytes)
-    };
+    let served = if address.is_null() || bytes == 0 { None } else { engine::mem_alloc(bytes) };
     match served {
         // SAFETY: not null, and the caller's to be written.
         Some(answer) => unsafe { deliver(answer, address) },
@@ -61,9 +57,7 @@ pub unsafe fn alloc_pitch(
     /// What drivers answer on every card so far; a multiple of it is enough.
     const PITCH_BYTES: usize = 512;
     let row = width.checked_next_multiple_of(PITCH_BYTES);
-    let bytes = row
-        .and_then(|row| row.checked_mul(height))
-        .filter(|&bytes| bytes > 0);
+    let bytes = row.and_then(|row| row.checked_mul(height)).filter(|&bytes| bytes > 0);
     let (Some(row), Some(bytes)) = (row, bytes) else {
         return forward();
     };

@@ -20,9 +20,7 @@ static FOREIGN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 static FOREIGN_COUNT: AtomicUsize = AtomicUsize::new(0);
 
 fn with_foreign<T>(act: impl FnOnce(&mut Vec<usize>) -> T) -> T {
-    let mut foreign = FOREIGN
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut foreign = FOREIGN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let answer = act(&mut foreign);
     FOREIGN_COUNT.store(foreign.len(), Ordering::Release);
     answer

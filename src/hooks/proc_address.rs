@@ -114,19 +114,13 @@ fn by_name(name: &[u8], version: c_int, flags: u64) -> Option<Hook> {
     let mut best: Option<((bool, c_int), Hook)> = None;
     for &hook in HOOKS {
         let full = hook.name().to_bytes();
-        let versioned = full
-            .strip_suffix(b"_ptds")
-            .or(full.strip_suffix(b"_ptsz"))
-            .unwrap_or(full);
+        let versioned = full.strip_suffix(b"_ptds").or(full.strip_suffix(b"_ptsz")).unwrap_or(full);
         let per_thread = versioned.len() != full.len();
         let (base, variant) = match versioned {
             [base @ .., b'_', b'v', digit @ b'2'..=b'9'] => (base, c_int::from(*digit - b'0')),
             base => (base, 1),
         };
-        let since = SINCE
-            .iter()
-            .find(|(of, _)| *of == versioned)
-            .map_or(0, |&(_, since)| since);
+        let since = SINCE.iter().find(|(of, _)| *of == versioned).map_or(0, |&(_, since)| since);
         if base != name || since > version || (per_thread && !want_per_thread) {
             continue;
         }
@@ -150,35 +144,15 @@ mod tests {
             (b"cuMemcpyAsync", 12000, 1, Some(Hook::cuMemcpyAsync)),
             (b"cuMemcpyHtoD", 12000, 2, Some(Hook::cuMemcpyHtoD_v2_ptds)),
             (b"cuMemAlloc", 12000, 2, Some(Hook::cuMemAlloc_v2)),
-            (
-                b"cuMemcpyBatchAsync",
-                12080,
-                0,
-                Some(Hook::cuMemcpyBatchAsync),
-            ),
-            (
-                b"cuMemcpyBatchAsync",
-                13000,
-                2,
-                Some(Hook::cuMemcpyBatchAsync_v2_ptsz),
-            ),
+            (b"cuMemcpyBatchAsync", 12080, 0, Some(Hook::cuMemcpyBatchAsync)),
+            (b"cuMemcpyBatchAsync", 13000, 2, Some(Hook::cuMemcpyBatchAsync_v2_ptsz)),
             (b"cuGetProcAddress", 11080, 0, Some(Hook::cuGetProcAddress)),
-            (
-                b"cuGetProcAddress",
-                12000,
-                0,
-                Some(Hook::cuGetProcAddress_v2),
-            ),
+            (b"cuGetProcAddress", 12000, 0, Some(Hook::cuGetProcAddress_v2)),
             (b"cuMem", 12000, 0, None),
             (b"", 12000, 0, None),
             (b"cuMemAlloc_v2", 12000, 0, None),
         ] {
-            assert_eq!(
-                by_name(name, version, flags),
-                expected,
-                "{}",
-                name.escape_ascii()
-            );
+            assert_eq!(by_name(name, version, flags), expected, "{}", name.escape_ascii());
         }
     }
 }

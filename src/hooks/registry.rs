@@ -26,11 +26,7 @@ struct Count {
 }
 
 static COUNTS: [Count; HOOKS.len()] = [const {
-    Count {
-        calls: AtomicU64::new(0),
-        served: AtomicU64::new(0),
-        forwarded: AtomicU64::new(0),
-    }
+    Count { calls: AtomicU64::new(0), served: AtomicU64::new(0), forwarded: AtomicU64::new(0) }
 }; HOOKS.len()];
 
 static NAME_OF: [&CStr; HOOKS.len()] = NAMES;
@@ -43,12 +39,7 @@ const fn sorted_by_name() -> [u16; HOOKS.len()] {
     let mut i = 0;
     while i < order.len() {
         let mut at = i;
-        while at > 0
-            && less(
-                NAMES[i].to_bytes(),
-                NAMES[order[at - 1] as usize].to_bytes(),
-            )
-        {
+        while at > 0 && less(NAMES[i].to_bytes(), NAMES[order[at - 1] as usize].to_bytes()) {
             order[at] = order[at - 1];
             at -= 1;
         }
@@ -200,15 +191,9 @@ mod tests {
         for &hook in HOOKS {
             assert_eq!(Hook::named(hook.name()), Some(hook));
         }
-        for stranger in [
-            c"",
-            c"cu",
-            c"cuMemAlloc",
-            c"cudnnCreate",
-            c"cuInitX",
-            c"malloc",
-            c"cuMemcpy_",
-        ] {
+        for stranger in
+            [c"", c"cu", c"cuMemAlloc", c"cudnnCreate", c"cuInitX", c"malloc", c"cuMemcpy_"]
+        {
             assert_eq!(Hook::named(stranger), None, "{stranger:?}");
         }
     }

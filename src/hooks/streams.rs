@@ -86,11 +86,7 @@ pub unsafe fn batch_mem_op(
     _flags: c_uint,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    on_words(
-        call.stream(stream),
-        unsafe { words_of_batch(ops, count) },
-        forward,
-    )
+    on_words(call.stream(stream), unsafe { words_of_batch(ops, count) }, forward)
 }
 
 /// The addresses that a batch of stream memory operations names.

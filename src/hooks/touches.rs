@@ -72,19 +72,11 @@ impl Touches {
 
     #[inline]
     pub fn as_slice(&self) -> &[(ChunkId, Touch)] {
-        if self.len <= INLINE {
-            &self.inline[..self.len]
-        } else {
-            &self.spilled
-        }
+        if self.len <= INLINE { &self.inline[..self.len] } else { &self.spilled }
     }
 
     fn addresses(&self) -> &[DevicePtr] {
-        if self.len <= INLINE {
-            &self.addresses[..self.len]
-        } else {
-            &self.spilled_addresses
-        }
+        if self.len <= INLINE { &self.addresses[..self.len] } else { &self.spilled_addresses }
     }
 
     /// Keeps the chunks resident on behalf of a graph, and remembers that its

@@ -171,7 +171,7 @@ print("interrupts", len(seen), flush=True)
     while b"ready" not in output:
         output += os.read(terminal, 1024)
     os.write(terminal, b"\x03")
-    while b"interrupts" not in output:
+    while b"\n" not in output.partition(b"interrupts")[2]:
         output += os.read(terminal, 1024)
     os.waitpid(child, 0)
     os.close(terminal)

@@ -198,11 +198,7 @@ impl Config {
                 warnings.push(format!(
                     "{}={text}: {why}; using the default, {}",
                     setting.name,
-                    if setting.default.is_empty() {
-                        "none"
-                    } else {
-                        setting.default
-                    }
+                    if setting.default.is_empty() { "none" } else { setting.default }
                 ));
             }
         }
@@ -230,11 +226,7 @@ impl Config {
             .iter()
             .map(|s| {
                 let value = (s.show)(self);
-                let value = if value.is_empty() {
-                    "-".to_string()
-                } else {
-                    value
-                };
+                let value = if value.is_empty() { "-".to_string() } else { value };
                 format!("{}={value}", s.name)
             })
             .collect::<Vec<_>>()
@@ -256,17 +248,13 @@ impl Config {
         match self.vram {
             Limit::Given(Size::Bytes(bytes)) => bytes.min(total),
             Limit::Given(Size::Percent(percent)) => (total as f64 * percent / 100.0) as u64,
-            Limit::Auto => (free + ours)
-                .min(total)
-                .saturating_sub(self.headroom_bytes(total)),
+            Limit::Auto => (free + ours).min(total).saturating_sub(self.headroom_bytes(total)),
         }
     }
 
     /// `stats` with `%p` replaced.
     pub fn stats_path(&self, pid: u32) -> Option<String> {
-        self.stats
-            .as_ref()
-            .map(|path| path.replace("%p", &pid.to_string()))
+        self.stats.as_ref().map(|path| path.replace("%p", &pid.to_string()))
     }
 }
 
@@ -274,15 +262,8 @@ impl Config {
 pub fn settings_markdown() -> String {
     let mut table = String::from("| setting | default | value | meaning |\n|---|---|---|---|\n");
     for s in SETTINGS {
-        let default = if s.default.is_empty() {
-            String::new()
-        } else {
-            format!("`{}`", s.default)
-        };
-        table.push_str(&format!(
-            "| `{}` | {default} | {} | {} |\n",
-            s.name, s.unit, s.doc
-        ));
+        let default = if s.default.is_empty() { String::new() } else { format!("`{}`", s.default) };
+        table.push_str(&format!("| `{}` | {default} | {} | {} |\n", s.name, s.unit, s.doc));
     }
     table
 }
@@ -337,11 +318,7 @@ fn parse_window(text: &str) -> Result<Window, String> {
         return Ok(Window::Auto);
     }
     if let Ok(count) = text.parse::<u32>() {
-        return if count > 0 {
-            Ok(Window::Chunks(count))
-        } else {
-            Err("zero chunks".to_string())
-        };
+        return if count > 0 { Ok(Window::Chunks(count)) } else { Err("zero chunks".to_string()) };
     }
     match parse_size(text)? {
         Size::Bytes(bytes) if bytes > 0 => Ok(Window::Bytes(bytes)),
@@ -355,10 +332,7 @@ mod tests {
 
     fn read(pairs: &[(&str, &str)]) -> (Config, Vec<String>) {
         Config::read(|name| {
-            pairs
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| value.to_string())
+            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.to_string())
         })
     }
 
@@ -394,26 +368,18 @@ mod tests {
         assert_eq!(config.ram, Limit::Given(Size::Bytes(16 << 30)));
         assert_eq!(config.report, Report::Enlarged);
         assert_eq!(config.stats_path(42).as_deref(), Some("/tmp/s-42.json"));
-        assert_eq!(
-            read(&[("AUTOOFFLOAD_WINDOW", "64M")]).0.window,
-            Window::Bytes(64 << 20)
-        );
+        assert_eq!(read(&[("AUTOOFFLOAD_WINDOW", "64M")]).0.window, Window::Bytes(64 << 20));
     }
 
     #[test]
     fn a_bad_value_warns_and_keeps_the_default() {
-        for s in SETTINGS
-            .iter()
-            .filter(|s| !matches!(s.name, "AUTOOFFLOAD_LOG" | "AUTOOFFLOAD_STATS"))
+        for s in
+            SETTINGS.iter().filter(|s| !matches!(s.name, "AUTOOFFLOAD_LOG" | "AUTOOFFLOAD_STATS"))
         {
             let (config, warnings) = read(&[(s.name, "banana")]);
             assert_eq!(config, Config::default(), "{}", s.name);
             assert_eq!(warnings.len(), 1, "{}", s.name);
-            assert!(
-                warnings[0].starts_with(&format!("{}=banana: ", s.name)),
-                "{}",
-                warnings[0]
-            );
+            assert!(warnings[0].starts_with(&format!("{}=banana: ", s.name)), "{}", warnings[0]);
         }
     }
 

@@ -213,7 +213,8 @@ impl History {
     }
 
     fn remember(&mut self, previous: ChunkId, current: ChunkId, position: Position) {
-        self.contexts[Self::slot(previous, current)] = Some(Context { previous, current, position });
+        self.contexts[Self::slot(previous, current)] =
+            Some(Context { previous, current, position });
     }
 
     fn recall(&self, previous: ChunkId, current: ChunkId) -> Option<Position> {

@@ -52,7 +52,12 @@ fn cgroup_headroom(file: &impl Fn(&str) -> Option<String>) -> Option<u64> {
         let (root, limit, usage, reclaimable) = if controllers.is_empty() {
             ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
         } else if controllers.split(',').any(|name| name == "memory") {
-            ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            (
+                "sys/fs/cgroup/memory",
+                "memory.limit_in_bytes",
+                "memory.usage_in_bytes",
+                "total_inactive_file",
+            )
         } else {
             continue;
         };

@@ -51,11 +51,7 @@ pub struct SmallSet<T, const INLINE: usize = 24> {
 
 impl<T: Copy + Eq, const INLINE: usize> Default for SmallSet<T, INLINE> {
     fn default() -> Self {
-        SmallSet {
-            inline: [None; INLINE],
-            len: 0,
-            spilled: Vec::new(),
-        }
+        SmallSet { inline: [None; INLINE], len: 0, spilled: Vec::new() }
     }
 }
 
@@ -73,11 +69,7 @@ impl<T: Copy + Eq, const INLINE: usize> SmallSet<T, INLINE> {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = T> + '_ {
-        self.inline[..self.len]
-            .iter()
-            .flatten()
-            .copied()
-            .chain(self.spilled.iter().copied())
+        self.inline[..self.len].iter().flatten().copied().chain(self.spilled.iter().copied())
     }
 
     pub fn len(&self) -> usize {
@@ -93,10 +85,7 @@ impl<T: Copy + Eq, const INLINE: usize> SmallSet<T, INLINE> {
 mod tests {
     use super::*;
 
-    const SPAN: Span = Span {
-        base: 0x7000_0000_0000,
-        bytes: 1 << 40,
-    };
+    const SPAN: Span = Span { base: 0x7000_0000_0000, bytes: 1 << 40 };
 
     fn hits(param: &[u8]) -> Vec<u64> {
         let mut found = Vec::new();

@@ -45,7 +45,8 @@ impl Operations {
     /// Frames of the largest set of streamed items that one operation touches:
     /// the least a ring must hold.
     fn largest_streamed(&self, items: &[Item], streams: impl Fn(usize) -> bool) -> u32 {
-        let frames = |&item: &u32| if streams(item as usize) { items[item as usize].frames } else { 0 };
+        let frames =
+            |&item: &u32| if streams(item as usize) { items[item as usize].frames } else { 0 };
         self.iter().map(|operation| operation.iter().map(frames).sum()).max().unwrap_or(0)
     }
 }
@@ -72,7 +73,12 @@ pub struct Plan {
 /// largest operation fit.
 pub fn plan(items: &[Item], operations: &Operations, limits: &Limits) -> Option<Plan> {
     let frames_of = |chosen: &dyn Fn(usize) -> bool| {
-        items.iter().enumerate().filter(|(i, _)| chosen(*i)).map(|(_, item)| item.frames).sum::<u32>()
+        items
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| chosen(*i))
+            .map(|(_, item)| item.frames)
+            .sum::<u32>()
     };
     if frames_of(&|_| true) <= limits.available {
         let resident = items.iter().map(|item| item.chunk).collect();
@@ -94,7 +100,9 @@ pub fn plan(items: &[Item], operations: &Operations, limits: &Limits) -> Option<
         let tier_frames = frames_of(&|index| in_tier(index) && !resident[index]);
         let leaves_some = (0..items.len()).any(|index| !resident[index] && !in_tier(index));
         if leaves_some && tier_frames + need.max(1) <= room {
-            (0..items.len()).filter(|&index| in_tier(index)).for_each(|index| resident[index] = true);
+            (0..items.len())
+                .filter(|&index| in_tier(index))
+                .for_each(|index| resident[index] = true);
             continue;
         }
         // A few large chunks in constant use (activations between weights):
@@ -151,8 +159,10 @@ pub fn plan(items: &[Item], operations: &Operations, limits: &Limits) -> Option<
 /// Makes items of a tier resident, `room` frames in all, evenly over the order
 /// of use (error diffusion).
 fn spread(items: &[Item], resident: &mut [bool], in_tier: impl Fn(usize) -> bool, room: u32) {
-    let total: u64 =
-        (0..items.len()).filter(|&i| in_tier(i) && !resident[i]).map(|i| u64::from(items[i].frames)).sum();
+    let total: u64 = (0..items.len())
+        .filter(|&i| in_tier(i) && !resident[i])
+        .map(|i| u64::from(items[i].frames))
+        .sum();
     let share = u64::from(room);
     let mut room = room;
     let mut credit = 0;
@@ -187,7 +197,8 @@ mod tests {
 
     fn check(items: &[Item], limits: &Limits) -> Plan {
         let plan = plan(items, &alone(items), limits).unwrap();
-        let frames = |chunk: &ChunkId| items.iter().find(|item| item.chunk == *chunk).unwrap().frames;
+        let frames =
+            |chunk: &ChunkId| items.iter().find(|item| item.chunk == *chunk).unwrap().frames;
         let resident: u32 = plan.resident.iter().map(frames).sum();
         assert!(resident + plan.ring_frames <= limits.available, "{plan:?}");
         assert_eq!(plan.resident.len() + plan.streamed.len(), items.len());
@@ -240,7 +251,12 @@ mod tests {
     #[test]
     fn a_budget_from_nothing_to_everything_is_always_kept() {
         let list: Vec<Item> = (0..60)
-            .map(|chunk| Item { chunk, frames: 1 + chunk * 7 % 10, uses: 1 + chunk % 3, pinned: false })
+            .map(|chunk| Item {
+                chunk,
+                frames: 1 + chunk * 7 % 10,
+                uses: 1 + chunk % 3,
+                pinned: false,
+            })
             .collect();
         for available in 10..340 {
             check(&list, &Limits { available, window: None });

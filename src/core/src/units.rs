@@ -17,13 +17,10 @@ pub enum Size {
 /// number is bytes. The error is a clause that can follow "AUTOOFFLOAD_X=y: ".
 pub fn parse_size(text: &str) -> Result<Size, String> {
     let text = text.trim();
-    let split = text
-        .find(|c: char| !(c.is_ascii_digit() || c == '.'))
-        .unwrap_or(text.len());
+    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
     let (digits, suffix) = text.split_at(split);
-    let value: f64 = digits
-        .parse()
-        .map_err(|_| "not a size such as 8G, 512M or 75%".to_string())?;
+    let value: f64 =
+        digits.parse().map_err(|_| "not a size such as 8G, 512M or 75%".to_string())?;
     let suffix = suffix.trim().to_ascii_lowercase();
     if suffix == "%" {
         return if value > 0.0 && value <= 100.0 {
@@ -97,18 +94,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_size_is_refused() {
-        for text in [
-            "",
-            "G",
-            "-1G",
-            "8X",
-            "0%",
-            "101%",
-            "1e9",
-            "1.2.3G",
-            "99999999T",
-            "8 G 9",
-        ] {
+        for text in ["", "G", "-1G", "8X", "0%", "101%", "1e9", "1.2.3G", "99999999T", "8 G 9"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
     }

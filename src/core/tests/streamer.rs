@@ -5,9 +5,7 @@
 use std::collections::HashMap;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::streamer::{
-    Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window,
-};
+use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window};
 
 /// Which chunk's which version, which frame of it.
 type Content = (ChunkId, u64, usize);
@@ -285,7 +283,10 @@ fn an_operation_too_large_is_refused_and_harms_nothing() {
     let (mut program, activation) = loaded(16, 20, 2);
     let all: Vec<_> = (0..9).map(|id| (id, Effect::Write)).collect();
     let refused = program.run(&all);
-    assert!(matches!(refused, Err(Shortage::Device { needed_frames: _, cap_frames: 16 })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(Shortage::Device { needed_frames: _, cap_frames: 16 })),
+        "{refused:?}"
+    );
     for weight in 0..20 {
         program.run(&[(weight, Effect::Read), (activation, Effect::Write)]).unwrap();
     }
@@ -335,9 +336,8 @@ fn pinning_everything_ends_in_a_refusal_never_in_waiting_for_oneself() {
 fn a_chunk_in_a_launch_of_another_thread_does_not_change_its_place() {
     let (mut program, _) = loaded(32, 40, 2);
     let streamed = |program: &Program| {
-        (0..40).find(|&id| {
-            program.streamer.is_streamed(id) && program.model.mapped.contains_key(&id)
-        })
+        (0..40)
+            .find(|&id| program.streamer.is_streamed(id) && program.model.mapped.contains_key(&id))
     };
     program.write(0);
     let id = streamed(&program).expect("more weights than memory");

@@ -33,16 +33,7 @@ struct RowProduct {
 }
 
 fn row_product(product: RowProduct, alpha: f64, beta: f64, stream: Handle) -> Result<(), Status> {
-    let RowProduct {
-        x,
-        matrix,
-        matrix_ld,
-        matrix_op,
-        result,
-        inner,
-        outer,
-        kind,
-    } = product;
+    let RowProduct { x, matrix, matrix_ld, matrix_op, result, inner, outer, kind } = product;
     if inner < 0 || outer < 0 {
         return Err(Status::INVALID_VALUE);
     }
@@ -111,16 +102,8 @@ unsafe fn gemv(
     };
     // y = op(A) x as rows: yᵀ = xᵀ op(A)ᵀ.
     let matrix_op = op.flipped();
-    let product = RowProduct {
-        x,
-        matrix: a,
-        matrix_ld: lda,
-        matrix_op,
-        result: y,
-        inner,
-        outer,
-        kind,
-    };
+    let product =
+        RowProduct { x, matrix: a, matrix_ld: lda, matrix_op, result: y, inner, outer, kind };
     row_product(product, alpha, beta, context.stream())
 }
 
@@ -146,10 +129,7 @@ unsafe fn dot(
         matrix: y.at,
         matrix_ld: y.step,
         matrix_op: Operation::Transposed,
-        result: Vector {
-            at: result,
-            step: 1,
-        },
+        result: Vector { at: result, step: 1 },
         inner: n,
         outer: 1,
         kind,

@@ -25,11 +25,7 @@ struct Types {
 
 impl Types {
     const fn all(kind: DataType) -> Types {
-        Types {
-            ab: kind,
-            c: kind,
-            scalars: kind,
-        }
+        Types { ab: kind, c: kind, scalars: kind }
     }
 
     /// From the numbers of the `…Ex` functions.
@@ -135,18 +131,8 @@ macro_rules! precision {
     };
 }
 
-precision!(
-    cublasSgemm_v2,
-    cublasSgemmStridedBatched,
-    f32,
-    DataType::F32
-);
-precision!(
-    cublasDgemm_v2,
-    cublasDgemmStridedBatched,
-    f64,
-    DataType::F64
-);
+precision!(cublasSgemm_v2, cublasSgemmStridedBatched, f32, DataType::F32);
+precision!(cublasDgemm_v2, cublasDgemmStridedBatched, f64, DataType::F64);
 
 api! {
     fn cublasGemmEx(

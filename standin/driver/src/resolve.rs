@@ -31,7 +31,11 @@ static NAMES: LazyLock<HashMap<&'static str, Vec<&'static Export>>> = LazyLock::
 /// `cuMemAlloc` of `cuMemAlloc_v2`.
 fn base_name(name: &str) -> &str {
     match name.rsplit_once("_v") {
-        Some((base, digits)) if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => base,
+        Some((base, digits))
+            if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) =>
+        {
+            base
+        }
         _ => name,
     }
 }

@@ -158,8 +158,14 @@ gpu_test!(kernel_nodes_can_be_read_and_replaced, [], {
     let p = |v: &u64| std::ptr::from_ref(v).cast::<c_void>();
     let list = [p(&address), p(&from), p(&count)];
     let mut params = KernelParams {
-        function: add, grid: [1; 3], block: [1; 3], shared: 0,
-        params: list.as_ptr(), extra: 0, kernel: 0, context: 0,
+        function: add,
+        grid: [1; 3],
+        block: [1; 3],
+        shared: 0,
+        params: list.as_ptr(),
+        extra: 0,
+        kernel: 0,
+        context: 0,
     };
     let mut node = 0u64;
     ok!(cuGraphAddKernelNode_v2(&mut node => &mut u64, graph => u64, 0 => u64, 0 => usize, &params => &KernelParams));

@@ -97,7 +97,10 @@ gpu_test!(parameter_sizes_come_from_the_cubin, [], {
     assert_eq!(read(address + 12), 6);
     let name = CString::new("no_such_kernel").unwrap();
     let mut none = 0u64;
-    assert_eq!(cu!(cuModuleGetFunction(&mut none => &mut u64, fat => u64, name.as_ptr() => *const i8)), 500);
+    assert_eq!(
+        cu!(cuModuleGetFunction(&mut none => &mut u64, fat => u64, name.as_ptr() => *const i8)),
+        500
+    );
 });
 
 gpu_test!(kernels_and_functions_both_launch, [], {
@@ -116,8 +119,15 @@ gpu_test!(kernels_and_functions_both_launch, [], {
     let (mut offset, mut size) = (0usize, 0usize);
     ok!(cuKernelGetParamInfo(kernel => u64, 2 => usize, &mut offset => &mut usize, &mut size => &mut usize));
     assert_eq!((offset, size), (16, 8));
-    assert_eq!(cu!(cuFuncGetParamInfo(kernel => u64, 0 => usize, &mut offset => &mut usize, &mut size => &mut usize)), 400, "a kernel is no function here");
-    assert_eq!(cu!(cuLaunchKernel(7 => u64, 1 => u32, 1 => u32, 1 => u32, 1 => u32, 1 => u32, 1 => u32, 0 => u32, 0 => u64, 0 => u64, 0 => u64)), 400);
+    assert_eq!(
+        cu!(cuFuncGetParamInfo(kernel => u64, 0 => usize, &mut offset => &mut usize, &mut size => &mut usize)),
+        400,
+        "a kernel is no function here"
+    );
+    assert_eq!(
+        cu!(cuLaunchKernel(7 => u64, 1 => u32, 1 => u32, 1 => u32, 1 => u32, 1 => u32, 1 => u32, 0 => u32, 0 => u64, 0 => u64, 0 => u64)),
+        400
+    );
 });
 
 gpu_test!(packed_parameters, [], {

@@ -30,7 +30,10 @@ gpu_test!(capacity_is_enforced, ["STANDIN_VRAM" = "16M"], {
     let mut other = 0u64;
     assert_eq!(cu!(cuMemAlloc_v2(&mut other => &mut u64, 7 * MIB => usize)), 2);
     let prop = device_memory(0);
-    assert_eq!(cu!(cuMemCreate(&mut other => &mut u64, 8 * MIB => usize, &prop => &AllocationProp, 0 => u64)), 2);
+    assert_eq!(
+        cu!(cuMemCreate(&mut other => &mut u64, 8 * MIB => usize, &prop => &AllocationProp, 0 => u64)),
+        2
+    );
     ok!(cuMemFree_v2(kept => u64));
     alloc(16 * MIB);
     assert_eq!(figure("device_peak_bytes"), 16 * MIB as u64);
@@ -242,7 +245,10 @@ gpu_test!(pinned_and_registered_memory, [], {
     assert_eq!(kind, 2);
     assert_eq!(figure("pinned_bytes"), 4096);
     ok!(cuMemHostUnregister(pointer => *mut u32));
-    assert_eq!(cu!(cuPointerGetAttribute(&mut kind => &mut u32, 2 => i32, pointer as u64 => u64)), 1);
+    assert_eq!(
+        cu!(cuPointerGetAttribute(&mut kind => &mut u32, 2 => i32, pointer as u64 => u64)),
+        1
+    );
     assert_eq!((figure("pinned_bytes"), figure("pinned_peak_bytes")), (0, 4096));
 });
 
@@ -252,7 +258,10 @@ gpu_test!(address_ranges, [], {
     let (mut base, mut size) = (0u64, 0usize);
     ok!(cuMemGetAddressRange_v2(&mut base => &mut u64, &mut size => &mut usize, address + 99 => u64));
     assert_eq!((base, size), (address, 3 * MIB));
-    assert_eq!(cu!(cuMemGetAddressRange_v2(&mut base => &mut u64, &mut size => &mut usize, 4096 => u64)), 500);
+    assert_eq!(
+        cu!(cuMemGetAddressRange_v2(&mut base => &mut u64, &mut size => &mut usize, 4096 => u64)),
+        500
+    );
 });
 
 gpu_test!(two_devices, ["STANDIN_DEVICES" = "2", "STANDIN_VRAM" = "8M"], {

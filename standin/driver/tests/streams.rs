@@ -238,7 +238,11 @@ gpu_test!(streamed_uses_and_hits, [], {
     upload();
     wait(compute, copied);
     assert_eq!(launch_add(add, compute, other, weights, 4), 0);
-    assert_eq!((figure("streamed_uses"), figure("streamed_hits")), (1, 0), "just in time is too late");
+    assert_eq!(
+        (figure("streamed_uses"), figure("streamed_hits")),
+        (1, 0),
+        "just in time is too late"
+    );
     assert!(figure("stall_ns") > 0);
     upload();
     for _ in 0..100 {

@@ -22,14 +22,7 @@ impl Memory for Host {
 
 fn time(name: &str, layout: &[(u32, u32)], params: &[u8]) -> (f64, f64, f64) {
     let kernel = find(name).expect("a kernel of ours");
-    let launch = Launch {
-        name,
-        grid: [1; 3],
-        block: [1; 3],
-        shared_bytes: 0,
-        params,
-        layout,
-    };
+    let launch = Launch { name, grid: [1; 3], block: [1; 3], shared_bytes: 0, params, layout };
     let cost = kernel.cost(&launch);
     kernel.run(&launch, &Host).expect("a warm-up");
     let start = Instant::now();
@@ -39,11 +32,7 @@ fn time(name: &str, layout: &[(u32, u32)], params: &[u8]) -> (f64, f64, f64) {
         runs += 1;
     }
     let seconds = start.elapsed().as_secs_f64() / runs as f64;
-    (
-        seconds,
-        cost.flops / seconds / 1e9,
-        cost.bytes / seconds / 1e9,
-    )
+    (seconds, cost.flops / seconds / 1e9, cost.bytes / seconds / 1e9)
 }
 
 fn main() {
@@ -56,10 +45,7 @@ fn main() {
         (1024, 1024, 1024, 14),
     ] {
         let size = if dtype == 0 { 4 } else { 2 };
-        let (a, b) = (
-            vec![0u8; (m * k * size) as usize],
-            vec![0u8; (k * n * size) as usize],
-        );
+        let (a, b) = (vec![0u8; (m * k * size) as usize], vec![0u8; (k * n * size) as usize]);
         let d = vec![0u8; (m * n * size) as usize];
         // As torch's Linear has it: the weight transposed.
         let gemm = Gemm {
@@ -124,11 +110,8 @@ fn main() {
         for pointer in [b.as_ptr(), a.as_ptr(), a.as_ptr()].iter().take(inputs + 1) {
             params.extend((*pointer as u64).to_le_bytes());
         }
-        let (seconds, _, gbytes) = time(
-            name,
-            &[(0, 4), (4, 4), (8, 8 * (inputs as u32 + 1))],
-            &params,
-        );
+        let (seconds, _, gbytes) =
+            time(name, &[(0, 4), (4, 4), (8, 8 * (inputs as u32 + 1))], &params);
         println!("{label}: {:.2} ms, {gbytes:.1} GB/s", seconds * 1e3);
     }
 }

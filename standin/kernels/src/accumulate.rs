@@ -75,16 +75,8 @@ impl Accumulate for Reals {
             | Operation::AbsMin => f64::INFINITY,
             _ => 0.0,
         };
-        let extra = if operation == Operation::MinMax {
-            f64::NEG_INFINITY
-        } else {
-            0.0
-        };
-        Reals {
-            value,
-            extra,
-            index: -1,
-        }
+        let extra = if operation == Operation::MinMax { f64::NEG_INFINITY } else { 0.0 };
+        Reals { value, extra, index: -1 }
     }
 
     fn add(&mut self, operation: Operation, lanes: &[f64], first: u64, constants: &[f64]) {
@@ -105,32 +97,20 @@ impl Accumulate for Reals {
                 self.value = lanes.iter().fold(self.value, |product, x| product * x)
             }
             Operation::And => {
-                self.value = if lanes.iter().all(|&x| x != 0.0) {
-                    self.value
-                } else {
-                    0.0
-                }
+                self.value = if lanes.iter().all(|&x| x != 0.0) { self.value } else { 0.0 }
             }
             Operation::Or => {
-                self.value = if lanes.iter().any(|&x| x != 0.0) {
-                    1.0
-                } else {
-                    self.value
-                }
+                self.value = if lanes.iter().any(|&x| x != 0.0) { 1.0 } else { self.value }
             }
             Operation::Max => self.value = lanes.iter().fold(self.value, |max, &x| larger(max, x)),
             Operation::Min => {
                 self.value = lanes.iter().fold(self.value, |min, &x| -larger(-min, -x))
             }
             Operation::AbsMax => {
-                self.value = lanes
-                    .iter()
-                    .fold(self.value, |max, &x| larger(max, x.abs()))
+                self.value = lanes.iter().fold(self.value, |max, &x| larger(max, x.abs()))
             }
             Operation::AbsMin => {
-                self.value = lanes
-                    .iter()
-                    .fold(self.value, |min, &x| -larger(-min, -x.abs()))
+                self.value = lanes.iter().fold(self.value, |min, &x| -larger(-min, -x.abs()))
             }
             Operation::MinMax => {
                 for &x in lanes {
@@ -176,11 +156,7 @@ impl Accumulate for Reals {
             Operation::Welford => {
                 // Constants: the correction, and whether to take the root.
                 let variance = self.value / (inputs as f64 - constants[0]).max(0.0);
-                if constants[1] != 0.0 {
-                    variance.sqrt()
-                } else {
-                    variance
-                }
+                if constants[1] != 0.0 { variance.sqrt() } else { variance }
             }
             _ => self.value,
         };
@@ -223,16 +199,8 @@ impl Accumulate for Integers {
             | Operation::AbsMin => i64::MAX,
             _ => 0,
         };
-        let extra = if operation == Operation::MinMax {
-            i64::MIN
-        } else {
-            0
-        };
-        Integers {
-            value,
-            extra,
-            index: -1,
-        }
+        let extra = if operation == Operation::MinMax { i64::MIN } else { 0 };
+        Integers { value, extra, index: -1 }
     }
 
     fn add(&mut self, operation: Operation, lanes: &[i64], first: u64, constants: &[f64]) {

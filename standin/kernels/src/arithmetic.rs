@@ -23,11 +23,7 @@ pub trait Arithmetic: Lane {
     fn remainder(self, other: Self) -> Self {
         let zero = Self::default();
         let rest = self.fmod(other);
-        if rest != zero && (rest < zero) != (other < zero) {
-            rest.add(other)
-        } else {
-            rest
-        }
+        if rest != zero && (rest < zero) != (other < zero) { rest.add(other) } else { rest }
     }
 
     /// Python's `//`.
@@ -35,18 +31,10 @@ pub trait Arithmetic: Lane {
 
     /// PyTorch's minimum and maximum: a NaN wins.
     fn minimum(self, other: Self) -> Self {
-        if self.is_nan() || self < other {
-            self
-        } else {
-            other
-        }
+        if self.is_nan() || self < other { self } else { other }
     }
     fn maximum(self, other: Self) -> Self {
-        if self.is_nan() || self > other {
-            self
-        } else {
-            other
-        }
+        if self.is_nan() || self > other { self } else { other }
     }
 }
 
@@ -59,11 +47,7 @@ impl Arithmetic for i64 {
     }
     // Division by zero is undefined on the device; it must not panic here.
     fn div(self, other: Self) -> Self {
-        if other == 0 {
-            -1
-        } else {
-            self.wrapping_div(other)
-        }
+        if other == 0 { -1 } else { self.wrapping_div(other) }
     }
     fn abs(self) -> Self {
         self.wrapping_abs()
@@ -78,11 +62,7 @@ impl Arithmetic for i64 {
         false
     }
     fn fmod(self, other: Self) -> Self {
-        if other == 0 {
-            self
-        } else {
-            self.wrapping_rem(other)
-        }
+        if other == 0 { self } else { self.wrapping_rem(other) }
     }
     fn div_trunc(self, other: Self) -> Self {
         self.div(other)
@@ -90,11 +70,7 @@ impl Arithmetic for i64 {
     fn div_floor(self, other: Self) -> Self {
         let quotient = self.div(other);
         let rest = self.fmod(other);
-        if rest != 0 && (rest < 0) != (other < 0) {
-            quotient - 1
-        } else {
-            quotient
-        }
+        if rest != 0 && (rest < 0) != (other < 0) { quotient - 1 } else { quotient }
     }
     fn pow(self, exponent: Self) -> Self {
         if exponent >= 0 {
@@ -199,11 +175,7 @@ macro_rules! real {
                     return (0.0 as $t).copysign(self / other);
                 }
                 let floor = quotient.floor();
-                if quotient - floor > 0.5 {
-                    floor + 1.0
-                } else {
-                    floor
-                }
+                if quotient - floor > 0.5 { floor + 1.0 } else { floor }
             }
             fn pow(self, exponent: Self) -> Self {
                 self.powf(exponent)

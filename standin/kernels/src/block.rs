@@ -14,11 +14,7 @@ pub struct Source {
 
 impl Source {
     pub fn new(memory: &dyn Memory, address: u64, dtype: DType, count: u64) -> Result<Self, Fault> {
-        Ok(Source {
-            dtype,
-            base: memory.read(address, count * dtype.size() as u64)?,
-            count,
-        })
+        Ok(Source { dtype, base: memory.read(address, count * dtype.size() as u64)?, count })
     }
 
     /// Loads elements `start..start + out.len()`.
@@ -29,14 +25,7 @@ impl Source {
         );
         let size = self.dtype.size();
         // SAFETY: `new` had all `count` elements checked, and the range is inside.
-        unsafe {
-            load_lanes(
-                self.dtype,
-                self.base.add(start as usize * size),
-                size as isize,
-                out,
-            )
-        }
+        unsafe { load_lanes(self.dtype, self.base.add(start as usize * size), size as isize, out) }
     }
 
     pub fn get<L: Lane>(&self, index: u64) -> L {
@@ -56,11 +45,7 @@ pub struct Target {
 
 impl Target {
     pub fn new(memory: &dyn Memory, address: u64, dtype: DType, count: u64) -> Result<Self, Fault> {
-        Ok(Target {
-            dtype,
-            base: memory.write(address, count * dtype.size() as u64)?,
-            count,
-        })
+        Ok(Target { dtype, base: memory.write(address, count * dtype.size() as u64)?, count })
     }
 
     /// Stores lanes as elements `start..start + lanes.len()`.
@@ -72,12 +57,7 @@ impl Target {
         let size = self.dtype.size();
         // SAFETY: `new` had all `count` elements checked, and the range is inside.
         unsafe {
-            store_lanes(
-                self.dtype,
-                self.base.add(start as usize * size),
-                size as isize,
-                lanes,
-            )
+            store_lanes(self.dtype, self.base.add(start as usize * size), size as isize, lanes)
         }
     }
 }

@@ -61,10 +61,7 @@ struct Shape {
 
 impl Shape {
     fn read(cursor: &mut Cursor) -> Result<Self, Fault> {
-        let mut shape = Shape {
-            sizes: [0; MAX_DIMS],
-            strides: [0; MAX_DIMS],
-        };
+        let mut shape = Shape { sizes: [0; MAX_DIMS], strides: [0; MAX_DIMS] };
         for number in shape.sizes.iter_mut().chain(&mut shape.strides) {
             *number = cursor.u32()?;
         }
@@ -74,20 +71,11 @@ impl Shape {
     /// Byte offsets of a tensor of this shape, but with `dim_size` in `dim`.
     fn offsets(&self, dims: usize, dim: usize, dim_size: u64, unit_bytes: i64) -> Offsets {
         let size = |i: usize| {
-            if i == dim {
-                dim_size
-            } else {
-                self.sizes[i] as u64
-            }
+            if i == dim { dim_size } else { self.sizes[i] as u64 }
         };
         Offsets::new(
             (0..dims).rev().map(size).collect(),
-            vec![
-                (0..dims)
-                    .rev()
-                    .map(|i| self.strides[i] as i64 * unit_bytes)
-                    .collect(),
-            ],
+            vec![(0..dims).rev().map(|i| self.strides[i] as i64 * unit_bytes).collect()],
         )
     }
 }
@@ -104,28 +92,18 @@ struct Input {
 impl Concatenate {
     fn inputs(&self, launch: &Launch) -> Result<Vec<Input>, Fault> {
         let mut cursor = Cursor::parameter(launch, 1)?;
-        let addresses = (0..self.inputs)
-            .map(|_| cursor.u64())
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut numbers = || {
-            (0..self.inputs)
-                .map(|_| cursor.u32().map(u64::from))
-                .collect::<Result<Vec<_>, _>>()
-        };
+        let addresses = (0..self.inputs).map(|_| cursor.u64()).collect::<Result<Vec<_>, _>>()?;
+        let mut numbers =
+            || (0..self.inputs).map(|_| cursor.u32().map(u64::from)).collect::<Result<Vec<_>, _>>();
         let (offsets, dim_sizes, elements) = (numbers()?, numbers()?, numbers()?);
         let contiguous = cursor.take(self.inputs)?;
         cursor.align(4);
-        let shapes = (0..self.shapes)
-            .map(|_| Shape::read(&mut cursor))
-            .collect::<Result<Vec<_>, _>>()?;
+        let shapes =
+            (0..self.shapes).map(|_| Shape::read(&mut cursor)).collect::<Result<Vec<_>, _>>()?;
         if cursor.position().next_multiple_of(8) != cursor.size() {
             return Err(unsupported(
                 launch,
-                &format!(
-                    "metadata of {} bytes, expected {}",
-                    cursor.size(),
-                    cursor.position()
-                ),
+                &format!("metadata of {} bytes, expected {}", cursor.size(), cursor.position()),
             ));
         }
         let used = launch.grid[1] as usize;
@@ -180,26 +158,15 @@ impl Kernel for Concatenate {
                 memory.read(input.address, from.bounds(0).1 as u64 + unit_bytes as u64)?;
             // SAFETY: both sides were just checked over all their (unsigned) offsets.
             unsafe {
-                copy_elements(
-                    unit_bytes,
-                    count,
-                    to_pointer,
-                    (&to, 0),
-                    from_pointer,
-                    (&from, 0),
-                )
+                copy_elements(unit_bytes, count, to_pointer, (&to, 0), from_pointer, (&from, 0))
             };
         }
         Ok(())
     }
 
     fn cost(&self, launch: &Launch) -> Cost {
-        let elements: u64 = self
-            .inputs(launch)
-            .map_or(0, |inputs| inputs.iter().map(|input| input.elements).sum());
-        Cost {
-            bytes: 2.0 * elements as f64 * self.element as f64,
-            flops: 0.0,
-        }
+        let elements: u64 =
+            self.inputs(launch).map_or(0, |inputs| inputs.iter().map(|input| input.elements).sum());
+        Cost { bytes: 2.0 * elements as f64 * self.element as f64, flops: 0.0 }
     }
 }

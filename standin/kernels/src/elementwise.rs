@@ -80,11 +80,8 @@ impl Elementwise {
         let mut dtypes = vec![self.functor.result];
         dtypes.extend(&self.functor.args);
         let tensors = dtypes.len();
-        let addresses = |cursor: &mut Cursor| {
-            (0..tensors)
-                .map(|_| cursor.u64())
-                .collect::<Result<Vec<_>, _>>()
-        };
+        let addresses =
+            |cursor: &mut Cursor| (0..tensors).map(|_| cursor.u64()).collect::<Result<Vec<_>, _>>();
         let other_size = |size: usize| {
             let expected: Vec<usize> = self.functor.layouts.iter().map(Layout::size).collect();
             unsupported(
@@ -105,11 +102,8 @@ impl Elementwise {
                         &format!("{} bytes of pointers, expected {tensors}", data.size()),
                     ));
                 }
-                let layout = self
-                    .functor
-                    .layouts
-                    .iter()
-                    .find(|layout| layout.size() == functor.size());
+                let layout =
+                    self.functor.layouts.iter().find(|layout| layout.size() == functor.size());
                 let layout = layout.ok_or_else(|| other_size(functor.size()))?;
                 if self.form == Form::Unrolled {
                     // In and Out are TrivialOffsetCalculators, empty classes.
@@ -124,31 +118,19 @@ impl Elementwise {
                     scalar_types(Cursor::parameter(launch, 6)?, &mut dtypes[..1])?;
                     scalar_types(Cursor::parameter(launch, 5)?, &mut dtypes[1..])?;
                 }
-                (
-                    layout,
-                    functor.take(layout.size())?,
-                    addresses(&mut data)?,
-                    None,
-                )
+                (layout, functor.take(layout.size())?, addresses(&mut data)?, None)
             }
             Form::Strided | Form::StridedCast => {
                 let mut lambda = Cursor::parameter(launch, 1)?;
                 let offsets = Offsets::read(&mut lambda, tensors)?;
                 let addresses = addresses(&mut lambda)?;
-                let casts = if self.form == Form::StridedCast {
-                    tensors
-                } else {
-                    0
-                };
+                let casts = if self.form == Form::StridedCast { tensors } else { 0 };
                 // The pointers before it leave the functor aligned to 8.
                 let end = |layout: &Layout| {
                     (lambda.position() + layout.size() + casts).next_multiple_of(8) + 8
                 };
-                let layout = self
-                    .functor
-                    .layouts
-                    .iter()
-                    .find(|layout| end(layout) == lambda.size());
+                let layout =
+                    self.functor.layouts.iter().find(|layout| end(layout) == lambda.size());
                 let layout = layout.ok_or_else(|| other_size(lambda.size()))?;
                 let state = lambda.take(layout.size())?;
                 for dtype in &mut dtypes[..casts] {
@@ -162,13 +144,7 @@ impl Elementwise {
             .zip(&dtypes)
             .map(|(&address, &dtype)| Operand { address, dtype })
             .collect();
-        Ok(Decoded {
-            count,
-            state,
-            layout,
-            operands,
-            offsets,
-        })
+        Ok(Decoded { count, state, layout, operands, offsets })
     }
 
     fn compute<L: Lane>(
@@ -228,15 +204,8 @@ impl Kernel for Elementwise {
 
     fn cost(&self, launch: &Launch) -> Cost {
         self.decode(launch).map_or(Cost::default(), |decoded| {
-            let bytes: usize = decoded
-                .operands
-                .iter()
-                .map(|operand| operand.dtype.size())
-                .sum();
-            Cost {
-                bytes: bytes as f64 * decoded.count as f64,
-                flops: decoded.count as f64,
-            }
+            let bytes: usize = decoded.operands.iter().map(|operand| operand.dtype.size()).sum();
+            Cost { bytes: bytes as f64 * decoded.count as f64, flops: decoded.count as f64 }
         })
     }
 }
@@ -280,11 +249,7 @@ impl<'a> View<'a> {
             Some(offsets) => offsets.bounds(index),
         };
         let address = operand.address.wrapping_add_signed(low);
-        let bytes = if decoded.count == 0 {
-            0
-        } else {
-            (high - low) as u64 + size
-        };
+        let bytes = if decoded.count == 0 { 0 } else { (high - low) as u64 + size };
         let pointer = if index == 0 {
             memory.write(address, bytes)?
         } else {
@@ -302,12 +267,7 @@ impl<'a> View<'a> {
         match self.offsets {
             // SAFETY: `new` had the memory checked for every element below `count`.
             None => unsafe {
-                load_lanes(
-                    self.dtype,
-                    self.base.wrapping_offset(start as isize * size),
-                    size,
-                    out,
-                )
+                load_lanes(self.dtype, self.base.wrapping_offset(start as isize * size), size, out)
             },
             Some((offsets, index)) => {
                 offsets.runs(index, start, out.len(), |first, stride, range| {

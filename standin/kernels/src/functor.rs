@@ -39,11 +39,7 @@ fn class(name: &Name) -> Option<Functor> {
     match name.base.as_str() {
         "BinaryFunctor" => {
             let (first, second, result, inner) = inner(name)?;
-            Some(Functor {
-                args: vec![first, second],
-                result,
-                ..inner
-            })
+            Some(Functor { args: vec![first, second], result, ..inner })
         }
         // AUnaryFunctor holds the first operand, BUnaryFunctor the second,
         // behind the functor, in the type the functor takes it in.
@@ -52,22 +48,14 @@ fn class(name: &Name) -> Option<Functor> {
             let (first, second, result, inner) = inner(name)?;
             let free = if bound == 0 { second } else { first };
             let scalar = *inner.args.get(bound)?;
-            let layouts = inner
-                .layouts
-                .into_iter()
-                .map(|layout| layout.nested_then(scalar))
-                .collect();
+            let layouts =
+                inner.layouts.into_iter().map(|layout| layout.nested_then(scalar)).collect();
             let eval = match inner.eval {
                 AnyEval::F32(eval) => AnyEval::F32(bind(eval, bound)),
                 AnyEval::F64(eval) => AnyEval::F64(bind(eval, bound)),
                 AnyEval::I64(eval) => AnyEval::I64(bind(eval, bound)),
             };
-            Some(Functor {
-                args: vec![free],
-                result,
-                layouts,
-                eval,
-            })
+            Some(Functor { args: vec![free], result, layouts, eval })
         }
         base => {
             let t = DType::from_cpp(name.args.first()?)?;
@@ -76,11 +64,7 @@ fn class(name: &Name) -> Option<Functor> {
                 "AbsFunctor" | "CUDAFunctorOnSelf_add" | "CUDAFunctorOnOther_add" => 1,
                 _ => 2,
             };
-            let result = if base.starts_with("Compare") {
-                DType::Bool
-            } else {
-                t
-            };
+            let result = if base.starts_with("Compare") { DType::Bool } else { t };
             // The class's own op, in the lanes of its type.
             let (state, eval) = match t.class() {
                 Class::F32 => erase(ops::class_op::<f32>(base, t)?, AnyEval::F32),
@@ -90,12 +74,7 @@ fn class(name: &Name) -> Option<Functor> {
                     AnyEval::I64,
                 ),
             };
-            Some(Functor {
-                args: vec![t; arity],
-                result,
-                layouts: vec![state],
-                eval,
-            })
+            Some(Functor { args: vec![t; arity], result, layouts: vec![state], eval })
         }
     }
 }
@@ -114,17 +93,10 @@ fn inner(name: &Name) -> Option<(DType, DType, DType, Functor)> {
 }
 
 fn of_lambda(lambda: &Lambda) -> Option<Functor> {
-    let args = lambda
-        .params
-        .iter()
-        .map(|param| DType::from_cpp(param))
-        .collect::<Option<Vec<_>>>()?;
+    let args =
+        lambda.params.iter().map(|param| DType::from_cpp(param)).collect::<Option<Vec<_>>>()?;
     // `where` takes its condition first; everywhere else the first is the data.
-    let t = *if lambda.function.base == "where_kernel_impl" {
-        args.get(1)
-    } else {
-        args.first()
-    }?;
+    let t = *if lambda.function.base == "where_kernel_impl" { args.get(1) } else { args.first() }?;
     let (state, eval) = match t.class() {
         Class::F32 => erase(
             ops::lambda_op::<f32>(lambda, t).or_else(|| ops::real_lambda_op(lambda, t))?,
@@ -154,17 +126,9 @@ fn of_lambda(lambda: &Lambda) -> Option<Functor> {
         _ => t,
     };
     let with_pointer = state.clone().then_pointer();
-    let layouts = if state.fields.is_empty() {
-        vec![state, with_pointer]
-    } else {
-        vec![with_pointer]
-    };
-    Some(Functor {
-        args,
-        result,
-        layouts,
-        eval,
-    })
+    let layouts =
+        if state.fields.is_empty() { vec![state, with_pointer] } else { vec![with_pointer] };
+    Some(Functor { args, result, layouts, eval })
 }
 
 fn erase<L: Lane>(op: Op<L>, wrap: impl Fn(Eval<L>) -> AnyEval) -> (Layout, AnyEval) {
@@ -176,11 +140,7 @@ fn bind<L: Lane>(eval: Eval<L>, bound: usize) -> Eval<L> {
     Box::new(move |state, args, out| {
         let scalar = [state[state.len() - 1]; crate::elementwise::BLOCK];
         let scalar = &scalar[..out.len()];
-        let both = if bound == 0 {
-            [scalar, args[0]]
-        } else {
-            [args[0], scalar]
-        };
+        let both = if bound == 0 { [scalar, args[0]] } else { [args[0], scalar] };
         eval(state, &both, out);
     })
 }

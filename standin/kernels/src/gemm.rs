@@ -54,12 +54,7 @@ impl Kernel for Multiply {
         let Ok(gemm) = decode(launch) else {
             return Cost::default();
         };
-        let (m, n, k, batch) = (
-            gemm.m as f64,
-            gemm.n as f64,
-            gemm.k as f64,
-            gemm.batch as f64,
-        );
+        let (m, n, k, batch) = (gemm.m as f64, gemm.n as f64, gemm.k as f64, gemm.batch as f64);
         let size = |code| dtype(code).map_or(4.0, |dtype| dtype.size() as f64);
         let outputs = if gemm.beta == 0.0 { 1.0 } else { 2.0 };
         Cost {
@@ -121,36 +116,23 @@ impl Matrix {
     ) -> Result<Self, Fault> {
         let empty = rows == 0 || columns == 0 || batch == 0;
         if leading < 0 || stride < 0 {
-            return Err(Fault::Unsupported(format!(
-                "{GEMM_KERNEL}: a negative stride"
-            )));
+            return Err(Fault::Unsupported(format!("{GEMM_KERNEL}: a negative stride")));
         }
-        let span = if empty {
-            0
-        } else {
-            (columns - 1) * leading + rows + (batch as i64 - 1) * stride
-        };
+        let span =
+            if empty { 0 } else { (columns - 1) * leading + rows + (batch as i64 - 1) * stride };
         let bytes = span as u64 * dtype.size() as u64;
         let base = if write {
             memory.write(address, bytes)?
         } else {
             memory.read(address, bytes)?.cast_mut()
         };
-        Ok(Matrix {
-            base,
-            dtype,
-            rows: rows as usize,
-            columns: columns as usize,
-            leading,
-            stride,
-        })
+        Ok(Matrix { base, dtype, rows: rows as usize, columns: columns as usize, leading, stride })
     }
 
     /// Host pointer of column `column` of matrix `batch`.
     fn column(&self, batch: usize, column: usize) -> *mut u8 {
         let element = batch as i64 * self.stride + column as i64 * self.leading;
-        self.base
-            .wrapping_offset(element as isize * self.dtype.size() as isize)
+        self.base.wrapping_offset(element as isize * self.dtype.size() as isize)
     }
 
     /// The matrix in lanes, and the distance between its columns: in place if
@@ -162,10 +144,7 @@ impl Matrix {
         buffer: &mut Vec<L>,
     ) -> (*const L, isize) {
         if self.dtype == native {
-            return (
-                self.column(batch, 0).cast_const().cast(),
-                self.leading as isize,
-            );
+            return (self.column(batch, 0).cast_const().cast(), self.leading as isize);
         }
         buffer.resize(self.rows * self.columns, L::default());
         for (column, lanes) in buffer.chunks_exact_mut(self.rows.max(1)).enumerate() {
@@ -190,18 +169,10 @@ fn multiply<R: Real>(
     epilogue: i32,
     memory: &dyn Memory,
 ) -> Result<(), Fault> {
-    let native = if size_of::<R>() == 8 {
-        DType::F64
-    } else {
-        DType::F32
-    };
+    let native = if size_of::<R>() == 8 { DType::F64 } else { DType::F32 };
     let (m, n, k, batch) = (gemm.m, gemm.n, gemm.k, gemm.batch);
     let shape = |transposed: i32, rows, columns| {
-        if transposed == 0 {
-            (rows, columns)
-        } else {
-            (columns, rows)
-        }
+        if transposed == 0 { (rows, columns) } else { (columns, rows) }
     };
     let (a_rows, a_columns) = shape(gemm.trans_a, m, k);
     let (b_rows, b_columns) = shape(gemm.trans_b, k, n);
@@ -227,31 +198,13 @@ fn multiply<R: Real>(
         gemm.stride_b,
         batch,
     )?;
-    let d = Matrix::new(
-        memory,
-        gemm.d,
-        true,
-        output,
-        m,
-        n,
-        gemm.ldd,
-        gemm.stride_d,
-        batch,
-    )?;
+    let d = Matrix::new(memory, gemm.d, true, output, m, n, gemm.ldd, gemm.stride_d, batch)?;
     let c = match gemm.beta {
         // BLAS does not read C when beta is zero: it may hold NaNs.
         0.0 => None,
-        _ => Some(Matrix::new(
-            memory,
-            gemm.c,
-            false,
-            output,
-            m,
-            n,
-            gemm.ldc,
-            gemm.stride_c,
-            batch,
-        )?),
+        _ => {
+            Some(Matrix::new(memory, gemm.c, false, output, m, n, gemm.ldc, gemm.stride_c, batch)?)
+        }
     };
     let mut bias = vec![R::of(0.0); m as usize];
     if epilogue & BIAS != 0 {
@@ -269,31 +222,14 @@ fn multiply<R: Real>(
     let in_place = d.dtype == native
         && (c.is_none()
             || (gemm.c == gemm.d && gemm.ldc == gemm.ldd && gemm.stride_c == gemm.stride_d));
-    let mut product = if in_place {
-        Vec::new()
-    } else {
-        vec![R::of(0.0); m as usize * n as usize]
-    };
+    let mut product = if in_place { Vec::new() } else { vec![R::of(0.0); m as usize * n as usize] };
     for i in 0..batch as usize {
         let (a_at, a_step) = a.lanes(native, i, &mut a_lanes);
         let (b_at, b_step) = b.lanes(native, i, &mut b_lanes);
-        let (a_column, a_row) = if gemm.trans_a == 0 {
-            (a_step, 1)
-        } else {
-            (1, a_step)
-        };
-        let (b_column, b_row) = if gemm.trans_b == 0 {
-            (b_step, 1)
-        } else {
-            (1, b_step)
-        };
+        let (a_column, a_row) = if gemm.trans_a == 0 { (a_step, 1) } else { (1, a_step) };
+        let (b_column, b_row) = if gemm.trans_b == 0 { (b_step, 1) } else { (1, b_step) };
         let (to, to_step, read, beta) = if in_place {
-            (
-                d.column(i, 0).cast::<R>(),
-                d.leading as isize,
-                c.is_some(),
-                R::of(gemm.beta),
-            )
+            (d.column(i, 0).cast::<R>(), d.leading as isize, c.is_some(), R::of(gemm.beta))
         } else {
             (product.as_mut_ptr(), m as isize, false, R::of(0.0))
         };

@@ -14,9 +14,9 @@ use crate::{Cost, Fault, Kernel, Launch, Memory};
 
 pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
     match (name.base.as_str(), name.args.as_slice()) {
-        ("vectorized_gather_kernel", [_, index]) => Some(Box::new(GatherRows {
-            index: DType::from_cpp(index)?,
-        })),
+        ("vectorized_gather_kernel", [_, index]) => {
+            Some(Box::new(GatherRows { index: DType::from_cpp(index)? }))
+        }
         ("indexSelectSmallIndex", [element, index, offset, ..]) => {
             select(element, index, offset, false)
         }
@@ -38,10 +38,7 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
                 "index_put_kernel_impl" => true,
                 _ => return None,
             };
-            Some(Box::new(IndexElements {
-                put,
-                size: opaque_size(inner.function.args.first()?)?,
-            }))
+            Some(Box::new(IndexElements { put, size: opaque_size(inner.function.args.first()?)? }))
         }
         ("_scatter_gather_elementwise_kernel", [_, _, lambda]) => {
             // The lambda sits in a member template of this class.
@@ -91,20 +88,9 @@ impl Kernel for GatherRows {
             return Ok(());
         }
         let indices = Source::new(memory, indices, self.index, count)?;
-        let input = reach(
-            memory,
-            input,
-            widen((0, 0), dim, input_stride),
-            slice as usize,
-            false,
-        )?;
-        let out = reach(
-            memory,
-            out,
-            widen((0, 0), count as i64, output_stride),
-            slice as usize,
-            true,
-        )?;
+        let input = reach(memory, input, widen((0, 0), dim, input_stride), slice as usize, false)?;
+        let out =
+            reach(memory, out, widen((0, 0), count as i64, output_stride), slice as usize, true)?;
         for i in 0..count {
             let index = in_bounds(launch, indices.get(i), dim)?;
             let from = input.wrapping_offset((index * input_stride) as isize);
@@ -116,16 +102,11 @@ impl Kernel for GatherRows {
     }
 
     fn cost(&self, launch: &Launch) -> Cost {
-        let count = Cursor::parameter(launch, 3)
-            .and_then(|mut cursor| cursor.i32())
-            .unwrap_or(0) as f64;
-        let slice = Cursor::parameter(launch, 4)
-            .and_then(|mut cursor| cursor.i64())
-            .unwrap_or(0) as f64;
-        Cost {
-            bytes: count * (2.0 * slice + self.index.size() as f64),
-            flops: 0.0,
-        }
+        let count =
+            Cursor::parameter(launch, 3).and_then(|mut cursor| cursor.i32()).unwrap_or(0) as f64;
+        let slice =
+            Cursor::parameter(launch, 4).and_then(|mut cursor| cursor.i64()).unwrap_or(0) as f64;
+        Cost { bytes: count * (2.0 * slice + self.index.size() as f64), flops: 0.0 }
     }
 }
 
@@ -153,28 +134,18 @@ impl Kernel for Select {
         let (to_stride, from_stride) =
             (to_stride * self.size as i64, from_stride * self.size as i64);
         // The dimension indexed has been set to size 1 by the caller; it is left out.
-        let (to_slice, from_slice) = (
-            to.offsets(self.size, Some(to_dim)),
-            from.offsets(self.size, Some(from_dim)),
-        );
+        let (to_slice, from_slice) =
+            (to.offsets(self.size, Some(to_dim)), from.offsets(self.size, Some(from_dim)));
         let index_offsets = indices.offsets(self.index.size(), None);
         let (count, inner) = (index_offsets.count(), to_slice.count());
         if count == 0 || inner == 0 {
             return Ok(());
         }
         if from_slice.count() != inner {
-            return Err(unsupported(
-                launch,
-                "source and destination slices of different sizes",
-            ));
+            return Err(unsupported(launch, "source and destination slices of different sizes"));
         }
-        let index_base = reach(
-            memory,
-            indices.address,
-            index_offsets.bounds(0),
-            self.index.size(),
-            false,
-        )?;
+        let index_base =
+            reach(memory, indices.address, index_offsets.bounds(0), self.index.size(), false)?;
         let from_base = reach(
             memory,
             from.address,
@@ -213,10 +184,7 @@ impl Kernel for Select {
             return Cost::default();
         };
         let count: i64 = to.sizes.iter().product::<i64>() * indices.sizes.iter().product::<i64>();
-        Cost {
-            bytes: 2.0 * count as f64 * self.size as f64,
-            flops: 0.0,
-        }
+        Cost { bytes: 2.0 * count as f64 * self.size as f64, flops: 0.0 }
     }
 }
 
@@ -236,15 +204,9 @@ impl Kernel for IndexElements {
         let mut lambda = Cursor::parameter(launch, 1)?;
         let offsets = Offsets::read(&mut lambda, 3)?;
         let (out, input, indexed) = (lambda.u64()?, lambda.u64()?, lambda.u64()? as usize);
-        let pointers = (0..MAX_DIMS)
-            .map(|_| lambda.u64())
-            .collect::<Result<Vec<_>, _>>()?;
-        let sizes = (0..MAX_DIMS)
-            .map(|_| lambda.i64())
-            .collect::<Result<Vec<_>, _>>()?;
-        let strides = (0..MAX_DIMS)
-            .map(|_| lambda.i64())
-            .collect::<Result<Vec<_>, _>>()?;
+        let pointers = (0..MAX_DIMS).map(|_| lambda.u64()).collect::<Result<Vec<_>, _>>()?;
+        let sizes = (0..MAX_DIMS).map(|_| lambda.i64()).collect::<Result<Vec<_>, _>>()?;
+        let strides = (0..MAX_DIMS).map(|_| lambda.i64()).collect::<Result<Vec<_>, _>>()?;
         if indexed > MAX_DIMS || lambda.position() + 8 != lambda.size() {
             return Err(unsupported(
                 launch,
@@ -255,11 +217,7 @@ impl Kernel for IndexElements {
             return Ok(());
         }
         let mut bounds = (offsets.bounds(0), offsets.bounds(1));
-        let moved = if self.put {
-            &mut bounds.0
-        } else {
-            &mut bounds.1
-        };
+        let moved = if self.put { &mut bounds.0 } else { &mut bounds.1 };
         for i in 0..indexed {
             *moved = widen(*moved, sizes[i], strides[i]);
         }
@@ -290,10 +248,7 @@ impl Kernel for IndexElements {
         let count = Cursor::parameter(launch, 0)
             .and_then(|mut cursor| cursor.integer())
             .unwrap_or(0) as f64;
-        Cost {
-            bytes: count * (2 * self.size + 8) as f64,
-            flops: 0.0,
-        }
+        Cost { bytes: count * (2 * self.size + 8) as f64, flops: 0.0 }
     }
 }
 
@@ -316,21 +271,14 @@ impl Kernel for GatherElements {
         let (own, stride, _numel, source) =
             (lambda.u64()?, lambda.i64()?, lambda.i64()?, lambda.u64()?);
         if lambda.position() != lambda.size() {
-            return Err(unsupported(
-                launch,
-                &format!("a lambda of {} bytes", lambda.size()),
-            ));
+            return Err(unsupported(launch, &format!("a lambda of {} bytes", lambda.size())));
         }
         if count == 0 {
             return Ok(());
         }
         let stride = stride * self.size as i64;
         let mut bounds = (offsets.bounds(0), offsets.bounds(1));
-        let moved = if self.scatter {
-            &mut bounds.0
-        } else {
-            &mut bounds.1
-        };
+        let moved = if self.scatter { &mut bounds.0 } else { &mut bounds.1 };
         *moved = widen(*moved, index_size, stride);
         let own = reach(memory, own, bounds.0, self.size, true)?;
         let source = reach(memory, source, bounds.1, self.size, false)?;
@@ -338,10 +286,7 @@ impl Kernel for GatherElements {
         for i in 0..count {
             // SAFETY: the index tensor was checked over all its offsets.
             let index = unsafe {
-                load_index(
-                    self.index,
-                    indices.wrapping_offset(offsets.get(2, i) as isize),
-                )
+                load_index(self.index, indices.wrapping_offset(offsets.get(2, i) as isize))
             };
             let moved = in_bounds(launch, index, index_size)? * stride;
             let (own_moved, source_moved) = if self.scatter { (moved, 0) } else { (0, moved) };
@@ -354,12 +299,8 @@ impl Kernel for GatherElements {
     }
 
     fn cost(&self, launch: &Launch) -> Cost {
-        let count = Cursor::parameter(launch, 0)
-            .and_then(|mut cursor| cursor.i32())
-            .unwrap_or(0) as f64;
-        Cost {
-            bytes: count * (2 * self.size + self.index.size()) as f64,
-            flops: 0.0,
-        }
+        let count =
+            Cursor::parameter(launch, 0).and_then(|mut cursor| cursor.i32()).unwrap_or(0) as f64;
+        Cost { bytes: count * (2 * self.size + self.index.size()) as f64, flops: 0.0 }
     }
 }

@@ -38,11 +38,7 @@ mod value;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A range that is not mapped, or not mapped for this access.
-    IllegalAddress {
-        address: u64,
-        bytes: u64,
-        write: bool,
-    },
+    IllegalAddress { address: u64, bytes: u64, write: bool },
     /// The implementation does not cover this case of the kernel.
     Unsupported(String),
 }

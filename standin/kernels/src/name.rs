@@ -31,21 +31,13 @@ pub struct Lambda {
     pub params: Vec<String>,
 }
 
-const NAMESPACES: [&str; 5] = [
-    "(anonymous namespace)::",
-    "at::native::",
-    "binary_internal::",
-    "c10::",
-    "at::cuda::detail::",
-];
+const NAMESPACES: [&str; 5] =
+    ["(anonymous namespace)::", "at::native::", "binary_internal::", "c10::", "at::cuda::detail::"];
 
 /// Parses a kernel's symbol. A name that is not mangled is its own base.
 pub fn parse(symbol: &str) -> Option<Name> {
     if !symbol.starts_with("_Z") {
-        return Some(Name {
-            base: symbol.to_owned(),
-            args: Vec::new(),
-        });
+        return Some(Name { base: symbol.to_owned(), args: Vec::new() });
     }
     let text = cpp_demangle::Symbol::new(symbol)
         .ok()?
@@ -80,11 +72,7 @@ pub fn callable(text: &str) -> Option<Callable> {
     Some(Callable::Lambda(Lambda {
         function: name_of(function.strip_prefix("void ").unwrap_or(function)),
         path,
-        params: if params.is_empty() {
-            Vec::new()
-        } else {
-            split(params, ",")
-        },
+        params: if params.is_empty() { Vec::new() } else { split(params, ",") },
     }))
 }
 
@@ -97,10 +85,7 @@ pub fn name_of(text: &str) -> Name {
         None => Vec::new(),
     };
     // What is left of an outer namespace is of no use.
-    Name {
-        base: base.rsplit("::").next().unwrap_or_default().to_owned(),
-        args,
-    }
+    Name { base: base.rsplit("::").next().unwrap_or_default().to_owned(), args }
 }
 
 /// Index of the bracket that closes the one just before `text`.
@@ -169,13 +154,8 @@ mod tests {
             "_ZN2at6native18elementwise_kernelILi128ELi4EZNS0_15gpu_kernel_implIZZZNS0_18GeluCUDAKernelImplERNS_18TensorIteratorBaseENS0_8GeluTypeEENKUlvE0_clEvENKUlvE2_clEvEUlN3c108BFloat16EE_EEvS4_RKT_EUliE_EEviT1_",
         )
         .unwrap();
-        assert_eq!(
-            (name.base.as_str(), name.args.len()),
-            ("elementwise_kernel", 3)
-        );
-        let Some(Callable::Lambda(outer)) = callable(&name.args[2]) else {
-            panic!("{name:?}")
-        };
+        assert_eq!((name.base.as_str(), name.args.len()), ("elementwise_kernel", 3));
+        let Some(Callable::Lambda(outer)) = callable(&name.args[2]) else { panic!("{name:?}") };
         assert_eq!(
             (outer.function.base.as_str(), outer.params[0].as_str()),
             ("gpu_kernel_impl", "int")

@@ -22,14 +22,12 @@ use crate::{Cost, Fault, Kernel, Launch, Memory};
 pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
     let argument = |index: usize| name.args.get(index).map(String::as_str);
     match name.base.as_str() {
-        "DeviceReduceSingleTileKernel" if argument(2)? == "int*" => Some(Box::new(Count {
-            input: Input::of(argument(1)?)?,
-            blocks: false,
-        })),
-        "DeviceReduceKernel" => Some(Box::new(Count {
-            input: Input::of(argument(1)?)?,
-            blocks: true,
-        })),
+        "DeviceReduceSingleTileKernel" if argument(2)? == "int*" => {
+            Some(Box::new(Count { input: Input::of(argument(1)?)?, blocks: false }))
+        }
+        "DeviceReduceKernel" => {
+            Some(Box::new(Count { input: Input::of(argument(1)?)?, blocks: true }))
+        }
         // Prepares scratch memory that only the device's own sweep reads.
         "DeviceCompactInitKernel" => Some(Box::new(Prepare)),
         "DeviceSelectSweepKernel" if argument(3)? == "long*" && argument(4)? == "int*" => {
@@ -53,18 +51,12 @@ struct Input {
 impl Input {
     fn of(text: &str) -> Option<Self> {
         if text == "int*" {
-            return Some(Input {
-                element: DType::I32,
-                test: false,
-            });
+            return Some(Input { element: DType::I32, test: false });
         }
         let iterator = name_of(text);
         let test = name_of(iterator.args.first()?);
         (iterator.base == "transform_iterator" && test.base == "NonZeroOp").then_some(())?;
-        Some(Input {
-            element: DType::from_cpp(test.args.first()?)?,
-            test: true,
-        })
+        Some(Input { element: DType::from_cpp(test.args.first()?)?, test: true })
     }
 
     /// Calls `visit` with each element's index and number.
@@ -109,18 +101,10 @@ impl Kernel for Count {
         let count = self.count(launch)?;
         let source = Cursor::parameter(launch, 0)?.u64()?;
         let source = Source::new(memory, source, self.input.element, count)?;
-        let results = if self.blocks {
-            launch.grid[0] as usize
-        } else {
-            1
-        };
+        let results = if self.blocks { launch.grid[0] as usize } else { 1 };
         let out = Cursor::parameter(launch, 1)?.u64()?;
         let out = Target::new(memory, out, DType::I32, results as u64)?;
-        let mut sum = if self.blocks {
-            0
-        } else {
-            Cursor::parameter(launch, 4)?.i32()? as i64
-        };
+        let mut sum = if self.blocks { 0 } else { Cursor::parameter(launch, 4)?.i32()? as i64 };
         self.input.each(&source, count, |_, number| sum += number);
         let mut lanes = vec![0i64; results];
         lanes[0] = sum;
@@ -130,10 +114,7 @@ impl Kernel for Count {
 
     fn cost(&self, launch: &Launch) -> Cost {
         let count = self.count(launch).unwrap_or(0) as f64;
-        Cost {
-            bytes: count * self.input.element.size() as f64,
-            flops: count,
-        }
+        Cost { bytes: count * self.input.element.size() as f64, flops: count }
     }
 }
 
@@ -164,10 +145,7 @@ impl Kernel for Select {
         // The context of an input that needs several sweeps; this is the first, and the last.
         let mut context = Cursor::parameter(launch, 9)?;
         if (context.u8()?, context.u8()?) != (1, 1) {
-            return Err(unsupported(
-                launch,
-                "a selection in several sweeps (over 2^31 elements)",
-            ));
+            return Err(unsupported(launch, "a selection in several sweeps (over 2^31 elements)"));
         }
         let flags = Source::new(memory, flags, self.flags.element, count)?;
         let mut indices = Vec::new();
@@ -182,13 +160,9 @@ impl Kernel for Select {
     }
 
     fn cost(&self, launch: &Launch) -> Cost {
-        let count = Cursor::parameter(launch, 7)
-            .and_then(|mut cursor| cursor.i32())
-            .unwrap_or(0) as f64;
-        Cost {
-            bytes: count * self.flags.element.size() as f64,
-            flops: count,
-        }
+        let count =
+            Cursor::parameter(launch, 7).and_then(|mut cursor| cursor.i32()).unwrap_or(0) as f64;
+        Cost { bytes: count * self.flags.element.size() as f64, flops: count }
     }
 }
 
@@ -204,9 +178,7 @@ impl Kernel for WriteIndices {
             return Err(unsupported(launch, "a number of results fixed in advance"));
         }
         let mut sizes = Cursor::parameter(launch, 1)?;
-        let sizes = (0..dims)
-            .map(|_| sizes.i64())
-            .collect::<Result<Vec<_>, _>>()?;
+        let sizes = (0..dims).map(|_| sizes.i64()).collect::<Result<Vec<_>, _>>()?;
         let linear = Source::new(memory, to, DType::I64, count)?;
         let target = Target::new(memory, to, DType::I64, count * dims as u64)?;
         for i in 0..count {
@@ -220,15 +192,10 @@ impl Kernel for WriteIndices {
     }
 
     fn cost(&self, launch: &Launch) -> Cost {
-        let count = Cursor::parameter(launch, 3)
-            .and_then(|mut cursor| cursor.i64())
-            .unwrap_or(0) as f64;
-        let dims = Cursor::parameter(launch, 2)
-            .and_then(|mut cursor| cursor.i32())
-            .unwrap_or(0) as f64;
-        Cost {
-            bytes: 8.0 * count * (1.0 + dims),
-            flops: count * dims,
-        }
+        let count =
+            Cursor::parameter(launch, 3).and_then(|mut cursor| cursor.i64()).unwrap_or(0) as f64;
+        let dims =
+            Cursor::parameter(launch, 2).and_then(|mut cursor| cursor.i32()).unwrap_or(0) as f64;
+        Cost { bytes: 8.0 * count * (1.0 + dims), flops: count * dims }
     }
 }

@@ -175,15 +175,8 @@ impl Kernel for Norm {
             return Cost::default();
         };
         let elements = launch.grid[0] as f64 * at.row as f64;
-        let passes = if matches!(self.form, Form::Moments) {
-            1.0
-        } else {
-            2.0
-        };
-        Cost {
-            bytes: elements * passes * self.data.size() as f64,
-            flops: 8.0 * elements,
-        }
+        let passes = if matches!(self.form, Form::Moments) { 1.0 } else { 2.0 };
+        Cost { bytes: elements * passes * self.data.size() as f64, flops: 8.0 * elements }
     }
 }
 
@@ -191,15 +184,9 @@ impl Kernel for Norm {
 /// Two passes in f64: exact enough that the order of summation is no matter.
 fn moments(values: &[f32], eps: f64, rms: bool) -> (f32, f32) {
     let count = values.len() as f64;
-    let mean = if rms {
-        0.0
-    } else {
-        sum(values.iter().map(|&value| value as f64)) / count
-    };
-    let variance = sum(values
-        .iter()
-        .map(|&value| (value as f64 - mean) * (value as f64 - mean)))
-        / count;
+    let mean = if rms { 0.0 } else { sum(values.iter().map(|&value| value as f64)) / count };
+    let variance =
+        sum(values.iter().map(|&value| (value as f64 - mean) * (value as f64 - mean))) / count;
     (mean as f32, (1.0 / (variance + eps).sqrt()) as f32)
 }
 

@@ -24,9 +24,7 @@ impl Offsets {
     pub fn read(cursor: &mut Cursor, arguments: usize) -> Result<Self, Fault> {
         let dims = cursor.i32()? as usize;
         if dims > MAX_DIMS {
-            return Err(Fault::Unsupported(format!(
-                "an OffsetCalculator of {dims} dimensions"
-            )));
+            return Err(Fault::Unsupported(format!("an OffsetCalculator of {dims} dimensions")));
         }
         let mut sizes = Vec::with_capacity(dims);
         for dim in 0..MAX_DIMS {
@@ -63,11 +61,7 @@ impl Offsets {
         let mut bounds = (0, 0);
         for (&size, &stride) in self.sizes.iter().zip(&self.strides[argument]) {
             let reach = stride * (size.max(1) as i64 - 1);
-            if reach < 0 {
-                bounds.0 += reach
-            } else {
-                bounds.1 += reach
-            }
+            if reach < 0 { bounds.0 += reach } else { bounds.1 += reach }
         }
         bounds
     }
@@ -103,9 +97,8 @@ impl Offsets {
             *coordinate = rest % size;
             rest /= size;
         }
-        let mut row: i64 = (1..self.sizes.len())
-            .map(|dim| coordinates[dim] as i64 * strides[dim])
-            .sum();
+        let mut row: i64 =
+            (1..self.sizes.len()).map(|dim| coordinates[dim] as i64 * strides[dim]).sum();
         let (mut done, mut column) = (0, coordinates[0]);
         while done < count {
             let run = (count - done).min((inner - column) as usize);
@@ -140,9 +133,8 @@ mod tests {
                         seen[at] = first + i as i64 * stride;
                     }
                 });
-                let expected: Vec<i64> = (start..start + count as u64)
-                    .map(|i| offsets.get(argument, i))
-                    .collect();
+                let expected: Vec<i64> =
+                    (start..start + count as u64).map(|i| offsets.get(argument, i)).collect();
                 assert_eq!(seen, expected);
             }
         }

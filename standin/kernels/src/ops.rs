@@ -85,31 +85,22 @@ pub fn class_op<L: Arithmetic>(name: &str, t: DType) -> Option<Op<L>> {
     let (eval, state): (Eval<L>, Vec<DType>) = match name {
         "FillFunctor" => (op0(|state| state[0]), vec![t]),
         "AbsFunctor" => (op1(L::abs), vec![]),
-        "CUDAFunctor_add" => (
-            op2s(|[alpha]: [L; 1], a, b| a.add(alpha.mul(b))),
-            vec![opmath],
-        ),
+        "CUDAFunctor_add" => (op2s(|[alpha]: [L; 1], a, b| a.add(alpha.mul(b))), vec![opmath]),
         // Captured: the other operand, then alpha.
-        "CUDAFunctorOnSelf_add" => (
-            op1s(|[other, alpha]: [L; 2], x| x.add(alpha.mul(other))),
-            vec![opmath, opmath],
-        ),
-        "CUDAFunctorOnOther_add" => (
-            op1s(|[own, alpha]: [L; 2], x| own.add(alpha.mul(x))),
-            vec![opmath, opmath],
-        ),
+        "CUDAFunctorOnSelf_add" => {
+            (op1s(|[other, alpha]: [L; 2], x| x.add(alpha.mul(other))), vec![opmath, opmath])
+        }
+        "CUDAFunctorOnOther_add" => {
+            (op1s(|[own, alpha]: [L; 2], x| own.add(alpha.mul(x))), vec![opmath, opmath])
+        }
         "MulFunctor" => (op2(L::mul), vec![]),
         "DivFunctor" => (op2(L::div), vec![]),
         // enum class OpType { GE, GT, LE, LT }
-        "CompareFunctor" => (
-            op2s(|[op]: [L; 1], a, b| ordering(op, a, b)),
-            vec![DType::I32],
-        ),
+        "CompareFunctor" => (op2s(|[op]: [L; 1], a, b| ordering(op, a, b)), vec![DType::I32]),
         // enum class EqOpType { EQ, NE }
-        "CompareEqFunctor" => (
-            op2s(|[op]: [L; 1], a, b| truth((a == b) == (op == L::default()))),
-            vec![DType::I32],
-        ),
+        "CompareEqFunctor" => {
+            (op2s(|[op]: [L; 1], a, b| truth((a == b) == (op == L::default()))), vec![DType::I32])
+        }
         _ => return None,
     };
     Some(Op { eval, state })
@@ -132,10 +123,7 @@ pub fn integer_class_op(name: &str) -> Option<Op<i64>> {
         "BitwiseXorFunctor" => op2(|a: i64, b| a ^ b),
         _ => return None,
     };
-    Some(Op {
-        eval,
-        state: vec![],
-    })
+    Some(Op { eval, state: vec![] })
 }
 
 /// Lambdas any lane type computes. `t` is the lambda's scalar type.
@@ -150,16 +138,12 @@ pub fn lambda_op<L: Arithmetic>(lambda: &Lambda, t: DType) -> Option<Op<L>> {
                 | "bfloat16_copy_kernel_cuda"
                 | "float16_copy_kernel_cuda",
                 1,
-            ) => (
-                Box::new(|_, args, out| out.copy_from_slice(args[0])),
-                vec![],
-            ),
+            ) => (Box::new(|_, args, out| out.copy_from_slice(args[0])), vec![]),
             ("neg_kernel_cuda", 1) => (op1(L::neg), vec![]),
             ("sign_kernel_cuda", 1) => (op1(L::sign), vec![]),
-            ("signbit_kernel_cuda", 1) => (
-                op1(move |x: L| truth(x < zero || x.to_f64().is_sign_negative())),
-                vec![],
-            ),
+            ("signbit_kernel_cuda", 1) => {
+                (op1(move |x: L| truth(x < zero || x.to_f64().is_sign_negative())), vec![])
+            }
             ("logical_not_kernel_cuda", 1) => (op1(move |x| truth(x == zero)), vec![]),
             ("logical_and_kernel_cuda", 2) => {
                 (op2(move |a, b| truth(a != zero && b != zero)), vec![])
@@ -170,10 +154,9 @@ pub fn lambda_op<L: Arithmetic>(lambda: &Lambda, t: DType) -> Option<Op<L>> {
             ("logical_xor_kernel_cuda", 2) => {
                 (op2(move |a, b| truth((a != zero) != (b != zero))), vec![])
             }
-            ("compare_scalar_kernel", 1) => (
-                op1s(|[op, other]: [L; 2], x| ordering(op, x, other)),
-                vec![DType::I32, t],
-            ),
+            ("compare_scalar_kernel", 1) => {
+                (op1s(|[op, other]: [L; 2], x| ordering(op, x, other)), vec![DType::I32, t])
+            }
             ("maximum_kernel_cuda", 2) => (op2(L::maximum), vec![]),
             ("minimum_kernel_cuda", 2) => (op2(L::minimum), vec![]),
             ("fmax_kernel_cuda", 2) => (
@@ -236,34 +219,24 @@ pub fn lambda_op<L: Arithmetic>(lambda: &Lambda, t: DType) -> Option<Op<L>> {
             ),
             // enum class ClampLimits { Min, Max, MinMax }, then both limits.
             ("launch_clamp_scalar", 1) => (
-                op1s(
-                    |[limits, first, second]: [L; 3], x: L| match limits.to_i64() {
-                        _ if x.is_nan() => x,
-                        0 => clamp(x, Some(first), None),
-                        1 => clamp(x, None, Some(first)),
-                        _ => clamp(x, Some(first), Some(second)),
-                    },
-                ),
+                op1s(|[limits, first, second]: [L; 3], x: L| match limits.to_i64() {
+                    _ if x.is_nan() => x,
+                    0 => clamp(x, Some(first), None),
+                    1 => clamp(x, None, Some(first)),
+                    _ => clamp(x, Some(first), Some(second)),
+                }),
                 vec![DType::I32, opmath, opmath],
             ),
             ("clamp_min_kernel_cuda", 1) => (
-                op1s(|[low]: [L; 1], x: L| {
-                    if x.is_nan() {
-                        x
-                    } else {
-                        clamp(x, Some(low), None)
-                    }
-                }),
+                op1s(|[low]: [L; 1], x: L| if x.is_nan() { x } else { clamp(x, Some(low), None) }),
                 vec![opmath],
             ),
             ("clamp_max_kernel_cuda", 1) => (
-                op1s(|[high]: [L; 1], x: L| {
-                    if x.is_nan() {
-                        x
-                    } else {
-                        clamp(x, None, Some(high))
-                    }
-                }),
+                op1s(
+                    |[high]: [L; 1], x: L| {
+                        if x.is_nan() { x } else { clamp(x, None, Some(high)) }
+                    },
+                ),
                 vec![opmath],
             ),
             ("pow_tensor_tensor_kernel", 2) => (op2(L::pow), vec![]),
@@ -275,10 +248,7 @@ pub fn lambda_op<L: Arithmetic>(lambda: &Lambda, t: DType) -> Option<Op<L>> {
                 3 => (op1(move |x: L| one.div(x.mul(x))), vec![]),
                 _ => {
                     let exponent = DType::from_cpp(lambda.function.args.get(1)?)?;
-                    (
-                        op1s(|[exponent]: [L; 1], x: L| x.pow(exponent)),
-                        vec![exponent],
-                    )
+                    (op1s(|[exponent]: [L; 1], x: L| x.pow(exponent)), vec![exponent])
                 }
             },
             ("addcmul_cuda_kernel", 3) => (
@@ -308,10 +278,7 @@ pub fn integer_lambda_op(lambda: &Lambda, t: DType) -> Option<Op<i64>> {
         ("rshift_kernel_cuda", 2) => op2(|a: i64, b| a >> b.clamp(0, 63)),
         _ => return None,
     };
-    Some(Op {
-        eval,
-        state: vec![],
-    })
+    Some(Op { eval, state: vec![] })
 }
 
 /// Lambdas on floating-point numbers only.
@@ -358,48 +325,38 @@ pub fn real_lambda_op<R: Real>(lambda: &Lambda, t: DType) -> Option<Op<R>> {
             vec![opmath],
         ),
         ("elu_kernel", 1) => (
-            op1s(move |[negative, positive, inner]: [R; 3], x| {
-                if x > zero {
-                    x.mul(positive)
-                } else {
-                    x.mul(inner).expm1().mul(negative)
-                }
-            }),
+            op1s(
+                move |[negative, positive, inner]: [R; 3], x| {
+                    if x > zero { x.mul(positive) } else { x.mul(inner).expm1().mul(negative) }
+                },
+            ),
             vec![opmath; 3],
         ),
         ("softplus_kernel", 1) => (
             op1s(|[beta, threshold]: [R; 2], x: R| {
                 let scaled = x.mul(beta);
-                if scaled > threshold {
-                    x
-                } else {
-                    scaled.exp().ln_1p().div(beta)
-                }
+                if scaled > threshold { x } else { scaled.exp().ln_1p().div(beta) }
             }),
             vec![opmath; 2],
         ),
-        ("glu_kernel", 2) => (
-            op2(move |a: R, b: R| a.mul(one.div(one.add(b.neg().exp())))),
-            vec![],
-        ),
+        ("glu_kernel", 2) => {
+            (op2(move |a: R, b: R| a.mul(one.div(one.add(b.neg().exp())))), vec![])
+        }
         ("launch_log_sigmoid_forward_kernel", 1) => (
             op1(move |x: R| clamp(x, None, Some(zero)).add(x.abs().neg().exp().ln_1p().neg())),
             vec![],
         ),
-        ("lerp_scalar_kernel", 2) => (
-            op2s(|[weight]: [R; 1], a, b| lerp(a, b, weight)),
-            vec![opmath],
-        ),
+        ("lerp_scalar_kernel", 2) => {
+            (op2s(|[weight]: [R; 1], a, b| lerp(a, b, weight)), vec![opmath])
+        }
         ("lerp_tensor_kernel", 3) => (op3s(|[]: [R; 0], a, b, weight| lerp(a, b, weight)), vec![]),
         // Dividing by a CPU scalar: captured are the divisor and its inverse.
-        ("div_floor_kernel_cuda", 1) => (
-            op1s(|[divisor, _inverse]: [R; 2], x| x.div_floor(divisor)),
-            vec![opmath; 2],
-        ),
-        ("div_trunc_kernel_cuda", 1) => (
-            op1s(|[inverse]: [R; 1], x: R| x.mul(inverse).div_trunc(R::of(1.0))),
-            vec![opmath],
-        ),
+        ("div_floor_kernel_cuda", 1) => {
+            (op1s(|[divisor, _inverse]: [R; 2], x| x.div_floor(divisor)), vec![opmath; 2])
+        }
+        ("div_trunc_kernel_cuda", 1) => {
+            (op1s(|[inverse]: [R; 1], x: R| x.mul(inverse).div_trunc(R::of(1.0))), vec![opmath])
+        }
         ("isneginf_kernel_impl", 1) => (op1(move |x| truth(x == of(f64::NEG_INFINITY))), vec![]),
         ("isposinf_kernel_impl", 1) => (op1(move |x| truth(x == of(f64::INFINITY))), vec![]),
         ("mse_kernel_cuda", 2) => (

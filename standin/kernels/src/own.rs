@@ -48,13 +48,8 @@ impl Kernel for Fill {
     }
 
     fn cost(&self, launch: &Launch) -> Cost {
-        let count = Cursor::parameter(launch, 1)
-            .and_then(|mut cursor| cursor.u64())
-            .unwrap_or(0);
-        Cost {
-            bytes: 4.0 * count as f64,
-            flops: 0.0,
-        }
+        let count = Cursor::parameter(launch, 1).and_then(|mut cursor| cursor.u64()).unwrap_or(0);
+        Cost { bytes: 4.0 * count as f64, flops: 0.0 }
     }
 }
 
@@ -79,12 +74,7 @@ impl Kernel for Add {
     }
 
     fn cost(&self, launch: &Launch) -> Cost {
-        let count = Cursor::parameter(launch, 2)
-            .and_then(|mut cursor| cursor.u64())
-            .unwrap_or(0);
-        Cost {
-            bytes: 12.0 * count as f64,
-            flops: count as f64,
-        }
+        let count = Cursor::parameter(launch, 2).and_then(|mut cursor| cursor.u64()).unwrap_or(0);
+        Cost { bytes: 12.0 * count as f64, flops: count as f64 }
     }
 }

@@ -21,9 +21,7 @@ impl<'a> Cursor<'a> {
             .layout
             .get(index)
             .and_then(|&(offset, size)| {
-                launch
-                    .params
-                    .get(offset as usize..offset as usize + size as usize)
+                launch.params.get(offset as usize..offset as usize + size as usize)
             })
             .ok_or_else(|| unsupported(launch, &format!("there is no parameter {index}")))?;
         Ok(Cursor { bytes, at: 0 })
@@ -52,10 +50,7 @@ impl<'a> Cursor<'a> {
     /// The next `count` bytes, unaligned.
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], Fault> {
         let bytes = self.bytes.get(self.at..self.at + count).ok_or_else(|| {
-            Fault::Unsupported(format!(
-                "a parameter of {} bytes is too short",
-                self.bytes.len()
-            ))
+            Fault::Unsupported(format!("a parameter of {} bytes is too short", self.bytes.len()))
         })?;
         self.at += count;
         Ok(bytes)
@@ -182,11 +177,6 @@ mod tests {
         let compare = Layout::of(&[DType::I32]).nested_then(DType::F64);
         assert_eq!((compare.fields[1].0, compare.size()), (8, 16));
         // A lambda that captured an int and two floats, and its host copy.
-        assert_eq!(
-            Layout::of(&[DType::I32, DType::F32, DType::F32])
-                .then_pointer()
-                .size(),
-            24
-        );
+        assert_eq!(Layout::of(&[DType::I32, DType::F32, DType::F32]).then_pointer().size(), 24);
     }
 }

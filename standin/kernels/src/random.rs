@@ -63,12 +63,7 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
         2 => true,
         _ => return None,
     };
-    Some(Box::new(Random {
-        distribution,
-        element,
-        state: Layout::of(&state),
-        strided,
-    }))
+    Some(Box::new(Random { distribution, element, state: Layout::of(&state), strided }))
 }
 
 /// A launch's parameters, decoded.
@@ -106,31 +101,17 @@ impl Random {
             (lambda.u64()?, offsets)
         } else {
             let (out, stride) = (lambda.u64()?, lambda.i32()?);
-            (
-                out,
-                Offsets::new(vec![count.max(1)], vec![vec![stride as i64]]),
-            )
+            (out, Offsets::new(vec![count.max(1)], vec![vec![stride as i64]]))
         };
         lambda.align(self.state.alignment());
         let state = lambda.take(self.state.size())?;
         if lambda.position().next_multiple_of(8) != lambda.size() {
             return Err(unsupported(
                 launch,
-                &format!(
-                    "a lambda of {} bytes, expected {}",
-                    lambda.size(),
-                    lambda.position()
-                ),
+                &format!("a lambda of {} bytes, expected {}", lambda.size(), lambda.position()),
             ));
         }
-        Ok(Decoded {
-            count,
-            seed,
-            offset,
-            state,
-            out,
-            offsets,
-        })
+        Ok(Decoded { count, seed, offset, state, out, offsets })
     }
 }
 
@@ -184,10 +165,7 @@ impl Kernel for Random {
 
     fn cost(&self, launch: &Launch) -> Cost {
         let count = self.decode(launch, None).map_or(0, |decoded| decoded.count) as f64;
-        Cost {
-            bytes: count * self.element.size() as f64,
-            flops: 20.0 * count,
-        }
+        Cost { bytes: count * self.element.size() as f64, flops: 20.0 * count }
     }
 }
 
@@ -237,19 +215,17 @@ impl Random {
                     if count == 0 {
                         break;
                     }
-                    decoded
-                        .offsets
-                        .runs(0, start, count, |offset, stride, range| {
-                            // SAFETY: `base` was checked for every offset of the calculator.
-                            unsafe {
-                                store_lanes(
-                                    self.element,
-                                    base.wrapping_offset(offset as isize),
-                                    stride as isize,
-                                    &lanes[range],
-                                )
-                            };
-                        });
+                    decoded.offsets.runs(0, start, count, |offset, stride, range| {
+                        // SAFETY: `base` was checked for every offset of the calculator.
+                        unsafe {
+                            store_lanes(
+                                self.element,
+                                base.wrapping_offset(offset as isize),
+                                stride as isize,
+                                &lanes[range],
+                            )
+                        };
+                    });
                 }
                 thread += count as u64;
             }
@@ -264,12 +240,8 @@ fn philox(seed: u64, subsequence: u64, counter: u64) -> [u32; 4] {
     const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
     const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
     let mut key = [seed as u32, (seed >> 32) as u32];
-    let mut state = [
-        counter as u32,
-        (counter >> 32) as u32,
-        subsequence as u32,
-        (subsequence >> 32) as u32,
-    ];
+    let mut state =
+        [counter as u32, (counter >> 32) as u32, subsequence as u32, (subsequence >> 32) as u32];
     for _ in 0..10 {
         let first = MULTIPLIERS[0] as u64 * state[0] as u64;
         let second = MULTIPLIERS[1] as u64 * state[2] as u64;
@@ -306,10 +278,7 @@ mod tests {
     /// Test vectors of the paper's reference implementation (Random123, kat_vectors).
     #[test]
     fn philox_known_answers() {
-        assert_eq!(
-            philox(0, 0, 0),
-            [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]
-        );
+        assert_eq!(philox(0, 0, 0), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(
             philox(u64::MAX, u64::MAX, u64::MAX),
             [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]
@@ -326,14 +295,8 @@ mod tests {
             })
             .collect();
         let mean = values.iter().sum::<f64>() / values.len() as f64;
-        let variance = values
-            .iter()
-            .map(|value| (value - mean).powi(2))
-            .sum::<f64>()
-            / values.len() as f64;
-        assert!(
-            mean.abs() < 0.02 && (variance - 1.0).abs() < 0.03,
-            "{mean} {variance}"
-        );
+        let variance =
+            values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
+        assert!(mean.abs() < 0.02 && (variance - 1.0).abs() < 0.03, "{mean} {variance}");
     }
 }

@@ -28,10 +28,7 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
         Class::F32 => DType::F32,
         Class::F64 => DType::F64,
     };
-    Some(Box::new(Range {
-        element,
-        accumulator,
-    }))
+    Some(Box::new(Range { element, accumulator }))
 }
 
 /// AT_DISPATCH_ALL_TYPES_AND2(kHalf, kBFloat16, …): its cases in order.
@@ -58,10 +55,7 @@ impl Kernel for Range {
         let count = Cursor::parameter(launch, 0)?.integer()?.max(0) as u64;
         let mut state = Cursor::parameter(launch, 1)?;
         if state.size() != Layout::of(&[self.accumulator; 2]).then_pointer().size() {
-            return Err(unsupported(
-                launch,
-                &format!("a lambda of {} bytes", state.size()),
-            ));
+            return Err(unsupported(launch, &format!("a lambda of {} bytes", state.size())));
         }
         let to = Cursor::parameter(launch, 2)?.u64()?;
         let to = Target::new(memory, to, self.element, count)?;
@@ -69,22 +63,16 @@ impl Kernel for Range {
         match self.accumulator {
             DType::I64 => {
                 let (start, step) = (state.i64()?, state.i64()?);
-                each(count, |i| {
-                    to.store(i, &[start.wrapping_add(step.wrapping_mul(i as i64))])
-                });
+                each(count, |i| to.store(i, &[start.wrapping_add(step.wrapping_mul(i as i64))]));
             }
             DType::F64 => {
-                let (start, step) = (
-                    state.scalar::<f64>(DType::F64)?,
-                    state.scalar::<f64>(DType::F64)?,
-                );
+                let (start, step) =
+                    (state.scalar::<f64>(DType::F64)?, state.scalar::<f64>(DType::F64)?);
                 each(count, |i| to.store(i, &[step.mul_add(i as f64, start)]));
             }
             _ => {
-                let (start, step) = (
-                    state.scalar::<f32>(DType::F32)?,
-                    state.scalar::<f32>(DType::F32)?,
-                );
+                let (start, step) =
+                    (state.scalar::<f32>(DType::F32)?, state.scalar::<f32>(DType::F32)?);
                 each(count, |i| to.store(i, &[step.mul_add(i as f32, start)]));
             }
         }
@@ -95,10 +83,7 @@ impl Kernel for Range {
         let count = Cursor::parameter(launch, 0)
             .and_then(|mut cursor| cursor.integer())
             .unwrap_or(0) as f64;
-        Cost {
-            bytes: count * self.element.size() as f64,
-            flops: 2.0 * count,
-        }
+        Cost { bytes: count * self.element.size() as f64, flops: 2.0 * count }
     }
 }
 

@@ -40,18 +40,9 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
     let (operation, ops, argument) = operation(ops)?;
     let layout = Layout::of(&ops);
     // Around a lambda, which may hold nothing but a pointer to its host copy.
-    let ops = if ops.is_empty() {
-        vec![layout.clone(), layout.then_pointer()]
-    } else {
-        vec![layout]
-    };
-    Some(Box::new(Reduce {
-        operation,
-        input,
-        output,
-        ops,
-        argument: Layout::of(&argument),
-    }))
+    let ops =
+        if ops.is_empty() { vec![layout.clone(), layout.then_pointer()] } else { vec![layout] };
+    Some(Box::new(Reduce { operation, input, output, ops, argument: Layout::of(&argument) }))
 }
 
 /// The operation an ops class stands for, its fields, and those of its `Arg`.
@@ -155,11 +146,7 @@ impl Reduce {
         if cursor.position().next_multiple_of(8) != cursor.size() {
             return Err(unsupported(
                 launch,
-                &format!(
-                    "a ReduceOp of {} bytes, expected {}",
-                    cursor.size(),
-                    cursor.position(),
-                ),
+                &format!("a ReduceOp of {} bytes, expected {}", cursor.size(), cursor.position(),),
             ));
         }
         if accumulate != 0 || last == 0 {
@@ -191,10 +178,7 @@ impl Reduce {
         cursor.skip(self.argument.size());
         cursor.align(4);
         let start = cursor;
-        let words = (0..14)
-            .map(|_| cursor.i32())
-            .collect::<Result<Vec<_>, _>>()
-            .ok()?;
+        let words = (0..14).map(|_| cursor.i32()).collect::<Result<Vec<_>, _>>().ok()?;
         let (width, height, threads) = (words[11], words[12], words[13]);
         (words[0] as usize == self.argument.size()
             && width.checked_mul(height) == Some(threads)
@@ -206,17 +190,12 @@ impl Reduce {
         let constants: Vec<f64> = decoded.layout.read(decoded.ops)?;
         let size = self.input.size();
         let (low, high) = {
-            let (inner, outer) = (
-                decoded.input_offsets.bounds(0),
-                decoded.output_offsets.bounds(1),
-            );
+            let (inner, outer) =
+                (decoded.input_offsets.bounds(0), decoded.output_offsets.bounds(1));
             (inner.0 + outer.0, inner.1 + outer.1)
         };
         let source = memory
-            .read(
-                decoded.source.wrapping_add_signed(low),
-                (high - low) as u64 + size as u64,
-            )?
+            .read(decoded.source.wrapping_add_signed(low), (high - low) as u64 + size as u64)?
             .wrapping_offset(-low as isize);
         // A second output lies like the first, scaled to its element size.
         let (first, second) = self.target_types();
@@ -225,10 +204,7 @@ impl Reduce {
             let scale = |offset: i64| offset / first.size() as i64 * dtype.size() as i64;
             let bytes = (scale(high) - scale(low)) as u64 + dtype.size() as u64;
             memory
-                .write(
-                    decoded.targets[index].wrapping_add_signed(scale(low)),
-                    bytes,
-                )
+                .write(decoded.targets[index].wrapping_add_signed(scale(low)), bytes)
                 .map(|pointer| pointer.wrapping_offset(-scale(low) as isize))
         };
         let first_target = target(0, first)?;
@@ -245,19 +221,17 @@ impl Reduce {
             let mut start = 0;
             while start < decoded.inputs {
                 let count = BLOCK.min((decoded.inputs - start) as usize);
-                decoded
-                    .input_offsets
-                    .runs(0, start, count, |offset, stride, range| {
-                        // SAFETY: `source` was checked for every offset the two calculators can give.
-                        unsafe {
-                            load_lanes(
-                                self.input,
-                                from.wrapping_offset(offset as isize),
-                                stride as isize,
-                                &mut lanes[range],
-                            )
-                        };
-                    });
+                decoded.input_offsets.runs(0, start, count, |offset, stride, range| {
+                    // SAFETY: `source` was checked for every offset the two calculators can give.
+                    unsafe {
+                        load_lanes(
+                            self.input,
+                            from.wrapping_offset(offset as isize),
+                            stride as isize,
+                            &mut lanes[range],
+                        )
+                    };
+                });
                 state.add(self.operation, &lanes[..count], start, &constants);
                 start += count as u64;
             }
@@ -325,10 +299,7 @@ mod tests {
     #[test]
     fn ops_classes_and_wrapped_functors_are_recognised() {
         let sum = "func_wrapper_t<BFloat16, sum_functor<BFloat16, float, BFloat16>::operator()(at::TensorIterator&)::{lambda(float, float)#1}>";
-        assert_eq!(
-            operation(sum),
-            Some((Operation::Sum, vec![], vec![DType::F32]))
-        );
+        assert_eq!(operation(sum), Some((Operation::Sum, vec![], vec![DType::F32])));
         assert_eq!(
             operation(
                 "func_wrapper_t<bool, and_kernel_cuda(at::TensorIterator&)::{lambda()#1}::operator()() const::{lambda()#7}::operator()() const::{lambda(float, float)#1}>"

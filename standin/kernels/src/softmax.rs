@@ -95,13 +95,7 @@ impl Softmax {
         memory: &dyn Memory,
         rows: impl Fn(&mut [L], bool),
     ) -> Result<(), Fault> {
-        let &Decoded {
-            output,
-            input,
-            outer,
-            row,
-            inner,
-        } = decoded;
+        let &Decoded { output, input, outer, row, inner } = decoded;
         let input = Source::new(memory, input, self.input, outer * row * inner)?;
         let output = Target::new(memory, output, self.output, outer * row * inner)?;
         if inner == 1 {
@@ -160,10 +154,9 @@ impl Kernel for Softmax {
 macro_rules! softmax_row {
     ($name:ident, $t:ty) => {
         fn $name(row: &mut [$t], log: bool) {
-            let max = row.iter().fold(
-                <$t>::NEG_INFINITY,
-                |max, &value| if value > max { value } else { max },
-            );
+            let max = row
+                .iter()
+                .fold(<$t>::NEG_INFINITY, |max, &value| if value > max { value } else { max });
             if log {
                 let sum: f64 = row.iter().map(|&value| (value - max).exp() as f64).sum();
                 let log_sum = sum.ln() as $t;

@@ -29,37 +29,24 @@ impl TensorInfo {
         let address = cursor.u64()?;
         let mut numbers = || -> Result<Vec<i64>, Fault> {
             (0..MAX_DIMS)
-                .map(|_| {
-                    if wide {
-                        cursor.i64()
-                    } else {
-                        cursor.i32().map(i64::from)
-                    }
-                })
+                .map(|_| if wide { cursor.i64() } else { cursor.i32().map(i64::from) })
                 .collect()
         };
         let (mut sizes, mut strides) = (numbers()?, numbers()?);
         let dims = cursor.i32()? as usize;
         if dims > MAX_DIMS {
-            return Err(Fault::Unsupported(format!(
-                "a TensorInfo of {dims} dimensions"
-            )));
+            return Err(Fault::Unsupported(format!("a TensorInfo of {dims} dimensions")));
         }
         sizes.truncate(dims);
         strides.truncate(dims);
-        Ok(TensorInfo {
-            address,
-            sizes,
-            strides,
-        })
+        Ok(TensorInfo { address, sizes, strides })
     }
 
     /// The tensor without dimension `skip`, in byte offsets.
     pub fn offsets(&self, size: usize, skip: Option<usize>) -> Offsets {
         let dims = (0..self.sizes.len()).rev().filter(|&dim| Some(dim) != skip);
-        let (sizes, strides) = dims
-            .map(|dim| (self.sizes[dim] as u64, self.strides[dim] * size as i64))
-            .unzip();
+        let (sizes, strides) =
+            dims.map(|dim| (self.sizes[dim] as u64, self.strides[dim] * size as i64)).unzip();
         Offsets::new(sizes, vec![strides])
     }
 }
@@ -88,11 +75,8 @@ pub fn reach(
 ) -> Result<*mut u8, Fault> {
     let start = address.wrapping_add_signed(bounds.0);
     let bytes = (bounds.1 - bounds.0) as u64 + size as u64;
-    let pointer = if write {
-        memory.write(start, bytes)?
-    } else {
-        memory.read(start, bytes)?.cast_mut()
-    };
+    let pointer =
+        if write { memory.write(start, bytes)? } else { memory.read(start, bytes)?.cast_mut() };
     Ok(pointer.wrapping_offset(-bounds.0 as isize))
 }
 
@@ -115,39 +99,33 @@ pub unsafe fn copy_elements(
     from: *const u8,
     from_offsets: (&Offsets, usize),
 ) {
-    to_offsets.0.runs(
-        to_offsets.1,
-        0,
-        count as usize,
-        |to_first, to_stride, range| {
-            from_offsets.0.runs(
-                from_offsets.1,
-                range.start as u64,
-                range.len(),
-                |from_first, from_stride, part| {
-                    let to =
-                        to.wrapping_offset((to_first + part.start as i64 * to_stride) as isize);
-                    let from = from.wrapping_offset(from_first as isize);
-                    let dense = size as i64;
-                    if to_stride == dense && from_stride == dense {
-                        // SAFETY: a run of consecutive elements, each valid by this function's contract.
-                        unsafe { std::ptr::copy(from, to, part.len() * size) };
-                        return;
-                    }
-                    for i in 0..part.len() as i64 {
-                        // SAFETY: one element, valid by this function's contract.
-                        unsafe {
-                            std::ptr::copy(
-                                from.wrapping_offset((i * from_stride) as isize),
-                                to.wrapping_offset((i * to_stride) as isize),
-                                size,
-                            )
-                        };
-                    }
-                },
-            );
-        },
-    );
+    to_offsets.0.runs(to_offsets.1, 0, count as usize, |to_first, to_stride, range| {
+        from_offsets.0.runs(
+            from_offsets.1,
+            range.start as u64,
+            range.len(),
+            |from_first, from_stride, part| {
+                let to = to.wrapping_offset((to_first + part.start as i64 * to_stride) as isize);
+                let from = from.wrapping_offset(from_first as isize);
+                let dense = size as i64;
+                if to_stride == dense && from_stride == dense {
+                    // SAFETY: a run of consecutive elements, each valid by this function's contract.
+                    unsafe { std::ptr::copy(from, to, part.len() * size) };
+                    return;
+                }
+                for i in 0..part.len() as i64 {
+                    // SAFETY: one element, valid by this function's contract.
+                    unsafe {
+                        std::ptr::copy(
+                            from.wrapping_offset((i * from_stride) as isize),
+                            to.wrapping_offset((i * to_stride) as isize),
+                            size,
+                        )
+                    };
+                }
+            },
+        );
+    });
 }
 
 /// # Safety

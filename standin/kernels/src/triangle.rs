@@ -33,10 +33,7 @@ impl Kernel for Triangle {
         if dims < 2 || result.sizes.len() != dims {
             return Err(unsupported(launch, "a tensor that is not a matrix"));
         }
-        let (to, from) = (
-            result.offsets(self.size, None),
-            own.offsets(self.size, None),
-        );
+        let (to, from) = (result.offsets(self.size, None), own.offsets(self.size, None));
         let count = from.count();
         if count == 0 {
             return Ok(());
@@ -46,11 +43,7 @@ impl Kernel for Triangle {
         let (rows, columns) = (own.sizes[dims - 2] as u64, own.sizes[dims - 1] as u64);
         for i in 0..count {
             let (row, column) = ((i / columns % rows) as i64, (i % columns) as i64);
-            let keep = if self.upper {
-                column - row >= diagonal
-            } else {
-                column - row <= diagonal
-            };
+            let keep = if self.upper { column - row >= diagonal } else { column - row <= diagonal };
             let to = to_pointer.wrapping_offset(to.get(0, i) as isize);
             // SAFETY: one element of each tensor, inside the (unsigned) bounds just checked.
             unsafe {
@@ -72,9 +65,6 @@ impl Kernel for Triangle {
         let own =
             Cursor::parameter(launch, 1).and_then(|cursor| TensorInfo::read(cursor, self.wide));
         let elements = own.map_or(0, |own| own.sizes.iter().product::<i64>());
-        Cost {
-            bytes: 2.0 * elements as f64 * self.size as f64,
-            flops: 0.0,
-        }
+        Cost { bytes: 2.0 * elements as f64 * self.size as f64, flops: 0.0 }
     }
 }

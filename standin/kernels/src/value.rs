@@ -362,12 +362,9 @@ mod tests {
 
     #[test]
     fn bfloat16_rounds_to_nearest_even() {
-        for (value, bits) in [
-            (1.0f32, 0x3f80u16),
-            (1.003_906_3, 0x3f80),
-            (1.011_718_8, 0x3f82),
-            (-0.0, 0x8000),
-        ] {
+        for (value, bits) in
+            [(1.0f32, 0x3f80u16), (1.003_906_3, 0x3f80), (1.011_718_8, 0x3f82), (-0.0, 0x8000)]
+        {
             assert_eq!(Brain::from_f32(value).0, bits, "{value}");
         }
         assert_eq!(Brain::from_f32(f32::NAN).0, 0x7fc0);
@@ -375,10 +372,7 @@ mod tests {
         assert_eq!(Brain::from_f32(f32::MAX).0, 0x7f80);
         for i in 0..1000u32 {
             let value = f32::from_bits(0x3f80_0000 + i * 7919);
-            assert_eq!(
-                Brain::from_f32(value).0,
-                half::bf16::from_f32(value).to_bits()
-            );
+            assert_eq!(Brain::from_f32(value).0, half::bf16::from_f32(value).to_bits());
         }
     }
 

@@ -144,30 +144,18 @@ mod tests {
             offset_of!(Memcpy2D, dst_pitch_bytes),
             offset_of!(driver::CUDA_MEMCPY2D_v2, dstPitch)
         );
-        assert_eq!(
-            size_of::<DriverLaunchConfig>(),
-            size_of::<driver::CUlaunchConfig>()
-        );
+        assert_eq!(size_of::<DriverLaunchConfig>(), size_of::<driver::CUlaunchConfig>());
         assert_eq!(
             offset_of!(DriverLaunchConfig, attributes),
             offset_of!(driver::CUlaunchConfig, attrs)
         );
-        assert_eq!(
-            size_of::<RuntimeLaunchConfig>(),
-            size_of::<runtime::cudaLaunchConfig_t>()
-        );
+        assert_eq!(size_of::<RuntimeLaunchConfig>(), size_of::<runtime::cudaLaunchConfig_t>());
         assert_eq!(
             offset_of!(RuntimeLaunchConfig, attributes),
             offset_of!(runtime::cudaLaunchConfig_t, attrs)
         );
-        assert_eq!(
-            size_of::<PointerAttributes>(),
-            size_of::<runtime::cudaPointerAttributes>()
-        );
-        assert_eq!(
-            size_of::<FuncAttributes>(),
-            size_of::<runtime::cudaFuncAttributes>()
-        );
+        assert_eq!(size_of::<PointerAttributes>(), size_of::<runtime::cudaPointerAttributes>());
+        assert_eq!(size_of::<FuncAttributes>(), size_of::<runtime::cudaFuncAttributes>());
         assert_eq!(
             offset_of!(FuncAttributes, max_dynamic_shared_bytes),
             offset_of!(runtime::cudaFuncAttributes, maxDynamicSharedSizeBytes)

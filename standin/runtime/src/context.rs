@@ -66,12 +66,7 @@ pub fn primary(driver: &Driver, device: i32) -> Result<Handle, Status> {
     let slot = usize::try_from(device).map_err(|_| Status::INVALID_DEVICE)?;
     // A panic while this is held leaves at worst a missing entry.
     let known = |slot: usize| {
-        PRIMARY
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(slot)
-            .copied()
-            .flatten()
+        PRIMARY.lock().unwrap_or_else(PoisonError::into_inner).get(slot).copied().flatten()
     };
     if let Some(context) = known(slot) {
         return Ok(context as Handle);

@@ -168,11 +168,7 @@ fn lookup(get: GetProcAddress, name: &CStr, version: i32) -> *mut c_void {
     let mut found = 0;
     // SAFETY: `name` is NUL-terminated and the two results are live locals.
     let code = unsafe { get(name.as_ptr(), &mut address, version, 0, &mut found) };
-    if code == 0 {
-        address
-    } else {
-        std::ptr::null_mut()
-    }
+    if code == 0 { address } else { std::ptr::null_mut() }
 }
 
 fn open() -> Option<Driver> {
@@ -192,8 +188,5 @@ fn open() -> Option<Driver> {
 /// The driver, loaded at the first call; "insufficient driver" without one.
 pub fn get() -> Result<&'static Driver, Status> {
     static DRIVER: OnceLock<Option<Driver>> = OnceLock::new();
-    DRIVER
-        .get_or_init(open)
-        .as_ref()
-        .ok_or(Status::INSUFFICIENT_DRIVER)
+    DRIVER.get_or_init(open).as_ref().ok_or(Status::INSUFFICIENT_DRIVER)
 }

@@ -48,11 +48,7 @@ pub extern "C" fn cudaGetErrorString(code: i32) -> *const c_char {
 
 fn entry(code: i32) -> (i32, &'static CStr, &'static CStr) {
     let unrecognized = (code, c"unrecognized error code", c"unrecognized error code");
-    ERRORS
-        .iter()
-        .find(|entry| entry.0 == code)
-        .copied()
-        .unwrap_or(unrecognized)
+    ERRORS.iter().find(|entry| entry.0 == code).copied().unwrap_or(unrecognized)
 }
 
 /// Code, name, description. Programs match on some of the descriptions

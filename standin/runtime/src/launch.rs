@@ -33,12 +33,7 @@ pub extern "C" fn __cudaPushCallConfiguration(
     stream: Handle,
 ) -> c_uint {
     CALLS.with_borrow_mut(|calls| {
-        calls.push(CallConfiguration {
-            grid,
-            block,
-            shared_bytes,
-            stream,
-        })
+        calls.push(CallConfiguration { grid, block, shared_bytes, stream })
     });
     0
 }

@@ -128,11 +128,5 @@ fn pointer_attributes(pointer: u64) -> Result<PointerAttributes, Status> {
             reserved: [0; 8],
         });
     }
-    Ok(PointerAttributes {
-        kind,
-        device,
-        device_pointer,
-        host_pointer,
-        reserved: [0; 8],
-    })
+    Ok(PointerAttributes { kind, device, device_pointer, host_pointer, reserved: [0; 8] })
 }

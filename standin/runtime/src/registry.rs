@@ -128,10 +128,8 @@ pub fn variable(driver: &Driver, host: *const c_void) -> Result<(u64, usize), St
 #[unsafe(no_mangle)]
 pub extern "C" fn __cudaRegisterFatBinary(wrapper: *const c_void) -> *mut *mut c_void {
     // Lives as long as the process: kernels of it may be launched until the very end.
-    let binary = Box::leak(Box::new(FatBinary {
-        wrapper: wrapper as usize,
-        library: OnceLock::new(),
-    }));
+    let binary =
+        Box::leak(Box::new(FatBinary { wrapper: wrapper as usize, library: OnceLock::new() }));
     std::ptr::from_mut(binary).cast()
 }
 

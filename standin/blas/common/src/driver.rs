@@ -78,9 +78,5 @@ fn lookup(get: GetProcAddress, name: &CStr) -> *mut c_void {
     let mut found = 0;
     // SAFETY: `name` is NUL-terminated, the results are live locals.
     let code = unsafe { get(name.as_ptr(), &mut address, API_VERSION, 0, &mut found) };
-    if code == 0 {
-        address
-    } else {
-        std::ptr::null_mut()
-    }
+    if code == 0 { address } else { std::ptr::null_mut() }
 }

@@ -42,11 +42,7 @@ pub fn launch(gemm: &Gemm, stream: Handle) -> Result<(), Status> {
             std::ptr::null_mut(),
         )
     };
-    if code == 0 {
-        Ok(())
-    } else {
-        Err(Status::EXECUTION_FAILED)
-    }
+    if code == 0 { Ok(()) } else { Err(Status::EXECUTION_FAILED) }
 }
 
 /// The kernel's handle. A library belongs to no context, so one does for all devices.
@@ -85,9 +81,5 @@ fn load(driver: &Driver) -> Result<Handle, Status> {
             code
         }
     };
-    if code == 0 {
-        Ok(kernel)
-    } else {
-        Err(Status::NOT_INITIALIZED)
-    }
+    if code == 0 { Ok(kernel) } else { Err(Status::NOT_INITIALIZED) }
 }

@@ -113,9 +113,9 @@ pub unsafe fn scalar(at: *const c_void, kind: DataType) -> Result<f64, Status> {
             DataType::F32 => Ok(f64::from(at.cast::<f32>().read_unaligned())),
             DataType::F64 => Ok(at.cast::<f64>().read_unaligned()),
             DataType::F16 => Ok(half_to_f64(at.cast::<u16>().read_unaligned())),
-            DataType::Bf16 => Ok(f64::from(f32::from_bits(
-                u32::from(at.cast::<u16>().read_unaligned()) << 16,
-            ))),
+            DataType::Bf16 => {
+                Ok(f64::from(f32::from_bits(u32::from(at.cast::<u16>().read_unaligned()) << 16)))
+            }
         }
     }
 }
@@ -139,12 +139,9 @@ mod tests {
 
     #[test]
     fn halves_are_exact() {
-        for (bits, value) in [
-            (0x3c00, 1.0),
-            (0xc000, -2.0),
-            (0x0001, 2f64.powi(-24)),
-            (0x7bff, 65504.0),
-        ] {
+        for (bits, value) in
+            [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 2f64.powi(-24)), (0x7bff, 65504.0)]
+        {
             assert_eq!(half_to_f64(bits), value);
         }
         assert!(half_to_f64(0x7e00).is_nan());
@@ -156,14 +153,8 @@ mod tests {
         unsafe {
             assert_eq!(scalar((&raw const *&1.5f32).cast(), DataType::F32), Ok(1.5));
             assert_eq!(scalar((&raw const *&2.5f64).cast(), DataType::F64), Ok(2.5));
-            assert_eq!(
-                scalar((&raw const *&0x3fc0u16).cast(), DataType::Bf16),
-                Ok(1.5)
-            );
-            assert_eq!(
-                scalar(std::ptr::null(), DataType::F32),
-                Err(Status::INVALID_VALUE)
-            );
+            assert_eq!(scalar((&raw const *&0x3fc0u16).cast(), DataType::Bf16), Ok(1.5));
+            assert_eq!(scalar(std::ptr::null(), DataType::F32), Err(Status::INVALID_VALUE));
         }
     }
 }

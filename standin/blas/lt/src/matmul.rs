@@ -38,10 +38,7 @@ fn prepare(product: &Product, [a, b, c, d]: [&Matrix; 4]) -> Result<Gemm, Status
         return refuse("matrices that are not column-major");
     }
     if a.kind != b.kind || c.kind != d.kind {
-        return refuse(&format!(
-            "types A {}, B {}, C {}, D {}",
-            a.kind, b.kind, c.kind, d.kind
-        ));
+        return refuse(&format!("types A {}, B {}, C {}, D {}", a.kind, b.kind, c.kind, d.kind));
     }
     let (Ok(ab_type), Ok(d_type), Ok(_)) = (
         DataType::from_number(a.kind),
@@ -58,10 +55,7 @@ fn prepare(product: &Product, [a, b, c, d]: [&Matrix; 4]) -> Result<Gemm, Status
     }
     let with_bias = product.epilogue & EPILOGUE_BIAS != 0;
     if with_bias && product.bias_type != -1 && product.bias_type != d.kind {
-        return refuse(&format!(
-            "a bias of type {} for D of type {}",
-            product.bias_type, d.kind
-        ));
+        return refuse(&format!("a bias of type {} for D of type {}", product.bias_type, d.kind));
     }
     let trans_a = Operation::from_number(product.trans_a)?;
     let trans_b = Operation::from_number(product.trans_b)?;
@@ -181,15 +175,7 @@ mod tests {
     }
 
     fn matrix(kind: i32, rows: u64, columns: u64) -> Matrix {
-        Matrix {
-            kind,
-            order: 0,
-            rows,
-            columns,
-            ld: rows as i64,
-            batch: 1,
-            stride: 0,
-        }
+        Matrix { kind, order: 0, rows, columns, ld: rows as i64, batch: 1, stride: 0 }
     }
 
     #[test]
@@ -197,34 +183,22 @@ mod tests {
         let (weight, x, y) = (matrix(0, 3, 5), matrix(0, 3, 7), matrix(0, 5, 7));
         let gemm = prepare(&product(), [&weight, &x, &y, &y]).unwrap();
         assert_eq!((gemm.m, gemm.n, gemm.k), (5, 7, 3));
-        assert_eq!(
-            (gemm.trans_a, gemm.trans_b, gemm.bias, gemm.epilogue),
-            (1, 0, 0x1000, 4)
-        );
+        assert_eq!((gemm.trans_a, gemm.trans_b, gemm.bias, gemm.epilogue), (1, 0, 0x1000, 4));
     }
 
     #[test]
     fn shapes_that_do_not_fit_are_invalid() {
         let (weight, x, y) = (matrix(0, 3, 5), matrix(0, 4, 7), matrix(0, 5, 7));
-        assert_eq!(
-            prepare(&product(), [&weight, &x, &y, &y]).unwrap_err(),
-            Status::INVALID_VALUE
-        );
+        assert_eq!(prepare(&product(), [&weight, &x, &y, &y]).unwrap_err(), Status::INVALID_VALUE);
     }
 
     #[test]
     fn what_the_kernel_lacks_is_refused() {
         let fp8 = 28;
         let (weight, x, y) = (matrix(fp8, 3, 5), matrix(fp8, 3, 7), matrix(0, 5, 7));
-        assert_eq!(
-            prepare(&product(), [&weight, &x, &y, &y]).unwrap_err(),
-            Status::NOT_SUPPORTED
-        );
+        assert_eq!(prepare(&product(), [&weight, &x, &y, &y]).unwrap_err(), Status::NOT_SUPPORTED);
         let (weight, x) = (matrix(0, 3, 5), matrix(0, 3, 7));
-        let gelu_with_auxiliary_output = Product {
-            epilogue: 164,
-            ..product()
-        };
+        let gelu_with_auxiliary_output = Product { epilogue: 164, ..product() };
         assert_eq!(
             prepare(&gelu_with_auxiliary_output, [&weight, &x, &y, &y]).unwrap_err(),
             Status::NOT_SUPPORTED

@@ -32,7 +32,12 @@ fn copy(default: DefaultStream, stream: Handle, copy: Copy, mode: Mode) -> Outco
 }
 
 /// Queues a copy on a resolved stream and waits as far as the host must.
-fn enqueue_copy(mut session: Session, stream: Handle, mut copy: Copy, mode: Mode) -> Outcome<Session> {
+fn enqueue_copy(
+    mut session: Session,
+    stream: Handle,
+    mut copy: Copy,
+    mode: Mode,
+) -> Outcome<Session> {
     let context = session.stream(stream)?.context;
     session.live_context(context)?;
     if copy.bytes() == 0 {
@@ -46,7 +51,9 @@ fn enqueue_copy(mut session: Session, stream: Handle, mut copy: Copy, mode: Mode
     };
     let from_pageable = src_host && pageable(&copy.src);
     let to_pageable = dst_host && pageable(&copy.dst);
-    if from_pageable && mode == Mode::Async && !capturing
+    if from_pageable
+        && mode == Mode::Async
+        && !capturing
         && let Side::Address(src) = copy.src
     {
         let extent = copy.src_extent() as usize;
@@ -341,15 +348,36 @@ fn rows(dst: u64, pitch: usize, value: u32, element: u32, w: usize, h: usize) ->
     Fill { dst, value, element, width: w as u64, height: h as u64, pitch: pitch as u64 }
 }
 
-pub fn set_2d_8(d: DefaultStream, dst: u64, pitch: usize, value: u8, w: usize, h: usize) -> Outcome {
+pub fn set_2d_8(
+    d: DefaultStream,
+    dst: u64,
+    pitch: usize,
+    value: u8,
+    w: usize,
+    h: usize,
+) -> Outcome {
     fill(d, 0, rows(dst, pitch, value.into(), 1, w, h))
 }
 
-pub fn set_2d_16(d: DefaultStream, dst: u64, pitch: usize, value: u16, w: usize, h: usize) -> Outcome {
+pub fn set_2d_16(
+    d: DefaultStream,
+    dst: u64,
+    pitch: usize,
+    value: u16,
+    w: usize,
+    h: usize,
+) -> Outcome {
     fill(d, 0, rows(dst, pitch, value.into(), 2, w, h))
 }
 
-pub fn set_2d_32(d: DefaultStream, dst: u64, pitch: usize, value: u32, w: usize, h: usize) -> Outcome {
+pub fn set_2d_32(
+    d: DefaultStream,
+    dst: u64,
+    pitch: usize,
+    value: u32,
+    w: usize,
+    h: usize,
+) -> Outcome {
     fill(d, 0, rows(dst, pitch, value, 4, w, h))
 }
 

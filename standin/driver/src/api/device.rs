@@ -80,77 +80,77 @@ fn value(gpu: &Gpu, attribute: i32, ordinal: i32) -> Option<i32> {
     const TEXTURE_2D: i32 = 65_536;
     const TEXTURE_3D: i32 = 16_384;
     Some(match attribute {
-        1 => 1024,                       // threads per block
-        2 | 3 => 1024,                   // block dimensions x, y
-        4 => 64,                         // block dimension z
-        5 => i32::MAX,                   // grid dimension x
-        6 | 7 => 65_535,                 // grid dimensions y, z
-        8 => SHARED_PER_BLOCK,           //
-        9 => 64 << 10,                   // constant memory
-        10 => 32,                        // warp size
-        11 => i32::MAX,                  // pitch
-        12 => 65_536,                    // registers per block
-        13 => 1_700_000,                 // clock, kHz
-        14 => 512,                       // texture alignment
-        15 => 1,                         // copy and compute overlap
-        16 => MULTIPROCESSORS,           //
-        17 | 18 => 0,                    // kernel timeout; integrated
-        19 => 1,                         // can map host memory
-        20 => 0,                         // compute mode: default
+        1 => 1024,             // threads per block
+        2 | 3 => 1024,         // block dimensions x, y
+        4 => 64,               // block dimension z
+        5 => i32::MAX,         // grid dimension x
+        6 | 7 => 65_535,       // grid dimensions y, z
+        8 => SHARED_PER_BLOCK, //
+        9 => 64 << 10,         // constant memory
+        10 => 32,              // warp size
+        11 => i32::MAX,        // pitch
+        12 => 65_536,          // registers per block
+        13 => 1_700_000,       // clock, kHz
+        14 => 512,             // texture alignment
+        15 => 1,               // copy and compute overlap
+        16 => MULTIPROCESSORS, //
+        17 | 18 => 0,          // kernel timeout; integrated
+        19 => 1,               // can map host memory
+        20 => 0,               // compute mode: default
         21 | 27 | 42 | 69 | 77 => TEXTURE_1D,
         22 | 23 | 28 | 29 | 70 | 71 | 72 => TEXTURE_2D,
         24..=26 | 47..=49 => TEXTURE_3D,
-        30 => 512,                       // surface alignment
-        31 => 1,                         // concurrent kernels
-        32 => 0,                         // ECC
-        33 => ordinal + 1,               // PCI bus
-        34 | 35 => 0,                    // PCI device; TCC
-        36 => 7_000_000,                 // memory clock, kHz
-        37 => 256,                       // bus width
-        38 => 4 << 20,                   // L2 bytes
+        30 => 512,         // surface alignment
+        31 => 1,           // concurrent kernels
+        32 => 0,           // ECC
+        33 => ordinal + 1, // PCI bus
+        34 | 35 => 0,      // PCI device; TCC
+        36 => 7_000_000,   // memory clock, kHz
+        37 => 256,         // bus width
+        38 => 4 << 20,     // L2 bytes
         39 => THREADS_PER_MULTIPROCESSOR,
-        40 => 2,                         // copy engines
-        41 => 1,                         // unified addressing
+        40 => 2, // copy engines
+        41 => 1, // unified addressing
         43..=46 | 52..=68 | 73 | 74 => TEXTURE_3D,
-        50 => 0,                         // PCI domain
-        51 => 32,                        // texture pitch alignment
+        50 => 0,  // PCI domain
+        51 => 32, // texture pitch alignment
         75 => gpu.settings.capability.0,
         76 => gpu.settings.capability.1,
-        78 => 1,                         // stream priorities
-        79 | 80 => 1,                    // L1 caches
+        78 => 1,      // stream priorities
+        79 | 80 => 1, // L1 caches
         81 => SHARED_PER_MULTIPROCESSOR,
-        82 => 65_536,                    // registers per multiprocessor
-        83 => 0,                         // managed memory
-        84 | 85 => 0,                    // multi-GPU board
-        86 => 0,                         // native host atomics
-        87 => 32,                        // single to double ratio
-        88 | 89 => 0,                    // pageable access; concurrent managed
-        90 => 0,                         // compute preemption
-        91 => 1,                         // host pointer of registered memory usable
-        92..=94 | 122 | 123 => 1,        // stream memory operations
-        95 => 1,                         // cooperative launch
-        96 => 0,                         // …over several devices
+        82 => 65_536,             // registers per multiprocessor
+        83 => 0,                  // managed memory
+        84 | 85 => 0,             // multi-GPU board
+        86 => 0,                  // native host atomics
+        87 => 32,                 // single to double ratio
+        88 | 89 => 0,             // pageable access; concurrent managed
+        90 => 0,                  // compute preemption
+        91 => 1,                  // host pointer of registered memory usable
+        92..=94 | 122 | 123 => 1, // stream memory operations
+        95 => 1,                  // cooperative launch
+        96 => 0,                  // …over several devices
         97 => SHARED_PER_BLOCK_OPTIN,
-        98 => 0,                         // flush remote writes
-        99 => 1,                         // host registration
-        100 | 101 => 0,                  // host page tables; direct managed access
-        102 => 1,                        // virtual memory management
-        103..=105 => 0,                  // shareable handle types
-        106 => 16,                       // blocks per multiprocessor
-        107 => 0,                        // generic compression
-        108 => 0,                        // persisting L2
-        109 => 0,                        // access policy window
-        110 => 0,                        // RDMA with VMM
-        111 => 1 << 10,                  // reserved shared memory per block
-        112..=114 => 0,                  // sparse arrays; read-only registration; timeline interop
-        115 => 1,                        // memory pools
-        116..=121 => 0,                  // RDMA; pool handle types; clusters; deferred mapping
-        124 | 125 => 0,                  // dma-buf; IPC events
-        126 => 1,                        // memory sync domains
-        127..=129 => 0,                  // tensor maps; fabric; unified function pointers
-        130 => 0,                        // NUMA configuration
-        131 | 134 => -1,                 // NUMA ids
-        132 | 133 => 0,                  // multicast; MPS
+        98 => 0,         // flush remote writes
+        99 => 1,         // host registration
+        100 | 101 => 0,  // host page tables; direct managed access
+        102 => 1,        // virtual memory management
+        103..=105 => 0,  // shareable handle types
+        106 => 16,       // blocks per multiprocessor
+        107 => 0,        // generic compression
+        108 => 0,        // persisting L2
+        109 => 0,        // access policy window
+        110 => 0,        // RDMA with VMM
+        111 => 1 << 10,  // reserved shared memory per block
+        112..=114 => 0,  // sparse arrays; read-only registration; timeline interop
+        115 => 1,        // memory pools
+        116..=121 => 0,  // RDMA; pool handle types; clusters; deferred mapping
+        124 | 125 => 0,  // dma-buf; IPC events
+        126 => 1,        // memory sync domains
+        127..=129 => 0,  // tensor maps; fabric; unified function pointers
+        130 => 0,        // NUMA configuration
+        131 | 134 => -1, // NUMA ids
+        132 | 133 => 0,  // multicast; MPS
         135..=148 => 0,
         _ => return None,
     })
@@ -190,7 +190,12 @@ pub fn exec_affinity_support(out: Out<i32>, _kind: i32, ordinal: i32) -> Outcome
 }
 
 /// Textures: none.
-pub fn texture_linear_width(_out: Out<usize>, _format: i32, _channels: u32, ordinal: i32) -> Outcome {
+pub fn texture_linear_width(
+    _out: Out<usize>,
+    _format: i32,
+    _channels: u32,
+    ordinal: i32,
+) -> Outcome {
     device(gpu::gpu()?, ordinal)?;
     Err(Code(801))
 }

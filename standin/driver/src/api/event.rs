@@ -1,8 +1,6 @@
 //! Events.
 
-use crate::abi::{
-    CAPTURED_EVENT, Handle, INVALID_HANDLE, INVALID_VALUE, NOT_READY, Outcome,
-};
+use crate::abi::{CAPTURED_EVENT, Handle, INVALID_HANDLE, INVALID_VALUE, NOT_READY, Outcome};
 use crate::edge::Out;
 use crate::engine::gpu::{self, DefaultStream, HandleKind, Session};
 use crate::engine::stream::{EVENT_DISABLE_TIMING, Event, Recording};
@@ -28,7 +26,12 @@ pub fn record(default: DefaultStream, event: Handle, stream: Handle) -> Outcome 
     record_with_flags(default, event, stream, 0)
 }
 
-pub fn record_with_flags(default: DefaultStream, event: Handle, stream: Handle, flags: u32) -> Outcome {
+pub fn record_with_flags(
+    default: DefaultStream,
+    event: Handle,
+    stream: Handle,
+    flags: u32,
+) -> Outcome {
     let mut session = gpu::lock()?;
     if !session.events.contains_key(&event) {
         return Err(INVALID_HANDLE);

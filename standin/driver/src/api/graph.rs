@@ -2,9 +2,7 @@
 //! Not here: what nodes carry (see `graph_nodes`).
 
 use super::capture::EdgeData;
-use crate::abi::{
-    GRAPH_EXEC_UPDATE_FAILURE, Handle, INVALID_VALUE, NOT_FOUND, Outcome,
-};
+use crate::abi::{GRAPH_EXEC_UPDATE_FAILURE, Handle, INVALID_VALUE, NOT_FOUND, Outcome};
 use crate::edge::{In, Out, Text};
 use crate::engine::gpu::{self, DefaultStream};
 use crate::engine::graph::NodeKind;
@@ -72,8 +70,7 @@ fn answer(list: &[Handle], out: Out<Handle>, count: Out<usize>) -> Outcome {
         return count.set(list.len());
     }
     let room = count.get()?;
-    let padded: Vec<Handle> =
-        list.iter().copied().chain(std::iter::repeat(0)).take(room).collect();
+    let padded: Vec<Handle> = list.iter().copied().chain(std::iter::repeat(0)).take(room).collect();
     out.set_slice(&padded, room);
     count.set(list.len().min(room))
 }
@@ -94,7 +91,12 @@ pub fn dependencies(node: Handle, out: Out<Handle>, count: Out<usize>) -> Outcom
     answer(&gpu::lock()?.node(node)?.dependencies, out, count)
 }
 
-pub fn dependencies_v2(node: Handle, out: Out<Handle>, e: Out<EdgeData>, count: Out<usize>) -> Outcome {
+pub fn dependencies_v2(
+    node: Handle,
+    out: Out<Handle>,
+    e: Out<EdgeData>,
+    count: Out<usize>,
+) -> Outcome {
     dependencies(node, out, count)?;
     zero_edges(e, out, count)
 }
@@ -108,7 +110,12 @@ pub fn dependents(node: Handle, out: Out<Handle>, count: Out<usize>) -> Outcome 
     answer(&dependents, out, count)
 }
 
-pub fn dependents_v2(node: Handle, out: Out<Handle>, e: Out<EdgeData>, count: Out<usize>) -> Outcome {
+pub fn dependents_v2(
+    node: Handle,
+    out: Out<Handle>,
+    e: Out<EdgeData>,
+    count: Out<usize>,
+) -> Outcome {
     dependents(node, out, count)?;
     zero_edges(e, out, count)
 }
@@ -180,7 +187,12 @@ pub fn add_dependencies_v2(
     add_dependencies(graph, from, to, count)
 }
 
-pub fn remove_dependencies(graph: Handle, from: In<Handle>, to: In<Handle>, count: usize) -> Outcome {
+pub fn remove_dependencies(
+    graph: Handle,
+    from: In<Handle>,
+    to: In<Handle>,
+    count: usize,
+) -> Outcome {
     let mut session = gpu::lock()?;
     session.graph(graph)?;
     for i in 0..count {

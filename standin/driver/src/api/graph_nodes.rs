@@ -107,7 +107,8 @@ impl NodeParams {
 fn kernel_kind(session: &mut Session, p: &KernelParams) -> Outcome<NodeKind> {
     let handle = if p.function != 0 { p.function } else { p.kernel };
     let shape = Shape { grid: p.grid, block: p.block, shared_bytes: p.shared_bytes };
-    let (params, extra) = (Params::from_address(p.params.cast()), Extra::from_address(p.extra.cast()));
+    let (params, extra) =
+        (Params::from_address(p.params.cast()), Extra::from_address(p.extra.cast()));
     Ok(NodeKind::Work(session.kernel_work(handle, shape, params, Some(extra))?))
 }
 
@@ -184,22 +185,48 @@ fn add(
     out.set(session.add_node(graph, kind, dependencies)?)
 }
 
-pub fn add_kernel(o: Out<Handle>, g: Handle, d: In<Handle>, n: usize, p: In<KernelParams>) -> Outcome {
+pub fn add_kernel(
+    o: Out<Handle>,
+    g: Handle,
+    d: In<Handle>,
+    n: usize,
+    p: In<KernelParams>,
+) -> Outcome {
     let p = p.get()?;
     add(o, g, d, n, |s| kernel_kind(s, &p))
 }
 
-pub fn add_kernel_v1(o: Out<Handle>, g: Handle, d: In<Handle>, n: usize, p: In<KernelParamsV1>) -> Outcome {
+pub fn add_kernel_v1(
+    o: Out<Handle>,
+    g: Handle,
+    d: In<Handle>,
+    n: usize,
+    p: In<KernelParamsV1>,
+) -> Outcome {
     let p = p.get()?.into();
     add(o, g, d, n, |s| kernel_kind(s, &p))
 }
 
-pub fn add_copy(o: Out<Handle>, g: Handle, d: In<Handle>, n: usize, p: In<Memcpy3D>, _c: Handle) -> Outcome {
+pub fn add_copy(
+    o: Out<Handle>,
+    g: Handle,
+    d: In<Handle>,
+    n: usize,
+    p: In<Memcpy3D>,
+    _c: Handle,
+) -> Outcome {
     let p = p.get()?;
     add(o, g, d, n, |_| copy_kind(&p))
 }
 
-pub fn add_memset(o: Out<Handle>, g: Handle, d: In<Handle>, n: usize, p: In<MemsetParams>, _c: Handle) -> Outcome {
+pub fn add_memset(
+    o: Out<Handle>,
+    g: Handle,
+    d: In<Handle>,
+    n: usize,
+    p: In<MemsetParams>,
+    _c: Handle,
+) -> Outcome {
     let p = p.get()?;
     add(o, g, d, n, |_| memset_kind(&p))
 }
@@ -217,15 +244,33 @@ pub fn add_empty(o: Out<Handle>, g: Handle, d: In<Handle>, n: usize) -> Outcome 
     add(o, g, d, n, |_| Ok(NodeKind::Work(Work::Marker)))
 }
 
-pub fn add_event_record(o: Out<Handle>, g: Handle, d: In<Handle>, n: usize, event: Handle) -> Outcome {
+pub fn add_event_record(
+    o: Out<Handle>,
+    g: Handle,
+    d: In<Handle>,
+    n: usize,
+    event: Handle,
+) -> Outcome {
     add(o, g, d, n, |s| event_kind(s, event, Work::RecordEvent))
 }
 
-pub fn add_event_wait(o: Out<Handle>, g: Handle, d: In<Handle>, n: usize, event: Handle) -> Outcome {
+pub fn add_event_wait(
+    o: Out<Handle>,
+    g: Handle,
+    d: In<Handle>,
+    n: usize,
+    event: Handle,
+) -> Outcome {
     add(o, g, d, n, |s| event_kind(s, event, Work::WaitEvent))
 }
 
-pub fn add_alloc(o: Out<Handle>, g: Handle, d: In<Handle>, n: usize, p: Out<AllocParams>) -> Outcome {
+pub fn add_alloc(
+    o: Out<Handle>,
+    g: Handle,
+    d: In<Handle>,
+    n: usize,
+    p: Out<AllocParams>,
+) -> Outcome {
     let mut asked = p.get()?;
     let device = usize::try_from(asked.pool.location.id).map_err(|_| INVALID_DEVICE)?;
     let mut address = 0;
@@ -271,8 +316,7 @@ fn kernel_params(session: &mut Session, handle: Handle) -> Outcome<KernelParams>
         launch.function.layout.iter().map(|&(offset, _)| base + u64::from(offset)).collect();
     let (params, launch) = (node.param_pointers.as_ptr(), launch.clone());
     let module = session.modules.get(&launch.function.module).ok_or(INVALID_VALUE)?;
-    let (_, kernel, function) =
-        module.functions.get(&launch.function.name).ok_or(INVALID_VALUE)?;
+    let (_, kernel, function) = module.functions.get(&launch.function.name).ok_or(INVALID_VALUE)?;
     Ok(KernelParams {
         function: *function,
         grid: launch.grid,
@@ -398,7 +442,11 @@ fn set(node: Handle, kind: impl FnOnce(&mut Session) -> Outcome<NodeKind>) -> Ou
 }
 
 /// Gives one node of an executable other work of the same type.
-fn set_exec(exec: Handle, node: Handle, kind: impl FnOnce(&mut Session) -> Outcome<NodeKind>) -> Outcome {
+fn set_exec(
+    exec: Handle,
+    node: Handle,
+    kind: impl FnOnce(&mut Session) -> Outcome<NodeKind>,
+) -> Outcome {
     let mut session = gpu::lock()?;
     let kind = kind(&mut session)?;
     let found = session.exec(exec)?.nodes.iter_mut().find(|n| n.origin == node);
@@ -463,7 +511,12 @@ pub fn exec_set_copy(exec: Handle, node: Handle, p: In<Memcpy3D>, _context: Hand
     set_exec(exec, node, |_| copy_kind(&p))
 }
 
-pub fn exec_set_memset(exec: Handle, node: Handle, p: In<MemsetParams>, _context: Handle) -> Outcome {
+pub fn exec_set_memset(
+    exec: Handle,
+    node: Handle,
+    p: In<MemsetParams>,
+    _context: Handle,
+) -> Outcome {
     let p = p.get()?;
     set_exec(exec, node, |_| memset_kind(&p))
 }

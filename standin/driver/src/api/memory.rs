@@ -1,8 +1,6 @@
 //! Device memory by address: allocation, information.
 
-use crate::abi::{
-    Handle, INVALID_VALUE, NOT_FOUND, NOT_SUPPORTED, Outcome,
-};
+use crate::abi::{Handle, INVALID_VALUE, NOT_FOUND, NOT_SUPPORTED, Outcome};
 use crate::edge::Out;
 use crate::engine::gpu::{self, DefaultStream};
 use crate::engine::memory::AllocationKind;
@@ -129,6 +127,12 @@ pub fn ipc_close_handle(_address: u64) -> Outcome {
     Err(NOT_SUPPORTED)
 }
 
-pub fn handle_for_range(_out: Out<u64>, _p: u64, _bytes: usize, _kind: i32, _flags: u64) -> Outcome {
+pub fn handle_for_range(
+    _out: Out<u64>,
+    _p: u64,
+    _bytes: usize,
+    _kind: i32,
+    _flags: u64,
+) -> Outcome {
     Err(NOT_SUPPORTED)
 }

@@ -1,8 +1,7 @@
 //! Modules, libraries, kernels, functions.
 
 use crate::abi::{
-    FILE_NOT_FOUND, Handle, INVALID_HANDLE, INVALID_VALUE, NOT_FOUND, NOT_SUPPORTED,
-    Outcome,
+    FILE_NOT_FOUND, Handle, INVALID_HANDLE, INVALID_VALUE, NOT_FOUND, NOT_SUPPORTED, Outcome,
 };
 use crate::api::device::{SHARED_PER_MULTIPROCESSOR, THREADS_PER_MULTIPROCESSOR, device};
 use crate::edge::{Out, Text};
@@ -187,7 +186,12 @@ pub fn enumerate_functions(out: Out<Handle>, room: u32, module: Handle) -> Outco
     enumerate(out, room, module, |(_, function)| function)
 }
 
-fn enumerate(out: Out<Handle>, room: u32, m: Handle, pick: fn((Handle, Handle)) -> Handle) -> Outcome {
+fn enumerate(
+    out: Out<Handle>,
+    room: u32,
+    m: Handle,
+    pick: fn((Handle, Handle)) -> Handle,
+) -> Outcome {
     let mut session = gpu::lock()?;
     let mut handles = Vec::new();
     for name in session.names(m)?.into_iter().take(room as usize) {
@@ -327,7 +331,13 @@ pub fn occupancy(out: Out<i32>, function: Handle, block: i32, shared: usize) -> 
     out.set(active_blocks(block, shared)?)
 }
 
-pub fn occupancy_with_flags(o: Out<i32>, f: Handle, block: i32, shared: usize, _flags: u32) -> Outcome {
+pub fn occupancy_with_flags(
+    o: Out<i32>,
+    f: Handle,
+    block: i32,
+    shared: usize,
+    _flags: u32,
+) -> Outcome {
     occupancy(o, f, block, shared)
 }
 
@@ -400,7 +410,14 @@ pub fn link_add_data(
     Err(NOT_SUPPORTED)
 }
 
-pub fn link_add_file(_s: Handle, _k: i32, _p: Text, _n: u32, _o: *mut i32, _v: *mut *mut u8) -> Outcome {
+pub fn link_add_file(
+    _s: Handle,
+    _k: i32,
+    _p: Text,
+    _n: u32,
+    _o: *mut i32,
+    _v: *mut *mut u8,
+) -> Outcome {
     Err(NOT_SUPPORTED)
 }
 

@@ -65,9 +65,7 @@ impl Session {
                 let primary = self.devices[k.device].primary.unwrap_or(0);
                 out.set(primary)
             }
-            MEMORY_TYPE => {
-                int.set(if k.host { MEMORYTYPE_HOST } else { MEMORYTYPE_DEVICE } as i32)
-            }
+            MEMORY_TYPE => int.set(if k.host { MEMORYTYPE_HOST } else { MEMORYTYPE_DEVICE } as i32),
             DEVICE_POINTER => out.set(pointer),
             HOST_POINTER if k.host => out.set(pointer),
             HOST_POINTER => {

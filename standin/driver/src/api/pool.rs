@@ -30,7 +30,13 @@ pub fn alloc_from_pool_async(
     alloc(session, out, bytes, pool, stream)
 }
 
-fn alloc(mut session: Session, out: Out<u64>, bytes: usize, pool: Handle, stream: Handle) -> Outcome {
+fn alloc(
+    mut session: Session,
+    out: Out<u64>,
+    bytes: usize,
+    pool: Handle,
+    stream: Handle,
+) -> Outcome {
     if bytes == 0 {
         return Err(INVALID_VALUE);
     }

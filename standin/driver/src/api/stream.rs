@@ -153,11 +153,23 @@ pub fn add_callback(
     session.enqueue(stream, work).map(drop)
 }
 
-pub fn wait_value32(d: DefaultStream, stream: Handle, address: u64, value: u32, flags: u32) -> Outcome {
+pub fn wait_value32(
+    d: DefaultStream,
+    stream: Handle,
+    address: u64,
+    value: u32,
+    flags: u32,
+) -> Outcome {
     wait_value(d, stream, address, u64::from(value), flags, false)
 }
 
-pub fn wait_value64(d: DefaultStream, stream: Handle, address: u64, value: u64, flags: u32) -> Outcome {
+pub fn wait_value64(
+    d: DefaultStream,
+    stream: Handle,
+    address: u64,
+    value: u64,
+    flags: u32,
+) -> Outcome {
     wait_value(d, stream, address, value, flags, true)
 }
 
@@ -175,11 +187,23 @@ fn wait_value(
     session.enqueue(stream, Work::WaitValue { address, value, wide, flags }).map(drop)
 }
 
-pub fn write_value32(d: DefaultStream, stream: Handle, address: u64, value: u32, flags: u32) -> Outcome {
+pub fn write_value32(
+    d: DefaultStream,
+    stream: Handle,
+    address: u64,
+    value: u32,
+    flags: u32,
+) -> Outcome {
     write_value(d, stream, address, u64::from(value), flags, false)
 }
 
-pub fn write_value64(d: DefaultStream, stream: Handle, address: u64, value: u64, flags: u32) -> Outcome {
+pub fn write_value64(
+    d: DefaultStream,
+    stream: Handle,
+    address: u64,
+    value: u64,
+    flags: u32,
+) -> Outcome {
     write_value(d, stream, address, value, flags, true)
 }
 
@@ -211,7 +235,12 @@ pub fn attach_mem(_d: DefaultStream, _s: Handle, _p: u64, _bytes: usize, _flags:
 
 /// `CUstreamAttrID`: 1 access policy window, 3 synchronization policy, 4
 /// priority, 8 memory sync domain. None but the priority has an effect here.
-pub fn get_attribute(d: DefaultStream, stream: Handle, attribute: i32, out: Out<[u8; 64]>) -> Outcome {
+pub fn get_attribute(
+    d: DefaultStream,
+    stream: Handle,
+    attribute: i32,
+    out: Out<[u8; 64]>,
+) -> Outcome {
     let mut session = gpu::lock()?;
     let stream = session.resolve(stream, d)?;
     let mut value = [0u8; 64];
@@ -223,7 +252,12 @@ pub fn get_attribute(d: DefaultStream, stream: Handle, attribute: i32, out: Out<
     out.set(value)
 }
 
-pub fn set_attribute(d: DefaultStream, stream: Handle, attribute: i32, _value: In<[u8; 64]>) -> Outcome {
+pub fn set_attribute(
+    d: DefaultStream,
+    stream: Handle,
+    attribute: i32,
+    _value: In<[u8; 64]>,
+) -> Outcome {
     gpu::lock()?.resolve(stream, d)?;
     if matches!(attribute, 1 | 3 | 4 | 7 | 8) { Ok(()) } else { Err(INVALID_VALUE) }
 }

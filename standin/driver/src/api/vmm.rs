@@ -24,7 +24,13 @@ pub fn granularity(out: Out<usize>, prop: In<AllocationProp>, _option: i32) -> O
     out.set(FRAME as usize)
 }
 
-pub fn address_reserve(out: Out<u64>, bytes: usize, align: usize, hint: u64, flags: u64) -> Outcome {
+pub fn address_reserve(
+    out: Out<u64>,
+    bytes: usize,
+    align: usize,
+    hint: u64,
+    flags: u64,
+) -> Outcome {
     check_frames(bytes as u64)?;
     if flags != 0 || (align != 0 && !align.is_power_of_two()) {
         return Err(INVALID_VALUE);

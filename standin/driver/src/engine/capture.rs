@@ -251,7 +251,12 @@ impl Session {
     // ---- events and memory in a capture ---------------------------------
 
     /// Records in a capture; false if the stream does not capture.
-    pub fn capture_record(&mut self, stream: Handle, event: Handle, external: bool) -> Outcome<bool> {
+    pub fn capture_record(
+        &mut self,
+        stream: Handle,
+        event: Handle,
+        external: bool,
+    ) -> Outcome<bool> {
         let Some(capture) = self.stream(stream)?.capture else {
             self.forbid_legacy_while_capturing(stream)?;
             return Ok(false);
@@ -304,7 +309,12 @@ impl Session {
     }
 
     /// Stream-ordered allocation in a capture: an allocation node.
-    pub fn capture_alloc(&mut self, stream: Handle, device: usize, bytes: u64) -> Outcome<Option<u64>> {
+    pub fn capture_alloc(
+        &mut self,
+        stream: Handle,
+        device: usize,
+        bytes: u64,
+    ) -> Outcome<Option<u64>> {
         let Some(capture) = self.stream(stream)?.capture else { return Ok(None) };
         let memory = Arc::new(self.new_graph_memory(device, bytes)?);
         let address = memory.address;

@@ -19,8 +19,12 @@ pub enum NodeKind {
     Work(Work),
     Child(Handle),
     /// Memory that is there while the graph is.
-    Alloc { memory: Arc<GraphMemory> },
-    Free { address: u64 },
+    Alloc {
+        memory: Arc<GraphMemory>,
+    },
+    Free {
+        address: u64,
+    },
 }
 
 /// An allocation made for a graph; freed when no graph refers to it.
@@ -223,7 +227,8 @@ impl Session {
         root.ready_ns = root.ready_ns.max(last_ns);
         let mut done: Vec<(OpId, u64)> = Vec::with_capacity(nodes.len());
         for node in &nodes {
-            let mut front = if node.dependencies.is_empty() { root.clone() } else { Front::default() };
+            let mut front =
+                if node.dependencies.is_empty() { root.clone() } else { Front::default() };
             front.in_graph = true;
             for &d in &node.dependencies {
                 let (op, end) = done[d];
@@ -243,7 +248,12 @@ impl Session {
         Ok(())
     }
 
-    fn launch_node(&mut self, context: Handle, node: &ExecNode, mut front: Front) -> Outcome<(OpId, u64)> {
+    fn launch_node(
+        &mut self,
+        context: Handle,
+        node: &ExecNode,
+        mut front: Front,
+    ) -> Outcome<(OpId, u64)> {
         let work = match &node.kind {
             NodeKind::Work(work) if node.enabled => work.clone(),
             NodeKind::Alloc { memory } => {
@@ -276,7 +286,12 @@ impl Session {
         Ok((submitted.op, submitted.end_ns))
     }
 
-    fn leaves_of(&self, nodes: &[ExecNode], done: &[(OpId, u64)], root: &Front) -> (Vec<OpId>, u64) {
+    fn leaves_of(
+        &self,
+        nodes: &[ExecNode],
+        done: &[(OpId, u64)],
+        root: &Front,
+    ) -> (Vec<OpId>, u64) {
         let mut leaf = vec![true; nodes.len()];
         nodes.iter().flat_map(|n| &n.dependencies).for_each(|&d| leaf[d] = false);
         let ops: Vec<OpId> = (0..nodes.len()).filter(|&i| leaf[i]).map(|i| done[i].0).collect();
@@ -314,7 +329,12 @@ impl Session {
     }
 
     /// Adds all nodes of an executable to a graph; returns the leaves.
-    pub fn inline_exec(&mut self, exec: Handle, graph: Handle, roots: &[Handle]) -> Outcome<Vec<Handle>> {
+    pub fn inline_exec(
+        &mut self,
+        exec: Handle,
+        graph: Handle,
+        roots: &[Handle],
+    ) -> Outcome<Vec<Handle>> {
         let nodes = self.exec(exec)?.nodes.clone();
         let mut made: Vec<Handle> = Vec::with_capacity(nodes.len());
         for node in &nodes {

@@ -17,11 +17,18 @@ use crate::abi::{
 use std::collections::BTreeMap;
 
 pub enum AllocationKind {
-    Plain { handle: u64 },
-    Pooled { pool: Handle },
+    Plain {
+        handle: u64,
+    },
+    Pooled {
+        pool: Handle,
+    },
     /// Of an allocation node. It goes with the graph, unless the program still
     /// has it then: `live` from the launch that allocates it until it is freed.
-    Graph { handle: u64, live: bool },
+    Graph {
+        handle: u64,
+        live: bool,
+    },
 }
 
 pub struct Allocation {
@@ -240,11 +247,9 @@ impl Session {
         let device = held.device;
         let opportunistic = held.reuse[1] != 0;
         let internal = held.reuse[2] != 0;
-        let mut start = held
-            .best(size, |b| b.stream == stream)
-            .or_else(|| {
-                held.best(size, |b| opportunistic && b.ns <= host_ns && !self.scheduler.is_held(&b.ops))
-            });
+        let mut start = held.best(size, |b| b.stream == stream).or_else(|| {
+            held.best(size, |b| opportunistic && b.ns <= host_ns && !self.scheduler.is_held(&b.ops))
+        });
         if start.is_none() {
             start = match self.grow(pool, device, size) {
                 Ok(start) => Some(start),

@@ -67,7 +67,10 @@ impl Memory {
         }
         let offset = space.take_file_range(bytes);
         if !fill_poison(space.file(), offset, bytes) {
-            eprintln!("standin: the host has no memory for {bytes} bytes: {}", Error::last_os_error());
+            eprintln!(
+                "standin: the host has no memory for {bytes} bytes: {}",
+                Error::last_os_error()
+            );
             punch(space.file(), offset, bytes);
             return Err(OUT_OF_MEMORY);
         }

@@ -177,8 +177,8 @@ impl Scheduler {
                 })
                 .collect();
             if candidates.is_empty() {
-                let overdue = self.ops.len() > LAZY_BACKLOG
-                    || self.last_change.elapsed() > LAZY_PATIENCE;
+                let overdue =
+                    self.ops.len() > LAZY_BACKLOG || self.last_change.elapsed() > LAZY_PATIENCE;
                 if !overdue {
                     return None;
                 }

@@ -113,9 +113,7 @@ impl Space {
             .free
             .range(..=hint)
             .next_back()
-            .filter(|&(&s, &l)| {
-                hint != 0 && hint.is_multiple_of(alignment) && fits(s, l, hint)
-            })
+            .filter(|&(&s, &l)| hint != 0 && hint.is_multiple_of(alignment) && fits(s, l, hint))
             .map(|_| hint)
             .or_else(|| {
                 self.free.iter().find_map(|(&s, &l)| {
@@ -307,7 +305,13 @@ impl Space {
 
     /// Pointer to `bytes` device bytes for `device`, or the first address that
     /// is not accessible.
-    pub fn access(&self, device: usize, address: u64, bytes: u64, write: bool) -> Result<*mut u8, u64> {
+    pub fn access(
+        &self,
+        device: usize,
+        address: u64,
+        bytes: u64,
+        write: bool,
+    ) -> Result<*mut u8, u64> {
         let need = if write { ACCESS_READWRITE } else { ACCESS_READ };
         let end = address.checked_add(bytes).ok_or(address)?;
         let mut at = address;

@@ -24,8 +24,7 @@ pub struct Context {
 
 /// Defaults of `CUlimit`: stack, printf, heap, sync depth, pending launches,
 /// L2 granularity, persisting L2, …
-pub const DEFAULT_LIMITS: [usize; 11] =
-    [1024, 1 << 20, 8 << 20, 2, 2048, 128, 0, 0, 0, 0, 0];
+pub const DEFAULT_LIMITS: [usize; 11] = [1024, 1 << 20, 8 << 20, 2, 2048, 128, 0, 0, 0, 0, 0];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StreamKind {

@@ -21,7 +21,9 @@ impl Taint {
 
     pub fn set(&mut self, space: &Space, range: (u64, u64)) {
         for (mut start, mut end) in extents(space, range) {
-            while let Some((&s, &e)) = self.ranges.range(..=end).next_back().filter(|&(_, &e)| e >= start) {
+            while let Some((&s, &e)) =
+                self.ranges.range(..=end).next_back().filter(|&(_, &e)| e >= start)
+            {
                 self.ranges.remove(&s);
                 start = start.min(s);
                 end = end.max(e);
@@ -35,7 +37,9 @@ impl Taint {
             return;
         }
         for (start, end) in extents(space, range) {
-            while let Some((&s, &e)) = self.ranges.range(..end).next_back().filter(|&(_, &e)| e > start) {
+            while let Some((&s, &e)) =
+                self.ranges.range(..end).next_back().filter(|&(_, &e)| e > start)
+            {
                 self.ranges.remove(&s);
                 if e > end {
                     self.ranges.insert(end, e);

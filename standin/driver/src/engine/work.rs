@@ -137,13 +137,32 @@ pub enum Work {
     Copy(Copy),
     Fill(Fill),
     Kernel(Arc<KernelLaunch>),
-    Host { function: HostFn, data: usize },
-    Callback { function: StreamCallback, stream: u64, data: usize },
+    Host {
+        function: HostFn,
+        data: usize,
+    },
+    Callback {
+        function: StreamCallback,
+        stream: u64,
+        data: usize,
+    },
     /// Holds until the value at `address` passes the comparison.
-    WaitValue { address: u64, value: u64, wide: bool, flags: u32 },
-    WriteValue { address: u64, value: u64, wide: bool },
+    WaitValue {
+        address: u64,
+        value: u64,
+        wide: bool,
+        flags: u32,
+    },
+    WriteValue {
+        address: u64,
+        value: u64,
+        wide: bool,
+    },
     /// Freed memory of a pool becomes poison.
-    Poison { address: u64, bytes: u64 },
+    Poison {
+        address: u64,
+        bytes: u64,
+    },
     /// In graphs only: event nodes.
     RecordEvent(u64),
     WaitEvent(u64),
@@ -176,7 +195,9 @@ impl Work {
                 let bytes = if *wide { 8 } else { 4 };
                 let at = pointer(space, *address, bytes, true, "a value write")?;
                 // SAFETY: `pointer` vouches for the bytes; alignment is not assumed.
-                unsafe { std::ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), at, bytes as usize) };
+                unsafe {
+                    std::ptr::copy_nonoverlapping(value.to_le_bytes().as_ptr(), at, bytes as usize)
+                };
                 Ok(())
             }
             Work::Poison { address, bytes } => {
@@ -211,7 +232,13 @@ impl Work {
 }
 
 /// Pointer to device bytes through the shadow, or to host bytes as they are.
-fn pointer(space: &Space, address: u64, bytes: u64, write: bool, what: &str) -> Result<*mut u8, Failure> {
+fn pointer(
+    space: &Space,
+    address: u64,
+    bytes: u64,
+    write: bool,
+    what: &str,
+) -> Result<*mut u8, Failure> {
     if bytes == 0 || !space.is_device(address) {
         return Ok(address as *mut u8);
     }
@@ -295,7 +322,9 @@ impl View<'_> {
             return space.access(self.device, address, bytes, write).map_err(fault);
         }
         match space.pinned_at(address) {
-            Some((start, pinned)) if address + bytes <= start + pinned.bytes => Ok(address as *mut u8),
+            Some((start, pinned)) if address + bytes <= start + pinned.bytes => {
+                Ok(address as *mut u8)
+            }
             _ => Err(fault(address)),
         }
     }

@@ -50,11 +50,7 @@ fn rest<'a>(gpu: &'a Gpu, state: MutexGuard<'a, State>) -> MutexGuard<'a, State>
     }
 }
 
-fn run_one<'a>(
-    gpu: &'a Gpu,
-    state: MutexGuard<'a, State>,
-    id: OpId,
-) -> MutexGuard<'a, State> {
+fn run_one<'a>(gpu: &'a Gpu, state: MutexGuard<'a, State>, id: OpId) -> MutexGuard<'a, State> {
     let Some(op) = state.scheduler.op(id) else { return state };
     let (work, device, context) = (op.work.clone(), op.device, op.context);
     let broken = state.contexts.get(&context).is_none_or(|c| c.error.is_some());

@@ -24,8 +24,8 @@ pub unsafe fn length(data: *const u8) -> Option<usize> {
     let header = unsafe { std::slice::from_raw_parts(data, 64) };
     let sections = header.u64_at(40)? as usize;
     let table = header.u16_at(58)? as usize * header.u16_at(60)? as usize;
-    let programs = header.u64_at(32)? as usize
-        + header.u16_at(54)? as usize * header.u16_at(56)? as usize;
+    let programs =
+        header.u64_at(32)? as usize + header.u16_at(54)? as usize * header.u16_at(56)? as usize;
     let mut end = sections.checked_add(table)?.max(programs);
     // SAFETY: the section table lies within the file.
     let table = unsafe { std::slice::from_raw_parts(data.add(sections), table) };

@@ -115,7 +115,11 @@ fn entries(bytes: &[u8]) -> Option<Vec<Entry<'_>>> {
             let exact = if (1..=padded).contains(&compressed) { compressed } else { padded };
             found.push(Entry {
                 sm: entry.u32_at(28)?,
-                payload: if payload.u32_at(0)? == cubin::ELF_MAGIC { payload } else { &payload[..exact] },
+                payload: if payload.u32_at(0)? == cubin::ELF_MAGIC {
+                    payload
+                } else {
+                    &payload[..exact]
+                },
                 plain_bytes: entry.u64_at(56).unwrap_or(0),
             });
         }

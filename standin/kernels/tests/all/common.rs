@@ -15,9 +15,7 @@ impl Host {
     /// Registers a slice; its device address.
     pub fn map<T>(&self, slice: &mut [T]) -> u64 {
         let address = slice.as_mut_ptr() as u64;
-        self.ranges
-            .borrow_mut()
-            .push((address, size_of_val(slice) as u64));
+        self.ranges.borrow_mut().push((address, size_of_val(slice) as u64));
         address
     }
 
@@ -27,11 +25,7 @@ impl Host {
         if bytes == 0 || self.ranges.borrow().iter().any(inside) {
             Ok(())
         } else {
-            Err(Fault::IllegalAddress {
-                address,
-                bytes,
-                write,
-            })
+            Err(Fault::IllegalAddress { address, bytes, write })
         }
     }
 }
@@ -122,12 +116,7 @@ pub fn launch(
     let (mut params, mut layout) = (Vec::new(), Vec::new());
     for parameter in parameters {
         let size = parameter.0.len();
-        params.resize(
-            params
-                .len()
-                .next_multiple_of(size.next_power_of_two().min(8)),
-            0,
-        );
+        params.resize(params.len().next_multiple_of(size.next_power_of_two().min(8)), 0);
         layout.push((params.len() as u32, size as u32));
         params.extend(&parameter.0);
     }
@@ -140,10 +129,7 @@ pub fn launch(
         layout: &layout,
     };
     let done = kernel.run(&launch, memory);
-    assert!(
-        done.is_err() || kernel.cost(&launch).bytes > 0.0,
-        "{name} costs nothing"
-    );
+    assert!(done.is_err() || kernel.cost(&launch).bytes > 0.0, "{name} costs nothing");
     done
 }
 

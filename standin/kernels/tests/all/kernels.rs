@@ -56,11 +56,8 @@ fn plain(m: i64, n: i64, k: i64) -> Gemm {
 fn matrix_multiply_transposed_batched_with_beta() {
     let (m, n, k, batch) = (37usize, 19, 53, 3);
     let memory = Host::default();
-    let (mut a, mut b, mut d) = (
-        noise(m * k * batch, 1),
-        noise(k * n * batch, 2),
-        noise(m * n * batch, 3),
-    );
+    let (mut a, mut b, mut d) =
+        (noise(m * k * batch, 1), noise(k * n * batch, 2), noise(m * n * batch, 3));
     let old = d.clone();
     for (trans_a, trans_b) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
         d.copy_from_slice(&old);
@@ -88,16 +85,8 @@ fn matrix_multiply_transposed_batched_with_beta() {
                 for row in 0..m {
                     let product: f64 = (0..k)
                         .map(|x| {
-                            let a_at = if trans_a == 0 {
-                                x * m + row
-                            } else {
-                                row * k + x
-                            };
-                            let b_at = if trans_b == 0 {
-                                column * k + x
-                            } else {
-                                x * n + column
-                            };
+                            let a_at = if trans_a == 0 { x * m + row } else { row * k + x };
+                            let b_at = if trans_b == 0 { column * k + x } else { x * n + column };
                             a[i * m * k + a_at] as f64 * b[i * k * n + b_at] as f64
                         })
                         .sum();
@@ -113,17 +102,10 @@ fn matrix_multiply_transposed_batched_with_beta() {
 fn matrix_multiply_in_bfloat16_with_bias_and_activation() {
     let (m, n, k) = (24usize, 7, 40);
     let memory = Host::default();
-    let narrow = |values: Vec<f32>| {
-        values
-            .into_iter()
-            .map(half::bf16::from_f32)
-            .collect::<Vec<_>>()
-    };
-    let (mut a, mut b, mut bias) = (
-        narrow(noise(m * k, 1)),
-        narrow(noise(k * n, 2)),
-        narrow(noise(m, 3)),
-    );
+    let narrow =
+        |values: Vec<f32>| values.into_iter().map(half::bf16::from_f32).collect::<Vec<_>>();
+    let (mut a, mut b, mut bias) =
+        (narrow(noise(m * k, 1)), narrow(noise(k * n, 2)), narrow(noise(m, 3)));
     let mut d = vec![half::bf16::ZERO; m * n];
     for (epilogue, activate) in [(6, (|x| x.max(0.0)) as fn(f64) -> f64), (4, |x| x)] {
         gemm(
@@ -142,24 +124,13 @@ fn matrix_multiply_in_bfloat16_with_bias_and_activation() {
         .unwrap();
         for column in 0..n {
             for row in 0..m {
-                let product: f64 = (0..k)
-                    .map(|x| a[x * m + row].to_f64() * b[column * k + x].to_f64())
-                    .sum();
-                near(
-                    d[column * m + row].to_f32(),
-                    activate(product + bias[row].to_f64()),
-                    1e-2,
-                );
+                let product: f64 =
+                    (0..k).map(|x| a[x * m + row].to_f64() * b[column * k + x].to_f64()).sum();
+                near(d[column * m + row].to_f32(), activate(product + bias[row].to_f64()), 1e-2);
             }
         }
     }
-    let refused = gemm(
-        Gemm {
-            epilogue: 128,
-            ..plain(1, 1, 1)
-        },
-        &memory,
-    );
+    let refused = gemm(Gemm { epilogue: 128, ..plain(1, 1, 1) }, &memory);
     assert!(matches!(refused, Err(Fault::Unsupported(_))));
 }
 
@@ -223,10 +194,8 @@ fn reduce_op(
     source: u64,
     target: u64,
 ) -> Bytes {
-    let counts = [
-        inputs.0.iter().product::<u32>() as i32,
-        outputs.0.iter().product::<u32>() as i32,
-    ];
+    let counts =
+        [inputs.0.iter().product::<u32>() as i32, outputs.0.iter().product::<u32>() as i32];
     let mut bytes = head.align(4).i32(4).i32(counts[0]).i32(counts[1]);
     for word in [1, 1, 1, 0, 0, 0, 0, 0, 32, 4, 128, 0, 1] {
         bytes = bytes.i32(word);
@@ -254,29 +223,15 @@ fn sums_over_rows_and_over_columns() {
     let (source, target) = (memory.map(&mut x), memory.map(&mut out));
     // An empty functor, then the identity.
     let head = Bytes::default().u8(0).f32(0.0);
-    let over_rows = reduce_op(
-        head.clone(),
-        (&[5], &[28]),
-        (&[7], &[&[4], &[4]]),
-        source,
-        target,
-    );
+    let over_rows = reduce_op(head.clone(), (&[5], &[28]), (&[7], &[&[4], &[4]]), source, target);
     launch(SUM, [1, 1, 1], &[over_rows], &memory).unwrap();
     for (column, sum) in out.iter().enumerate() {
-        near(
-            *sum,
-            (0..5).map(|row| x[row * 7 + column] as f64).sum(),
-            1e-6,
-        );
+        near(*sum, (0..5).map(|row| x[row * 7 + column] as f64).sum(), 1e-6);
     }
     let over_columns = reduce_op(head, (&[7], &[4]), (&[5], &[&[4], &[28]]), source, target);
     launch(SUM, [1, 1, 1], &[over_columns], &memory).unwrap();
     for row in 0..5 {
-        near(
-            out[row],
-            x[row * 7..][..7].iter().map(|&x| x as f64).sum(),
-            1e-6,
-        );
+        near(out[row], x[row * 7..][..7].iter().map(|&x| x as f64).sum(), 1e-6);
     }
 }
 
@@ -299,11 +254,7 @@ fn rows_are_gathered_and_bad_indices_refused() {
             Bytes::default().u8(0),
         ]
     };
-    let (at, from, to) = (
-        memory.map(&mut indices),
-        memory.map(&mut table),
-        memory.map(&mut out),
-    );
+    let (at, from, to) = (memory.map(&mut indices), memory.map(&mut table), memory.map(&mut out));
     launch(GATHER_ROWS, [3, 1, 1], &parameters(at, from, to), &memory).unwrap();
     assert_eq!(out[..4], table[20..]);
     assert_eq!(out[4..8], table[..4]);
@@ -343,11 +294,7 @@ fn the_stand_ins_own_kernels() {
     launch(
         FILL_U32_KERNEL,
         [1, 1, 1],
-        &[
-            pointer(to),
-            Bytes::default().u64(5000),
-            Bytes::default().i32(7),
-        ],
+        &[pointer(to), Bytes::default().u64(5000), Bytes::default().i32(7)],
         &memory,
     )
     .unwrap();

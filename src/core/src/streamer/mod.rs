@@ -1,0 +1,608 @@
+//! The state of one device's managed memory, and every decision about it.
+//!
+//! A [`Streamer`] knows its chunks, its frames and its ring, follows the
+//! access record, and acts through a [`Mechanism`]: over CUDA in the
+//! preloaded library, over a model of memory in the tests.
+//!
+//! A chunk is in one of three places:
+//!
+//! ```text
+//!            allocate                 demote (write back, retire, unmap)
+//!   (none) ------------> Resident ------------------------------> Unmapped
+//!                           ^                                      |   ^
+//!                           | promote (map own frames, fetch)      |   |
+//!                           |                                      |   |
+//!                           +----------- Ring <--------------------+   |
+//!                                         |      attach (map aliases)  |
+//!                                         +----------------------------+
+//!                                          detach (write back, retire, unmap)
+//! ```
+//!
+//! Invariants, checked by [`Streamer::check`]:
+//! - frames: `live = free + owned by residents + ring`, and `live <= cap`.
+//! - a ring frame holds the content of at most one chunk, and a chunk in the
+//!   ring is present exactly if it holds all of its frames.
+//! - content is never lost: a chunk that is not present is undefined (nothing
+//!   was ever written to it) or has a valid host copy.
+//!
+//! Here: what there is, allocations, and the hot path. Beside it: [`ring`],
+//! [`frames`], [`ahead`] (prefetching), [`plans`].
+//!
+//! Nothing here waits, except through [`Mechanism::retire`], which only
+//! changes of place use. Steady streaming uses [`Mechanism::write_back`],
+//! [`Mechanism::displace`] and [`Mechanism::fetch`], which queue work.
+
+mod ahead;
+mod frames;
+mod plans;
+mod ring;
+
+use crate::address_map::ChunkId;
+use crate::history::{History, Position};
+
+/// A physical frame, as the mechanism numbers it.
+pub type FrameId = u32;
+
+/// The device has no frame to give, or the host no memory to keep a chunk in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+/// Why chunks could not be made present.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// They do not fit, whatever is evicted.
+    Device { needed_frames: u32, cap_frames: u32 },
+    /// They would fit, but what must go has no host memory to go to.
+    Host,
+    /// Something that must go is in another thread's launch right now: let
+    /// that thread finish, then ask again. Nothing was lost.
+    Busy,
+}
+
+/// What a [`Streamer`] can do to memory. All operations on one chunk take
+/// effect in the order of the calls.
+pub trait Mechanism {
+    /// A new physical frame. Called only below the cap.
+    fn create_frame(&mut self) -> Result<FrameId, Refused>;
+    fn release_frame(&mut self, frame: FrameId);
+    /// Maps the unmapped `chunk` to `frames`, in order. The content is undefined.
+    fn map(&mut self, chunk: ChunkId, frames: &[FrameId]) -> Result<(), Refused>;
+    /// Unmaps `chunk`, which has retired.
+    fn unmap(&mut self, chunk: ChunkId);
+    /// Residents are about to lose their frames: launches that believed nothing
+    /// would ever move must be over when this returns.
+    fn about_to_evict(&mut self);
+    /// Makes sure that there is host memory for `chunk`.
+    fn reserve_host(&mut self, chunk: ChunkId) -> Result<(), Refused>;
+    /// Queues the copy of `chunk` to its host memory, after all its uses.
+    fn write_back(&mut self, chunk: ChunkId);
+    /// Every later [`Self::fetch`] waits for all uses of `chunk`, and for its
+    /// write-back: its frames are about to be written.
+    fn displace(&mut self, chunk: ChunkId);
+    /// Queues the copy of `chunk` from its host memory; with `content` false
+    /// nothing is copied, but uses are ordered as if.
+    fn fetch(&mut self, chunk: ChunkId, content: bool, demanded: bool);
+    /// Waits, on the host, until all uses and copies of `chunk` are over.
+    fn retire(&mut self, chunk: ChunkId);
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Resident,
+    /// First frame in the ring, and whether the content is there.
+    Ring {
+        at: u32,
+        present: bool,
+    },
+    Unmapped,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HostCopy {
+    Absent,
+    /// There is memory, but the device's bytes may be newer.
+    Stale,
+    /// Equals the chunk's content.
+    Valid,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    frames: u32,
+    place: Place,
+    /// Frames of its own, while resident.
+    own: Vec<FrameId>,
+    host: HostCopy,
+    /// Nothing was ever written to it, or the program gave the content up.
+    undefined: bool,
+    pinned: bool,
+    /// Launches under way, between begin and end, on any thread.
+    holds: u32,
+    /// Operation that touched it last; its allocation counts as a touch.
+    touched_at: u64,
+    /// Position of its last token in the record.
+    token_at: Position,
+    /// Fetched ahead of a use that has not come yet: the position in the
+    /// record where it is expected, under the prediction numbered `epoch`.
+    expected: Option<(u64, Position)>,
+}
+
+impl Chunk {
+    fn present(&self) -> bool {
+        matches!(self.place, Place::Resident | Place::Ring { present: true, .. })
+    }
+
+    /// Its bytes exist only on the device.
+    fn dirty(&self) -> bool {
+        self.present() && !self.undefined && self.host != HostCopy::Valid
+    }
+}
+
+/// Event counts since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counters {
+    /// Touches of streamed chunks; of these, present when asked for; fetched late.
+    pub streamed_touches: u64,
+    pub hits: u64,
+    pub demand_fetches: u64,
+    /// Fetches that the prediction asked for.
+    pub prefetches: u64,
+    pub write_backs: u64,
+    pub demotions: u64,
+    /// Attachments, relocations: changes of the ring's layout off the plan.
+    pub layout_changes: u64,
+    pub plans: u64,
+}
+
+/// See the module's text.
+pub struct Streamer {
+    /// Indexed by `ChunkId`; ids are dense and shared by all devices.
+    chunks: Vec<Option<Chunk>>,
+    free: Vec<FrameId>,
+    live_frames: u32,
+    cap_frames: u32,
+    ring: Vec<FrameId>,
+    /// Whose content each ring frame holds.
+    occupants: Vec<Option<ChunkId>>,
+    /// Where the next chunk is attached.
+    ring_cursor: u32,
+    history: History,
+    /// Where the lookahead stands in the record.
+    ahead: Position,
+    /// Prediction number: expectations of an older one are void.
+    epoch: u64,
+    operation: u64,
+    window: Window,
+    /// The layout changed since the last plan, which may not be worth keeping.
+    unplanned_changes: u64,
+    /// Period for which the present plan was made.
+    planned_period: Option<u64>,
+    /// Length of the record when something was last fetched.
+    fetched_at: Position,
+    /// No new plan before the record has this length.
+    next_plan_at: Position,
+    largest_operation: u32,
+    /// How many chunks are not resident.
+    streamed_chunks: u32,
+    counters: Counters,
+}
+
+/// The user's wish for the ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Window {
+    #[default]
+    Auto,
+    /// As many of the largest streamed chunks.
+    Chunks(u32),
+    Frames(u32),
+}
+
+/// What an operation does to a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Reads only (a copy out of it).
+    Read,
+    /// May write: everything a kernel receives, and copies into it.
+    Write,
+}
+
+impl Streamer {
+    pub fn new(cap_frames: u32, window: Window) -> Self {
+        Self {
+            chunks: Vec::new(),
+            free: Vec::new(),
+            live_frames: 0,
+            cap_frames,
+            ring: Vec::new(),
+            occupants: Vec::new(),
+            ring_cursor: 0,
+            history: History::new(),
+            ahead: 0,
+            epoch: 0,
+            operation: 0,
+            window,
+            unplanned_changes: 0,
+            planned_period: None,
+            fetched_at: 0,
+            next_plan_at: 0,
+            largest_operation: 0,
+            streamed_chunks: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    // --- queries -----------------------------------------------------------
+
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    pub fn live_frames(&self) -> u32 {
+        self.live_frames
+    }
+
+    pub fn cap_frames(&self) -> u32 {
+        self.cap_frames
+    }
+
+    pub fn ring_frames(&self) -> u32 {
+        self.ring.len() as u32
+    }
+
+    /// Frames of the chunks that are resident.
+    pub fn resident_frames(&self) -> u32 {
+        self.live_frames - self.free.len() as u32 - self.ring.len() as u32
+    }
+
+    /// Whether `chunk` streams: it has an alias in the ring, or no place at all.
+    pub fn is_streamed(&self, chunk: ChunkId) -> bool {
+        self.chunk(chunk).place != Place::Resident
+    }
+
+    /// Frames of the smallest ring that serves what was seen so far.
+    pub fn smallest_ring(&self) -> u32 {
+        self.largest_operation
+    }
+
+    /// Length of the learned iteration, in tokens of the record.
+    pub fn period(&self) -> Option<u64> {
+        self.planned_period
+    }
+
+    pub fn slips(&self) -> u64 {
+        self.history.slips()
+    }
+
+    pub fn contains(&self, id: ChunkId) -> bool {
+        self.chunks.get(id as usize).is_some_and(Option::is_some)
+    }
+
+    /// The chunks that have an address mapped, content or not.
+    pub fn mapped(&self) -> Vec<ChunkId> {
+        self.ids().filter(|&id| self.chunk(id).place != Place::Unmapped).collect()
+    }
+
+    pub fn frames_of(&self, id: ChunkId) -> u32 {
+        self.chunk(id).frames
+    }
+
+    /// Tokens recorded so far.
+    pub fn record_length(&self) -> Position {
+        self.history.len()
+    }
+
+    pub fn set_window(&mut self, window: Window) {
+        if self.window != window {
+            self.window = window;
+            self.unplanned_changes += 1;
+        }
+    }
+
+    /// The present layout in a line, for the log.
+    pub fn describe(&self) -> String {
+        let streamed = self.chunks.iter().flatten().filter(|c| c.place != Place::Resident).count();
+        format!(
+            "{} chunks, {streamed} streamed, {} frames resident, {} in the ring, {} free of {}",
+            self.ids().count(),
+            self.resident_frames(),
+            self.ring.len(),
+            self.free.len(),
+            self.cap_frames,
+        )
+    }
+
+    fn chunk(&self, id: ChunkId) -> &Chunk {
+        self.chunks[id as usize].as_ref().expect("a chunk that lives")
+    }
+
+    fn chunk_mut(&mut self, id: ChunkId) -> &mut Chunk {
+        self.chunks[id as usize].as_mut().expect("a chunk that lives")
+    }
+
+    /// To be called after a chunk became resident or ceased to be.
+    fn count_streamed(&mut self) {
+        let streamed = self.chunks.iter().flatten().filter(|c| c.place != Place::Resident);
+        self.streamed_chunks = streamed.count() as u32;
+    }
+
+    fn ids(&self) -> impl Iterator<Item = ChunkId> + '_ {
+        self.chunks.iter().enumerate().filter(|(_, c)| c.is_some()).map(|(id, _)| id as ChunkId)
+    }
+
+    // --- allocations -------------------------------------------------------
+
+    /// Changes how many frames there may be. Above the new cap nothing is
+    /// taken back at once; the next allocations do.
+    pub fn set_cap(&mut self, frames: u32) {
+        self.cap_frames = frames;
+    }
+
+    /// Gives back what a lowered cap no longer allows, as far as that goes
+    /// now: what is pinned, or in a launch of another thread, stays.
+    fn meet_cap(&mut self, mechanism: &mut impl Mechanism) {
+        let excess = self.live_frames.saturating_sub(self.cap_frames);
+        let possible = excess.min(self.attainable(&[], true));
+        if possible == 0 {
+            return;
+        }
+        let surplus = self.take_frames(possible, &[], true, mechanism).unwrap_or_else(|_| {
+            let rest = self.free.len().saturating_sub(possible as usize);
+            self.free.split_off(rest)
+        });
+        self.live_frames -= surplus.len() as u32;
+        for frame in surplus {
+            mechanism.release_frame(frame);
+        }
+    }
+
+    /// Whether [`Self::allocate`] of `frames` would have to evict.
+    pub fn would_evict(&self, frames: u32) -> bool {
+        frames > self.free.len() as u32 + self.cap_frames.saturating_sub(self.live_frames)
+    }
+
+    /// A new chunk `id` of `frames` frames, resident, evicting if it must.
+    ///
+    /// `watched`: every operation on it will be announced by [`Self::touch`],
+    /// so until the first one there is nothing to preserve. Without that, as
+    /// long as launches take no notice of us, its content may be anything.
+    pub fn allocate(
+        &mut self,
+        id: ChunkId,
+        frames: u32,
+        watched: bool,
+        mechanism: &mut impl Mechanism,
+    ) -> Result<(), Shortage> {
+        self.meet_cap(mechanism);
+        let own = self.take_frames(frames, &[], true, mechanism)?;
+        if mechanism.map(id, &own).is_err() {
+            self.free.extend(own);
+            return Err(self.device_shortage(frames));
+        }
+        if self.chunks.len() <= id as usize {
+            self.chunks.resize_with(id as usize + 1, || None);
+        }
+        self.chunks[id as usize] = Some(Chunk {
+            frames,
+            place: Place::Resident,
+            own,
+            host: HostCopy::Absent,
+            undefined: watched,
+            pinned: false,
+            holds: 0,
+            touched_at: self.operation,
+            token_at: 0,
+            expected: None,
+        });
+        Ok(())
+    }
+
+    /// The program freed `id`. All its uses are over, or queued before a wait
+    /// that `mechanism.retire` performs.
+    pub fn free(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) {
+        mechanism.retire(id);
+        let chunk = self.chunk(id);
+        if chunk.place != Place::Unmapped {
+            mechanism.unmap(id);
+        }
+        let chunk = self.chunks[id as usize].take().expect("a chunk that lives");
+        self.free.extend(chunk.own);
+        for occupant in &mut self.occupants {
+            if *occupant == Some(id) {
+                *occupant = None;
+            }
+        }
+        self.unplanned_changes += 1;
+        self.count_streamed();
+        if self.streamed_chunks == 0 {
+            // Everything fits again: no ring, and nothing held back.
+            self.free.append(&mut self.ring);
+            self.occupants.clear();
+            self.ring_cursor = 0;
+            self.release_free(mechanism);
+        }
+    }
+
+    /// The program gave up `id`'s content but may reuse the memory.
+    pub fn forget_content(&mut self, id: ChunkId) {
+        let chunk = self.chunk_mut(id);
+        chunk.undefined = true;
+        if chunk.host == HostCopy::Valid {
+            chunk.host = HostCopy::Stale;
+        }
+    }
+
+    /// Gives frames without owner back to the device. Answers how many.
+    pub fn release_free(&mut self, mechanism: &mut impl Mechanism) -> u32 {
+        let count = self.free.len() as u32;
+        for frame in self.free.drain(..) {
+            mechanism.release_frame(frame);
+        }
+        self.live_frames -= count;
+        count
+    }
+
+    /// Gives up to `frames` frames back to the device, evicting if it must,
+    /// and lowers the cap by as much. Answers how many.
+    pub fn give_back(
+        &mut self,
+        frames: u32,
+        mechanism: &mut impl Mechanism,
+    ) -> Result<u32, Shortage> {
+        // Not by way of new frames.
+        self.cap_frames = self.cap_frames.min(self.live_frames);
+        let taken = self.take_frames(frames, &[], true, mechanism)?;
+        self.free.extend(taken);
+        let given = self.release_free(mechanism);
+        self.cap_frames = self.cap_frames.min(self.live_frames);
+        Ok(given)
+    }
+
+    /// Makes `id` resident for as long as it lives. `true`: it was not before.
+    pub fn pin(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) -> Result<bool, Shortage> {
+        if self.chunk(id).place != Place::Resident {
+            self.promote(id, mechanism)?;
+        }
+        Ok(!std::mem::replace(&mut self.chunk_mut(id).pinned, true))
+    }
+
+    // --- the hot path ------------------------------------------------------
+
+    /// One operation of the program is about to touch `touches`: makes them
+    /// present and holds them. Follow with [`Self::release`] once the
+    /// operation was queued, then with [`Self::look_ahead`]. No chunk may be
+    /// named twice.
+    ///
+    /// On an error nothing is held.
+    pub fn touch(
+        &mut self,
+        touches: &[(ChunkId, Effect)],
+        mechanism: &mut impl Mechanism,
+    ) -> Result<(), Shortage> {
+        self.operation += 1;
+        for &(id, _) in touches {
+            self.chunk_mut(id).holds += 1;
+        }
+        let outcome = self.make_present(touches, mechanism);
+        if let Err(shortage) = outcome {
+            self.release(touches);
+            return Err(shortage);
+        }
+        for &(id, effect) in touches {
+            self.record(id);
+            let operation = self.operation;
+            let chunk = self.chunk_mut(id);
+            chunk.touched_at = operation;
+            if effect == Effect::Write {
+                chunk.undefined = false;
+                if chunk.host == HostCopy::Valid {
+                    chunk.host = HostCopy::Stale;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The operation was queued: its chunks may move again.
+    pub fn release(&mut self, touches: &[(ChunkId, Effect)]) {
+        for &(id, _) in touches {
+            // Freed meanwhile by another thread: nothing to let go of.
+            if let Some(Some(chunk)) = self.chunks.get_mut(id as usize) {
+                chunk.holds = chunk.holds.saturating_sub(1);
+            }
+        }
+    }
+
+    fn record(&mut self, id: ChunkId) {
+        let operation = self.operation;
+        let streamed = self.is_streamed(id);
+        self.history.record_touch(id, operation);
+        // One token per burst: consecutive operations on a chunk are one use.
+        if self.chunk(id).touched_at + 1 >= operation {
+            return;
+        }
+        // What comes round far more often than streamed chunks do (activations
+        // that happen to be streamed) says nothing about where we are.
+        let now = self.history.len();
+        let interval = now - std::mem::replace(&mut self.chunk_mut(id).token_at, now);
+        if !streamed || interval < u64::from(self.streamed_chunks / 4) {
+            self.history.record_plain(id, operation);
+            return;
+        }
+        let chunks = &self.chunks;
+        let is_streamed = |token: ChunkId| {
+            chunks
+                .get(token as usize)
+                .and_then(Option::as_ref)
+                .is_some_and(|c| c.place != Place::Resident)
+        };
+        if !self.history.record_landmark(id, operation, is_streamed) {
+            self.epoch += 1;
+            self.ahead = self.history.cursor().unwrap_or(0);
+        }
+    }
+
+    fn make_present(
+        &mut self,
+        touches: &[(ChunkId, Effect)],
+        mechanism: &mut impl Mechanism,
+    ) -> Result<(), Shortage> {
+        let mut streamed_frames = 0;
+        let mut absent = 0u32;
+        for &(id, _) in touches {
+            let chunk = self.chunk(id);
+            if chunk.place != Place::Resident {
+                streamed_frames += chunk.frames;
+                absent += u32::from(!chunk.present());
+            }
+        }
+        if streamed_frames == 0 {
+            return Ok(());
+        }
+        let streamed = touches.iter().filter(|(id, _)| self.is_streamed(*id)).count() as u64;
+        self.counters.streamed_touches += streamed;
+        self.counters.hits += streamed - u64::from(absent);
+        if absent == 0 {
+            self.largest_operation = self.largest_operation.max(streamed_frames);
+            return Ok(());
+        }
+        self.grow_ring(streamed_frames, touches, mechanism)?;
+        for &(id, _) in touches {
+            if self.chunk(id).place == Place::Unmapped {
+                self.attach(id, touches, mechanism)?;
+            } else if !self.chunk(id).present() && self.overlaps_any(id, touches) {
+                self.relocate(id, touches, mechanism)?;
+            }
+        }
+        for &(id, _) in touches {
+            if !self.chunk(id).present() {
+                self.fetch(id, true, mechanism)?;
+            }
+        }
+        self.largest_operation = self.largest_operation.max(streamed_frames);
+        Ok(())
+    }
+
+    // --- invariants --------------------------------------------------------
+
+    /// Panics unless the module's invariants hold. For tests and debug builds.
+    pub fn check(&self) {
+        let owned: usize = self.chunks.iter().flatten().map(|chunk| chunk.own.len()).sum();
+        assert_eq!(self.live_frames as usize, self.free.len() + owned + self.ring.len());
+        assert_eq!(self.ring.len(), self.occupants.len());
+        let streamed = self.chunks.iter().flatten().filter(|c| c.place != Place::Resident).count();
+        assert_eq!(self.streamed_chunks as usize, streamed);
+        for id in self.ids() {
+            let chunk = self.chunk(id);
+            let held = self.occupants.iter().filter(|o| **o == Some(id)).count() as u32;
+            match chunk.place {
+                Place::Resident => assert_eq!((chunk.own.len() as u32, held), (chunk.frames, 0)),
+                Place::Ring { present: true, .. } => assert_eq!(held, chunk.frames),
+                Place::Ring { present: false, .. } | Place::Unmapped => assert_eq!(held, 0),
+            }
+            assert!(
+                chunk.present() || chunk.undefined || chunk.host == HostCopy::Valid,
+                "chunk {id} lost its content"
+            );
+        }
+    }
+}
