@@ -19,22 +19,14 @@ pub fn library() -> &'static Path {
 /// word.
 pub fn build(package: &str, file: &str) -> PathBuf {
     let exe = std::env::current_exe().expect("a test knows its own path");
-    let profile = exe
-        .parent()
-        .and_then(Path::parent)
-        .expect("target/PROFILE/deps");
+    let profile = exe.parent().and_then(Path::parent).expect("target/PROFILE/deps");
     let target = profile.parent().expect("target");
     let mut cargo = Command::new(env!("CARGO"));
-    cargo
-        .args(["build", "--quiet", "--package", package, "--target-dir"])
-        .arg(target);
+    cargo.args(["build", "--quiet", "--package", package, "--target-dir"]).arg(target);
     if profile.ends_with("release") {
         cargo.arg("--release");
     }
-    let status = cargo
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .expect("cargo runs");
+    let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo runs");
     assert!(status.success(), "{package} does not build");
     profile.join(file)
 }
@@ -61,10 +53,7 @@ pub fn cc(args: &[&str], output: &Path) {
 
 /// The output of `command`, which is killed after `limit`.
 pub fn within(limit: Duration, command: &mut Command) -> Output {
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = child.spawn().expect("the program starts");
     let pid = child.id().to_string();
     let (done, ended) = std::sync::mpsc::channel();
@@ -77,15 +66,9 @@ pub fn within(limit: Duration, command: &mut Command) -> Output {
     let start = Instant::now();
     let hung = ended.recv_timeout(limit).is_err();
     if hung {
-        Command::new("kill")
-            .args(["-KILL", &pid])
-            .status()
-            .expect("kill runs");
+        Command::new("kill").args(["-KILL", &pid]).status().expect("kill runs");
     }
-    let output = reader
-        .join()
-        .expect("no panic")
-        .expect("the program was waited for");
+    let output = reader.join().expect("no panic").expect("the program was waited for");
     assert!(
         !hung,
         "{command:?} hangs after {:?}\n{}",
