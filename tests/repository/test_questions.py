@@ -21,7 +21,7 @@ SOURCES = sorted((ROOT / "questions").glob("*.*"))
 @pytest.fixture(scope="module")
 def programs():
     try:
-        return questions.build()
+        return questions.build(strict=True)
     except questions.NotBuilt as reason:
         if "does not compile" in str(reason):
             raise
