@@ -158,7 +158,7 @@ extern "C" __global__ void fingerprint(const uint4 *data, u64 vectors, u64 *out)
 extern "C" __global__ void check_plain(const uint32_t *data, uint32_t seed, uint32_t round, Wrong *wrong)
 {
     for (uint32_t i = threadIdx.x; i < BLOCK_WORDS; i += blockDim.x)
-        note(wrong, round, i, *(const volatile uint32_t *)(data + i), pattern(seed, i));
+        note(wrong, round, i, data[i], pattern(seed, i));
 }
 
 // Ordinary loads that may stay in L1.
@@ -247,7 +247,7 @@ extern "C" __global__ void check_after_primary(const uint32_t *data, uint32_t se
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
     for (uint32_t i = threadIdx.x; i < BLOCK_WORDS; i += blockDim.x)
-        note(wrong, round, i, *(const volatile uint32_t *)(data + i), pattern(seed, i));
+        note(wrong, round, i, data[i], pattern(seed, i));
 }
 
 // A kernel that was there before the writes: it reads the same blocks through
