@@ -373,7 +373,7 @@ inline std::vector<char> contents_of(const std::string &path)
 }
 
 // Empty, or why no device can be used.
-inline std::string open_device(const std::string &kernels)
+inline std::string open_device()
 {
     if (!cu.open())
         return "no CUDA driver (libcuda.so.1)";
@@ -392,16 +392,25 @@ inline std::string open_device(const std::string &kernels)
         CU(cuMemHostAlloc, &words, GATE_WORDS * sizeof *gate_words, CU_MEMHOSTALLOC_DEVICEMAP);
         CU(cuMemHostGetDevicePointer, &gate_words_on_device, words, 0);
         gate_words = static_cast<volatile uint32_t *>(words);
-        if (!run_state.on_standin || run_state.rehearsal) {
-            std::vector<char> image = contents_of(kernels);
-            if (image.empty())
-                return "there is no kernel file '" + kernels + "'";
-            CU(cuModuleLoadData, &module, image.data());
-        }
     } catch (const Refused &refused) {
         return refused.sentence();
     }
     return "";
+}
+
+// Empty, or why no kernel can be launched.
+inline std::string load_kernels(const std::string &path)
+{
+    if (run_state.on_standin && !run_state.rehearsal)
+        return "stand-in";
+    std::vector<char> image = contents_of(path);
+    if (image.empty())
+        return "there is no kernel file '" + path + "'";
+    CUresult code = cu.cuModuleLoadData(&module, image.data());
+    if (code == CUDA_ERROR_UNSUPPORTED_PTX_VERSION || code == CUDA_ERROR_NO_BINARY_FOR_GPU)
+        return "the kernels are too new for this driver or card (" + name_of(code) +
+               "): build them with an nvcc no newer than the driver, named by NVCC";
+    return code == CUDA_SUCCESS ? "" : "loading the kernels answered " + name_of(code);
 }
 
 // The body of every program's main. After a part that broke the context (an
@@ -438,17 +447,18 @@ inline int answer_parts(const char *question, int argc, char **argv, const std::
     run_state.deadline_ns = now_ns() + uint64_t(limit * 1e9);
     alarm(unsigned(limit) + 10); // ends a program that hangs in the driver
 
-    std::string no_device = open_device(kernels);
+    std::string no_device = open_device();
+    std::string no_kernels = no_device.empty() ? load_kernels(kernels) : no_device;
     for (size_t i = first; i < parts.size(); i++) {
         const Part &part = parts[i];
         if (!only.empty() && only != part.name)
             continue;
-        if (part.needs != Needs::Machine && !no_device.empty()) {
+        if (!no_device.empty()) {
             not_measured(part.name, no_device);
             continue;
         }
-        if (part.needs == Needs::Card && run_state.on_standin && !run_state.rehearsal) {
-            not_measured(part.name, "stand-in");
+        if (part.needs == Needs::Card && !no_kernels.empty()) {
+            not_measured(part.name, no_kernels);
             continue;
         }
         if (seconds_left() < 1) {

@@ -3,6 +3,7 @@
 //
 // Not here: how fast copies from such memory are (bandwidth.cpp).
 #include "copies.h"
+#include <cerrno>
 #include <sys/wait.h>
 
 namespace {

@@ -137,9 +137,8 @@ inline void not_measured(const std::string &item, const std::string &reason)
 
 // What a part of a question needs to be answered.
 enum class Needs {
-    Driver,  // calls only: runs on the stand-in too
-    Card,    // kernels of kernels.cu, or times that only a card has
-    Machine, // the host alone, without a device
+    Driver, // calls only: runs on the stand-in too
+    Card,   // kernels of kernels.cu
 };
 
 struct Part {
