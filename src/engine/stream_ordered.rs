@@ -103,6 +103,9 @@ fn order(engine: &Engine, freed: Freed, stream: CUstream) -> Result<()> {
     let event = match freed {
         Freed::Long => return Ok(()),
         Freed::After(event) => event as CUevent,
+        // A capture began only after everything queued before was over; and
+        // an event recorded now would become a part of its graph.
+        Freed::On(other) if captures(driver, other as CUstream) => return Ok(()),
         Freed::On(other) => {
             // Later than the free itself, so never too early.
             let event = driver.event_create(true)?;
@@ -117,6 +120,10 @@ fn order(engine: &Engine, freed: Freed, stream: CUstream) -> Result<()> {
     // Destroyed by the driver once the wait is over.
     let _ = driver.event_destroy(event);
     outcome
+}
+
+fn captures(driver: &Driver, stream: CUstream) -> bool {
+    any_capture() && driver.stream_is_capturing(stream).unwrap_or(false)
 }
 
 /// `cuMemFreeAsync`. `None`: not ours.
@@ -170,7 +177,12 @@ pub fn pool_trim(pool: CUmemoryPool, keep_bytes: usize) {
     let mut zones = lock(&ZONES);
     let Some(zone) = zones.as_mut().and_then(|zones| zone_of(engine, zones, pool)) else { return };
     let mut settled = None;
-    for id in zone.drain(keep_bytes as u64) {
+    let mut events = Vec::new();
+    let gone = zone.drain(keep_bytes as u64, &mut events);
+    for event in events {
+        let _ = engine.driver.event_destroy(event as CUevent);
+    }
+    for id in gone {
         let Some(allocation) = engine.allocations.get(&id).map(|entry| *entry) else { continue };
         if settled.is_some() {
             memory::release(engine, id, allocation, settled);

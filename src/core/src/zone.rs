@@ -190,12 +190,19 @@ impl Zone {
     }
 
     /// Takes out everything that nobody uses, to be given back to the device,
-    /// until at most `keep_bytes` are reserved.
-    pub fn drain(&mut self, keep_bytes: u64) -> Vec<ChunkId> {
+    /// until at most `keep_bytes` are reserved. Their [`Freed::After`] events
+    /// are added to `events`: nobody will wait for them any more.
+    pub fn drain(&mut self, keep_bytes: u64, events: &mut Vec<u64>) -> Vec<ChunkId> {
+        let mut forget = |freed: Freed| {
+            if let Freed::After(event) = freed {
+                events.push(event);
+            }
+        };
         let mut gone = Vec::new();
         while self.reserved_bytes > keep_bytes {
             let Some(cached) = self.cached.pop() else { break };
             self.reserved_bytes -= u64::from(cached.frames) * SLAB_BYTES;
+            forget(cached.freed);
             gone.push(cached.chunk);
         }
         let empty: Vec<ChunkId> =
@@ -205,7 +212,12 @@ impl Zone {
                 break;
             }
             let slab = self.slabs.remove(&chunk).expect("just listed");
-            self.free_slots[slab.class].retain(|slot| slot.chunk != chunk);
+            self.free_slots[slab.class].retain(|slot| {
+                if slot.chunk == chunk {
+                    forget(slot.freed);
+                }
+                slot.chunk != chunk
+            });
             self.reserved_bytes -= SLAB_BYTES;
             gone.push(chunk);
         }
@@ -273,7 +285,7 @@ mod tests {
         zone.give_chunk(8, 8, Freed::On(A));
         assert_eq!(zone.take_chunk(3, 4, B), Some((7, Freed::On(A))));
         assert_eq!(zone.take_chunk(3, 4, B), None);
-        assert_eq!(zone.drain(0), [8]);
+        assert_eq!(zone.drain(0, &mut Vec::new()), [8]);
         assert_eq!(zone.usage(), (4 * SLAB_BYTES, 4 * SLAB_BYTES));
     }
 
@@ -282,11 +294,12 @@ mod tests {
         let mut zone = Zone::default();
         zone.add_slab(0, 3, 0);
         let (slot, _) = zone.take_slot(0, A).unwrap();
-        assert!(zone.drain(0).is_empty());
+        assert!(zone.drain(0, &mut Vec::new()).is_empty());
         assert_eq!(zone.slot_at(3, slot + 100), Some((slot, 512)));
-        zone.give_slot(3, slot, Freed::On(A));
+        zone.give_slot(3, slot, Freed::After(77));
         assert_eq!(zone.slot_at(3, slot), None);
-        assert_eq!(zone.drain(0), [3]);
+        let mut events = Vec::new();
+        assert_eq!((zone.drain(0, &mut events), events), (vec![3], vec![77]));
         assert_eq!(zone.take_slot(0, A), None);
         assert_eq!(zone.usage(), (0, 0));
     }
