@@ -470,7 +470,7 @@ inline int answer_parts(const char *question, int argc, char **argv, const std::
         } catch (const Refused &refused) {
             not_measured(part.name, refused.sentence());
         }
-        if (no_device.empty() && cu.cuCtxSynchronize() != CUDA_SUCCESS && only.empty() && i + 1 < parts.size()) {
+        if (cu.cuCtxSynchronize() != CUDA_SUCCESS && only.empty() && i + 1 < parts.size()) {
             std::string left = std::to_string(std::max(0.0, seconds_left())), next = std::to_string(i + 1);
             execl("/proc/self/exe", argv[0], "--limit", left.c_str(), "--kernels", kernels.c_str(),
                   "--cublas", cublas_path.c_str(), "--from", next.c_str(),
