@@ -3,8 +3,9 @@
 //!
 //! The hooks hand over converted arguments; every function here either serves
 //! the request or answers that it is not ours, and then the hook calls the
-//! original. Nothing here is called before `cuInit` has succeeded, in a forked
-//! child, or after the exit handler ran.
+//! original. Nothing here is called before `cuInit` has succeeded, or in a
+//! forked child. After the exit handler ran, threads that still launch are
+//! still served: on the driver alone they would run on absent bytes.
 //!
 //! Flow of one launch: hook → [`chunk_of`] on every parameter word →
 //! [`begin`] (chunks present, waits queued on the stream) → original →
