@@ -10,6 +10,7 @@ use std::ffi::c_void;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use autooffload_core::config::Limit;
 use autooffload_core::host_limits;
@@ -34,6 +35,8 @@ pub struct HostStore {
     limit: Limit,
     /// Where the kernel's files are, `/` outside of tests.
     root: PathBuf,
+    /// Held from the check of the cap until the bytes count as used.
+    reserving: Mutex<()>,
     used_bytes: AtomicU64,
     pinned_bytes: AtomicU64,
     peak_bytes: AtomicU64,
@@ -47,6 +50,7 @@ impl HostStore {
             pin,
             limit,
             root: PathBuf::from("/"),
+            reserving: Mutex::new(()),
             used_bytes: AtomicU64::new(0),
             pinned_bytes: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
@@ -80,9 +84,14 @@ impl HostStore {
     /// `bytes` of host memory, page-locked if it can be. `None`: over the cap,
     /// or the system has none.
     pub fn allocate(&self, bytes: usize) -> Option<HostBuffer> {
-        if bytes as u64 > self.available() {
-            return None;
-        }
+        let used = {
+            // Two devices must not both pass the check.
+            let _one = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
+            if bytes as u64 > self.available() {
+                return None;
+            }
+            self.used_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64
+        };
         let mapped_bytes = bytes.next_multiple_of(PAGE_BYTES);
         // SAFETY: a fresh anonymous mapping; the kernel picks the address.
         let address = unsafe {
@@ -96,6 +105,7 @@ impl HostStore {
             )
         };
         if address == libc::MAP_FAILED {
+            self.used_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
             return None;
         }
         // Both are wishes: where the kernel refuses, nothing is lost but speed.
@@ -119,7 +129,6 @@ impl HostStore {
                     false
                 }
             };
-        let used = self.used_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         self.peak_bytes.fetch_max(used, Ordering::Relaxed);
         if registered {
             self.pinned_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
