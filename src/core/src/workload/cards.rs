@@ -1,0 +1,1 @@
+//! What cards and links can do.
