@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 pub mod optimum;
+pub mod saved;
 
 /// SplitMix64: the same seed gives the same cases everywhere.
 pub struct Random(u64);

@@ -1,0 +1,80 @@
+//! Random orders and plans to save: consistent, not sensible.
+
+use super::Random;
+use autooffload_core::learn::{self, Description};
+use autooffload_core::plan::file::Saved;
+use autooffload_core::plan::{Copy, Layout, Machine, Part, PhasePlan, Plan};
+
+/// With `chunks` chunks and `steps` steps a phase.
+pub fn random_saved(random: &mut Random, chunks: u32, steps: u32, phases: u32) -> Saved {
+    let shared_frames = random.within(8, 4 * u64::from(chunks) + 8) as u32;
+    let mut frames = shared_frames;
+    let mut ring = 0;
+    let mut layouts = Vec::new();
+    let mut id = 0;
+    for _ in 0..chunks {
+        id += random.within(1, 2) as u32;
+        let size = random.within(1, 24) as u32;
+        let mut parts = Vec::new();
+        let (mut first, mut left) = (random.within(0, 3) as u32, shared_frames);
+        while first < size && left > 0 && !random.one_in(3) {
+            let most = left.min(size - first).min(8);
+            let part = Part {
+                first,
+                frames: random.within(1, most.into()) as u32,
+                at: ring,
+                lap: shared_frames,
+            };
+            ring = (ring + part.frames) % shared_frames;
+            first += part.frames + random.within(0, 2) as u32;
+            left -= part.frames;
+            parts.push(part);
+        }
+        frames += size - parts.iter().map(|part| part.frames).sum::<u32>();
+        layouts.push(Layout { id, frames: size, parts });
+    }
+    let machine = Machine {
+        frames: frames + random.within(0, 9) as u32,
+        release_ns: random.within(0, 1_000_000),
+        link_bytes_per_s: random.within(1_000_000, 60_000_000_000) as f64 / 3.0,
+        ..Machine::default()
+    };
+    let mut plan = Plan { layouts, shared_frames, phases: Vec::new() };
+    let mut description = Description::default();
+    for _ in 0..phases {
+        let mut phase = learn::Phase { repeats: random.within(0, 99) as u32, ..Default::default() };
+        let mut copies = Vec::new();
+        for need in 0..steps {
+            let first_use = phase.uses.len() as u32;
+            let near = u64::from(chunks) * u64::from(need) / u64::from(steps);
+            for _ in 0..random.within(0, 2) {
+                let chunk = (near + random.within(0, 5)) as u32 % chunks;
+                let layout = &plan.layouts[chunk as usize];
+                if phase.uses[first_use as usize..].contains(&layout.id) {
+                    continue;
+                }
+                phase.uses.push(layout.id);
+                for part in 0..layout.parts.len() as u32 {
+                    let lead = random.within(0, steps.min(40).into()) as u32;
+                    copies.push(Copy { chunk, part, need, lead });
+                }
+            }
+            phase.steps.push(learn::Step {
+                first_use,
+                use_count: phase.uses.len() as u32 - first_use,
+                operations: random.within(1, 5) as u32,
+                ns: random.within(0, 5_000_000),
+            });
+        }
+        description.phases.push(phase);
+        let period_ns = random.next() >> 20;
+        plan.phases.push(PhasePlan {
+            copies,
+            period_ns,
+            stall_ns: period_ns / 7,
+            streamed_bytes: 1,
+        });
+    }
+    description.present = (random.one_in(2) && phases > 0).then_some(phases as usize - 1);
+    Saved { signature: random.next(), machine, description, plan }
+}
