@@ -138,6 +138,7 @@ fn each_inconsistency_has_its_reason() {
         ("other phases are planned than described", &|s| {
             s.plan.phases.pop();
         }),
+        ("a ring leaves the shared frames", &|s| s.plan.phases[planned].ring_frames = shared + 1),
         ("a copy of nothing", &|s| s.plan.phases[planned].copies[0].chunk = 12),
         ("a copy of nothing", &|s| s.plan.phases[planned].copies[0].part = 24),
         ("a copy for no step", &|s| s.plan.phases[planned].copies[0].need = steps),

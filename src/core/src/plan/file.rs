@@ -177,6 +177,8 @@ fn write_layouts(out: &mut Writer, plan: &Plan) {
 fn write_copies(out: &mut Writer, plan: &Plan) {
     out.count(plan.phases.len());
     for phase in &plan.phases {
+        out.number(phase.ring_frames);
+        out.number(phase.ring_frames);
         out.number(phase.period_ns);
         out.number(phase.stall_ns);
         out.number(phase.streamed_bytes);
@@ -341,6 +343,7 @@ fn read_copies(input: &mut Reader) -> Result<Vec<PhasePlan>, Refused> {
     let count = input.count(4)?;
     let mut phases = Vec::with_capacity(count);
     for _ in 0..count {
+        let ring_frames = input.number()?;
         let (period_ns, stall_ns, streamed_bytes) = (input.wide()?, input.wide()?, input.wide()?);
         let count = input.count(4)?;
         let mut copies = Vec::with_capacity(count);
@@ -353,7 +356,7 @@ fn read_copies(input: &mut Reader) -> Result<Vec<PhasePlan>, Refused> {
                 lead: input.number()?,
             });
         }
-        phases.push(PhasePlan { copies, period_ns, stall_ns, streamed_bytes });
+        phases.push(PhasePlan { copies, ring_frames, period_ns, stall_ns, streamed_bytes });
     }
     Ok(phases)
 }
@@ -491,6 +494,7 @@ fn check_copies(plan: &Plan, description: &Description) -> Result<(), Refused> {
     let alike = plan.phases.is_empty() || plan.phases.len() == description.phases.len();
     must(alike, "other phases are planned than described")?;
     for (phase, described) in plan.phases.iter().zip(&description.phases) {
+        must(phase.ring_frames <= plan.shared_frames, "a ring leaves the shared frames")?;
         for copy in &phase.copies {
             let layout = plan.layouts.get(copy.chunk as usize);
             let part = layout.and_then(|layout| layout.parts.get(copy.part as usize));

@@ -73,6 +73,7 @@ pub fn random_saved(random: &mut Random, chunks: u32, steps: u32, phases: u32) -
             period_ns,
             stall_ns: period_ns / 7,
             streamed_bytes: 1,
+            ring_frames: shared_frames,
         });
     }
     description.present = (random.one_in(2) && phases > 0).then_some(phases as usize - 1);
