@@ -178,7 +178,6 @@ fn write_copies(out: &mut Writer, plan: &Plan) {
     out.count(plan.phases.len());
     for phase in &plan.phases {
         out.number(phase.ring_frames);
-        out.number(phase.ring_frames);
         out.number(phase.period_ns);
         out.number(phase.stall_ns);
         out.number(phase.streamed_bytes);
