@@ -2,6 +2,39 @@
 //!
 //! Pure and deterministic: the same [`Problem`], previous plan and effort give
 //! the same [`Plan`].
+//!
+//! ```text
+//!   shape      one phase, arranged for planning
+//!   phases     which phases share chunks, and who gets which memory
+//!   spread     how many frames of each chunk stream
+//!   ring       where they live, and what that makes each copy wait for
+//!   timeline   how long an iteration takes then
+//!   search     tries many, keeps the best
+//!   start      when each copy should become ready
+//!   proof      checks the result, by other means
+//!   file       writes it down
+//! ```
+//!
+//! Not here: learning the order (`learn`), carrying a plan out (`streamer`).
+
+pub mod file;
+mod phases;
+mod proof;
+mod ring;
+mod search;
+mod shape;
+mod spread;
+mod start;
+mod timeline;
+
+pub use proof::Fault;
+
+use phases::Group;
+use ring::Layout as RingLayout;
+use search::{Found, Room, Search};
+use shape::Shape;
+use std::fmt;
+use timeline::Clock;
 
 use crate::address_map::ChunkId;
 
@@ -148,6 +181,9 @@ impl Part {
 pub struct PhasePlan {
     /// In the order in which the link takes them.
     pub copies: Vec<Copy>,
+    /// Of the shared frames, those from 0 on that this phase streams through;
+    /// the others hold what is brought in once per visit.
+    pub ring_frames: u32,
     /// By the planner's own clock: one iteration in the steady state.
     pub period_ns: Nanos,
     /// Of which no kernel ran.
@@ -168,4 +204,261 @@ pub struct Copy {
     /// How many steps before `need` begins the planned start: the copy becomes
     /// ready when the step `need - lead` (of the iteration before, if negative) begins.
     pub lead: u32,
+}
+
+impl Layout {
+    /// Frames that are the chunk's own: resident.
+    pub fn own_frames(&self) -> u32 {
+        self.frames - self.parts.iter().map(|part| part.frames).sum::<u32>()
+    }
+}
+
+impl Plan {
+    /// Frames of their own, of all chunks.
+    pub fn resident_frames(&self) -> u32 {
+        self.layouts.iter().map(Layout::own_frames).sum()
+    }
+
+    /// How many frames would change their mapping if this plan followed
+    /// `previous`: what a change of plan costs.
+    pub fn moved_frames(&self, previous: &Plan) -> u32 {
+        let mut known: Vec<&Layout> = previous.layouts.iter().collect();
+        known.sort_by_key(|layout| layout.id);
+        let moved = |layout: &Layout| match known.binary_search_by_key(&layout.id, |l| l.id) {
+            Ok(index) if known[index] == layout => 0,
+            _ => layout.frames,
+        };
+        self.layouts.iter().map(moved).sum()
+    }
+}
+
+/// No plan was found. Where what is pinned and the largest step fit at all,
+/// that takes twice as many frames at the most: a ring must hold two steps'
+/// chunks without one in the way of the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    pub needed_frames: u32,
+    pub available_frames: u32,
+}
+
+impl fmt::Display for Unfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { needed_frames, available_frames } = self;
+        write!(
+            f,
+            "no plan for {available_frames} frames: what is pinned and the largest step \
+             need {needed_frames}"
+        )
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+/// Plans all phases of `problem`. `previous`: the plan in force, which is kept
+/// where a better one would gain next to nothing.
+pub fn plan(problem: &Problem, previous: Option<&Plan>, effort: Effort) -> Result<Plan, Unfit> {
+    let unfit = |needed_frames| Unfit { needed_frames, available_frames: problem.machine.frames };
+    let mut chunks = problem.chunks.clone();
+    // Phases of a group share a layout made for one of them. Should two chunks
+    // meet in another, one of them gets frames of its own.
+    const CONFLICTS: usize = 16;
+    let mut fresh = None;
+    for _ in 0..CONFLICTS {
+        let layouts = lay_out(problem, &chunks, effort).ok_or_else(|| unfit(least(problem)))?;
+        match finish(problem, layouts) {
+            Ok(plan) => {
+                fresh = Some(plan);
+                break;
+            }
+            Err(chunk) => chunks[chunk as usize].pinned = true,
+        }
+    }
+    let fresh = fresh.ok_or_else(|| unfit(least(problem)))?;
+    Ok(previous.and_then(|previous| retain(problem, previous, &fresh)).unwrap_or(fresh))
+}
+
+/// What must fit in any case: pinned chunks and the largest step.
+fn least(problem: &Problem) -> u32 {
+    let pinned = |chunk: &&Chunk| chunk.pinned;
+    let frames: u32 = problem.chunks.iter().filter(pinned).map(|chunk| chunk.frames).sum();
+    let step = |phase: &Phase, step: &Step| -> u32 {
+        let touched = phase.touches(step).iter().map(|&chunk| &problem.chunks[chunk as usize]);
+        touched.filter(|chunk| !chunk.pinned).map(|chunk| chunk.frames).sum()
+    };
+    let largest = problem
+        .phases
+        .iter()
+        .flat_map(|phase| phase.steps.iter().map(move |one| step(phase, one)))
+        .max();
+    frames + largest.unwrap_or(0)
+}
+
+/// The parts of every chunk, and how many frames are shared.
+struct Layouts {
+    parts: Vec<Vec<Part>>,
+    shared_frames: u32,
+    /// By phase.
+    rings: Vec<u32>,
+}
+
+fn lay_out(problem: &Problem, chunks: &[Chunk], effort: Effort) -> Option<Layouts> {
+    let machine = &problem.machine;
+    let total: u64 = chunks.iter().map(|chunk| u64::from(chunk.frames)).sum();
+    if total <= u64::from(machine.frames) {
+        let rings = vec![0; problem.phases.len()];
+        return Some(Layouts { parts: vec![Vec::new(); chunks.len()], shared_frames: 0, rings });
+    }
+    let groups = phases::groups(problem);
+    let shapes: Vec<Shape> =
+        groups.iter().map(|group| Shape::new(chunks, &group.cycle(problem))).collect();
+    let found = search_groups(problem, &groups, &shapes, effort)?;
+
+    let frames = |of: &dyn Fn(usize) -> u32| -> Vec<u32> { (0..groups.len()).map(of).collect() };
+    let rings = frames(&|group| found[group].layout.ring);
+    let residents = frames(&|group| {
+        let streamed: u32 = found[group].layout.parts.iter().map(|part| part.frames).sum();
+        shapes[group].frames - streamed
+    });
+    let pinned = frames(&|group| {
+        shapes[group].locals.iter().filter(|local| local.pinned).map(|local| local.frames).sum()
+    });
+    let (shared_frames, private) = phases::fit(machine, &rings, &residents, &pinned)?;
+
+    let mut parts: Vec<Vec<Part>> = vec![Vec::new(); chunks.len()];
+    for (group, shape) in shapes.iter().enumerate() {
+        let layout = &found[group].layout;
+        for (local, known) in shape.locals.iter().enumerate() {
+            parts[known.chunk as usize] = layout.parts_of(local).to_vec();
+        }
+        keep(shape, residents[group] - private[group], layout.ring, shared_frames, &mut parts);
+    }
+    let mut ring_of = vec![0; problem.phases.len()];
+    for (group, &ring) in groups.iter().zip(&rings) {
+        group.phases.iter().for_each(|&phase| ring_of[phase] = ring);
+    }
+    Some(Layouts { parts, shared_frames, rings: ring_of })
+}
+
+/// Puts `frames` resident frames of a group on shared frames from `at` on.
+///
+/// Those used last: other groups' phases displace them, and so there is most
+/// time to bring them back in the first iteration.
+fn keep(shape: &Shape, frames: u32, at: u32, shared_frames: u32, parts: &mut [Vec<Part>]) {
+    // Large enough for the full rate, small enough to let others through.
+    const FRAMES_PER_COPY: u32 = 16;
+    let (mut left, mut at) = (frames, at);
+    for local in shape.locals.iter().rev().filter(|local| !local.pinned) {
+        let parts = &mut parts[local.chunk as usize];
+        let mut first: u32 = parts.iter().map(|part| part.frames).sum();
+        while left > 0 && first < local.frames {
+            let frames = FRAMES_PER_COPY.min(left).min(local.frames - first);
+            parts.push(Part { first, frames, at, lap: shared_frames });
+            first += frames;
+            at += frames;
+            left -= frames;
+        }
+    }
+}
+
+fn search_groups(
+    problem: &Problem,
+    groups: &[Group],
+    shapes: &[Shape],
+    effort: Effort,
+) -> Option<Vec<Found>> {
+    let machine = &problem.machine;
+    let division = phases::divide(problem, groups, shapes);
+    let mut found: Vec<Option<Found>> = vec![None; groups.len()];
+    let mut cheap_ring = 0;
+    // Those that repeat first: the others stream through what these leave.
+    for repeating in [true, false] {
+        for (index, group) in groups.iter().enumerate() {
+            let repeats = group.repeats(problem) > 1 || groups.len() == 1;
+            if repeats != repeating {
+                continue;
+            }
+            let mut room = Room {
+                frames: division.private[index] + division.shared,
+                fixed_residents: None,
+                cheap_ring: 0,
+                ring_frame_ns: 0.0,
+                window: problem.window_frames,
+            };
+            if !repeats {
+                room.fixed_residents = Some(division.private[index]);
+                room.cheap_ring = cheap_ring;
+                room.ring_frame_ns =
+                    machine.frame_bytes as f64 * 1e9 / machine.link_bytes_per_s;
+            }
+            let search = Search::new(&shapes[index], machine, room);
+            let best = search.run(effort, None)?;
+            cheap_ring = cheap_ring.max(best.layout.ring);
+            found[index] = Some(best);
+        }
+    }
+    found.into_iter().collect()
+}
+
+/// Derives the copies of every phase from the layouts. Error: a chunk that
+/// meets another in some phase.
+fn finish(problem: &Problem, layouts: Layouts) -> Result<Plan, u32> {
+    let Layouts { parts, shared_frames, rings } = layouts;
+    let mut clock = Clock::default();
+    let mut phases = Vec::with_capacity(problem.phases.len());
+    for (phase, &ring_frames) in problem.phases.iter().zip(&rings) {
+        let shape = Shape::new(&problem.chunks, phase);
+        let mut layout =
+            RingLayout { ring: ring_frames, slots: shared_frames, ..RingLayout::default() };
+        for local in &shape.locals {
+            layout.first_part.push(layout.parts.len() as u32);
+            layout.parts.extend_from_slice(&parts[local.chunk as usize]);
+        }
+        layout.first_part.push(layout.parts.len() as u32);
+        ring::order(&shape, &problem.machine, &mut layout)
+            .map_err(|local| shape.locals[local as usize].chunk)?;
+        let schedule = &layout.schedule;
+        let times = clock.times(schedule, &problem.machine);
+        phases.push(PhasePlan {
+            copies: start::with_starts(&shape, &layout.copies, schedule, &times, &problem.machine),
+            ring_frames,
+            period_ns: times.period as Nanos,
+            stall_ns: (times.period as Nanos).saturating_sub(schedule.compute_ns),
+            streamed_bytes: schedule.copies.iter().map(|copy| copy.bytes).sum(),
+        });
+    }
+    let layouts = problem
+        .chunks
+        .iter()
+        .zip(parts)
+        .map(|(chunk, parts)| Layout { id: chunk.id, frames: chunk.frames, parts })
+        .collect();
+    Ok(Plan { layouts, shared_frames, phases })
+}
+
+/// The previous plan's layouts for `problem`, if they still fit and `fresh`
+/// would gain too little for what the change costs.
+fn retain(problem: &Problem, previous: &Plan, fresh: &Plan) -> Option<Plan> {
+    // Below what measuring twice would differ by.
+    const WORTH_IT: f64 = 0.005;
+    let same = previous.layouts.len() == problem.chunks.len()
+        && previous.layouts.iter().zip(&problem.chunks).all(|(layout, chunk)| {
+            layout.id == chunk.id
+                && layout.frames == chunk.frames
+                && (!chunk.pinned || layout.parts.is_empty())
+        });
+    if !same || previous.resident_frames() + previous.shared_frames > problem.machine.frames {
+        return None;
+    }
+    let parts = previous.layouts.iter().map(|layout| layout.parts.clone()).collect();
+    let shared_frames = previous.shared_frames;
+    if previous.phases.len() != problem.phases.len() {
+        return None;
+    }
+    let rings = previous.phases.iter().map(|phase| phase.ring_frames).collect();
+    let kept = finish(problem, Layouts { parts, shared_frames, rings }).ok()?;
+    let cost = |plan: &Plan| -> f64 {
+        let each = plan.phases.iter().zip(&problem.phases);
+        each.map(|(plan, phase)| plan.period_ns as f64 * f64::from(phase.repeats.max(1))).sum()
+    };
+    (cost(&kept) <= cost(fresh) * (1.0 + WORTH_IT)).then_some(kept)
 }

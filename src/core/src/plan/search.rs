@@ -1,0 +1,282 @@
+//! The search: a family of layouts, judged by the planner's clock.
+//!
+//! What is varied, and why it matters:
+//! - the ring: each of its frames is a frame less for residents, one more to
+//!   stream; too small, and the link stands still while steps use its frames;
+//! - the spread (`alpha`), see `spread`;
+//! - the least and the most that a chunk streams: few large copies cost less
+//!   overhead, many small ones need less ring;
+//! - how a chunk's frames are split into copies: a part can arrive while
+//!   frames of another are still in use.
+//!
+//! First the ring alone, coarsely; then everything else around the best; then
+//! the ring again, finely; and last the choice among the best few, under
+//! compute times and link rates that are not quite what was measured.
+
+use super::ring::{Layout, lay_out};
+use super::shape::Shape;
+use super::spread::{Knobs, spread};
+use super::timeline::{Clock, NOMINAL, Scenario};
+use super::{Effort, Machine};
+
+/// Memory for one group of phases.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// Frames for residents and ring together.
+    pub frames: u32,
+    /// Resident frames however large the ring, if the ring comes out of memory
+    /// that the phase would not use otherwise; with it, what a frame of the
+    /// ring beyond `cheap_ring` costs all the same, ns per iteration.
+    pub fixed_residents: Option<u32>,
+    pub cheap_ring: u32,
+    pub ring_frame_ns: f64,
+    /// The ring's bound, as the user wished.
+    pub window: Option<u32>,
+}
+
+/// A layout and what it was made from.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub knobs: Knobs,
+    pub layout: Layout,
+    /// Steady iteration, and with the costs of the ring and of deviations.
+    pub period: f64,
+}
+
+/// Deviations under which the best few are compared, beside what was measured.
+const SCENARIOS: [Scenario; 4] = [
+    Scenario { compute: 0.9, link: 1.0 },
+    Scenario { compute: 1.1, link: 1.0 },
+    Scenario { compute: 1.0, link: 0.95 },
+    Scenario { compute: 1.2, link: 1.05 },
+];
+/// Weight of all deviations together against the nominal case.
+const SCENARIO_WEIGHT: f64 = 0.25;
+const FINALISTS: usize = 6;
+
+pub(super) struct Search<'a> {
+    shape: &'a Shape,
+    machine: &'a Machine,
+    room: Room,
+    clock: Clock,
+    /// Chunks that may be kept from streaming because they meet others.
+    conflicts: usize,
+    /// Everything tried that works, with its cost.
+    tried: Vec<(f64, Knobs)>,
+}
+
+impl<'a> Search<'a> {
+    pub fn new(shape: &'a Shape, machine: &'a Machine, room: Room) -> Self {
+        Self { shape, machine, room, clock: Clock::default(), conflicts: 4, tried: Vec::new() }
+    }
+
+    /// The best layout found. `None`: nothing in the family fits.
+    pub fn run(mut self, effort: Effort, hint: Option<Knobs>) -> Option<Found> {
+        let excess = self.shape.frames.saturating_sub(self.room.frames);
+        if excess == 0 && self.room.fixed_residents.is_none() {
+            let layout = lay_out(self.shape, &vec![0; self.shape.locals.len()], 1, 1, self.machine).ok()?;
+            let period = self.shape.compute_ns() as f64;
+            let knobs = Knobs { ring: 0, alpha: 1.0, least: 1, most: 1, split: 1 };
+            return Some(Found { knobs, layout, period });
+        }
+        if let Some(hint) = hint {
+            self.attempt(hint);
+        }
+        match effort {
+            Effort::Quick => self.quick(),
+            Effort::Searched => self.thorough(),
+        }
+        if self.tried.is_empty() {
+            self.desperate();
+        }
+        self.tried.sort_by(|a, b| a.0.total_cmp(&b.0));
+        self.tried.dedup_by(|a, b| a.1 == b.1);
+        let finalists = match effort {
+            Effort::Quick => 1,
+            Effort::Searched => FINALISTS,
+        };
+        let best = (0..self.tried.len().min(finalists))
+            .map(|index| (self.robust_cost(self.tried[index].1), index))
+            .min_by(|a, b| a.0.total_cmp(&b.0))?;
+        let knobs = self.tried[best.1].1;
+        let layout = self.layout(&knobs)?;
+        let period = self.clock.period(&layout.schedule, self.machine, NOMINAL);
+        Some(Found { knobs, layout, period })
+    }
+
+    fn quick(&mut self) {
+        for ring in self.rings(1.8) {
+            self.attempt(Knobs { ring, alpha: 1.0, least: 8, most: ring / 2, split: 16 });
+        }
+    }
+
+    fn thorough(&mut self) {
+        for ring in self.rings(1.45) {
+            for (most, split) in [(ring / 2, 16), (ring * 7 / 10, u32::MAX)] {
+                self.attempt(Knobs { ring, alpha: 1.0, least: 8, most, split });
+            }
+        }
+        if self.tried.is_empty() {
+            return;
+        }
+        for base in self.best_rings(3) {
+            for alpha in [1.0, 0.5, 0.0] {
+                for least in [1, 4, 12, 24] {
+                    for most in [34, 50, 70, 100] {
+                        let most = (base.ring * most / 100).max(1);
+                        self.attempt(Knobs { alpha, least, most, ..base });
+                    }
+                }
+            }
+        }
+        for base in self.best(2) {
+            for split in [8, 16, 32, u32::MAX] {
+                self.attempt(Knobs { split, ..base });
+            }
+        }
+        for base in self.best(2) {
+            for percent in [70, 78, 88, 94, 106, 113, 128] {
+                let ring = self.whole_laps((base.ring * percent).div_ceil(100));
+                let most = (u64::from(base.most) * u64::from(ring) / u64::from(base.ring)) as u32;
+                self.attempt(Knobs { ring, most: most.max(1), ..base });
+                self.attempt(Knobs { ring, ..base });
+            }
+        }
+    }
+
+    /// Anything that fits at all.
+    fn desperate(&mut self) {
+        self.conflicts = self.shape.locals.len();
+        for ring in self.rings(1.1) {
+            for most in [100, 50, 25, 10] {
+                for least in [1, u32::MAX] {
+                    let most = (ring * most / 100).max(1);
+                    self.attempt(Knobs { ring, alpha: 0.0, least, most, split: u32::MAX });
+                }
+            }
+            if !self.tried.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Frames that stream in an iteration beside those that a ring of its own
+    /// adds.
+    fn excess(&self) -> u32 {
+        match self.room.fixed_residents {
+            Some(residents) => self.shape.frames.saturating_sub(residents),
+            None => self.shape.frames.saturating_sub(self.room.frames),
+        }
+    }
+
+    /// Ring sizes from the largest sensible to the smallest, each smaller by
+    /// `factor`.
+    fn rings(&self, factor: f64) -> Vec<u32> {
+        let excess = self.excess();
+        let mut largest = self.room.frames.min(excess).max(1);
+        if self.room.fixed_residents.is_none() {
+            // A frame of the ring is one that no resident has.
+            largest = largest.min((self.room.frames / 2).max(self.shape.largest_step().min(self.room.frames)));
+        }
+        if let Some(window) = self.room.window {
+            largest = largest.min(window.max(1));
+        }
+        let mut rings = Vec::new();
+        let mut size = f64::from(largest);
+        while size >= 1.0 {
+            rings.push(self.whole_laps(size as u32));
+            size /= factor;
+        }
+        rings.dedup();
+        rings
+    }
+
+    /// The largest ring of at most `ring` frames that is used to the full: an
+    /// iteration is a whole number of laps.
+    fn whole_laps(&self, ring: u32) -> u32 {
+        let excess = self.excess().max(1);
+        let ring = ring.clamp(1, self.room.window.unwrap_or(u32::MAX).max(1));
+        if self.room.fixed_residents.is_some() {
+            return excess.div_ceil(excess.div_ceil(ring));
+        }
+        excess.div_ceil(excess.div_ceil(ring.min(excess)))
+    }
+
+    fn layout(&self, knobs: &Knobs) -> Option<Layout> {
+        let streamed = match self.room.fixed_residents {
+            Some(_) => self.excess(),
+            None => self.excess() + knobs.ring,
+        };
+        let free = self.room.fixed_residents.unwrap_or(0);
+        if knobs.ring + free > self.room.frames {
+            return None;
+        }
+        // A chunk that some step needs together with another, far away in the
+        // order of first use, may meet it on the ring: it stays then.
+        let mut barred = Vec::new();
+        while barred.len() <= self.conflicts {
+            let streamed = streamed.min(self.shape.frames);
+            let shares = spread(self.shape, streamed, knobs, &barred)?;
+            match lay_out(self.shape, &shares, knobs.ring, knobs.split, self.machine) {
+                Ok(layout) => return Some(layout),
+                Err(local) => barred.push(local),
+            }
+        }
+        None
+    }
+
+    fn attempt(&mut self, knobs: Knobs) {
+        let known = self.tried.iter().any(|(_, tried)| *tried == knobs);
+        if known || knobs.ring == 0 || knobs.most == 0 {
+            return;
+        }
+        if let Some(layout) = self.layout(&knobs) {
+            let cost = self.clock.period(&layout.schedule, self.machine, NOMINAL);
+            self.tried.push((cost + self.ring_cost(&knobs), knobs));
+        }
+    }
+
+    /// What the ring costs beside time: where time is the same, a smaller one
+    /// moves fewer bytes.
+    fn ring_cost(&self, knobs: &Knobs) -> f64 {
+        const TIE: f64 = 1e-3;
+        let frame_ns = self.machine.frame_bytes as f64 * 1e9 / self.machine.link_bytes_per_s;
+        let beyond = f64::from(knobs.ring.saturating_sub(self.room.cheap_ring));
+        beyond * self.room.ring_frame_ns + f64::from(knobs.ring) * frame_ns * TIE
+    }
+
+    fn robust_cost(&mut self, knobs: Knobs) -> f64 {
+        let Some(layout) = self.layout(&knobs) else { return f64::INFINITY };
+        let nominal = self.clock.period(&layout.schedule, self.machine, NOMINAL);
+        let compute = self.shape.compute_ns() as f64;
+        let bytes = u64::from(self.excess()) * self.machine.frame_bytes;
+        let link = bytes as f64 * 1e9 / self.machine.link_bytes_per_s;
+        // Relative to what the deviation costs any layout.
+        let floor = |scenario: Scenario| {
+            (compute * scenario.compute).max(link / scenario.link) / compute.max(link)
+        };
+        let deviating: f64 = SCENARIOS
+            .iter()
+            .map(|&scenario| {
+                self.clock.period(&layout.schedule, self.machine, scenario) / floor(scenario)
+            })
+            .sum();
+        let mean = deviating / SCENARIOS.len() as f64;
+        nominal * (1.0 - SCENARIO_WEIGHT) + mean * SCENARIO_WEIGHT + self.ring_cost(&knobs)
+    }
+
+    fn best(&mut self, count: usize) -> Vec<Knobs> {
+        self.tried.sort_by(|a, b| a.0.total_cmp(&b.0));
+        self.tried.iter().take(count).map(|&(_, knobs)| knobs).collect()
+    }
+
+    fn best_rings(&mut self, count: usize) -> Vec<Knobs> {
+        let mut best: Vec<Knobs> = Vec::new();
+        for knobs in self.best(usize::MAX) {
+            if best.len() < count && best.iter().all(|known| known.ring != knobs.ring) {
+                best.push(knobs);
+            }
+        }
+        best
+    }
+}

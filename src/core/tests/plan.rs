@@ -1,0 +1,116 @@
+//! The planner on uniform and lopsided cycles: it fits, it verifies, and it
+//! comes near the bounds.
+
+use autooffload_core::plan::{Chunk, Effort, Machine, Phase, Problem, plan};
+
+/// A seeded generator (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+}
+
+/// `count` chunks of `frames` frames, each used by one step of `ns`.
+fn uniform(count: u32, frames: u32, ns: u64, available: u32) -> Problem {
+    let mut phase = Phase { repeats: 10, ..Phase::default() };
+    let chunks = (0..count).map(|id| Chunk { id, frames, pinned: false }).collect();
+    (0..count).for_each(|chunk| phase.push(ns, &[chunk]));
+    let machine = Machine { frames: available, ..Machine::default() };
+    Problem { chunks, phases: vec![phase], machine, window_frames: None }
+}
+
+/// Compute, transfer of what is beyond the machine, and of all: ns.
+fn floor(problem: &Problem) -> f64 {
+    let compute: u64 = problem.phases[0].steps.iter().map(|step| step.ns).sum();
+    let frames: u32 = problem.chunks.iter().map(|chunk| chunk.frames).sum();
+    let beyond = frames.saturating_sub(problem.machine.frames);
+    let machine = &problem.machine;
+    let link = f64::from(beyond) * machine.frame_bytes as f64 * 1e9 / machine.link_bytes_per_s;
+    (compute as f64).max(link)
+}
+
+#[test]
+fn a_uniform_cycle_comes_near_the_bound_in_every_regime() {
+    // 100 chunks of 32 MiB at 26 GB/s: 1.29 ms each.
+    for ns in [100_000, 600_000, 1_200_000, 3_000_000] {
+        for available in [200, 500, 900, 1400] {
+            let problem = uniform(100, 16, ns, available);
+            let plan = plan(&problem, None, Effort::Searched).unwrap();
+            plan.verify(&problem).unwrap();
+            let ratio = plan.phases[0].period_ns as f64 / floor(&problem);
+            let ring = plan.shared_frames;
+            println!("{ns} {available}: {ratio:.4}, ring {ring}, {} copies", plan.phases[0].copies.len());
+            assert!((0.99999..1.08).contains(&ratio), "{ns} {available}: {ratio}");
+        }
+    }
+}
+
+#[test]
+fn what_fits_stays() {
+    let problem = uniform(10, 4, 1000, 40);
+    let plan = plan(&problem, None, Effort::Searched).unwrap();
+    plan.verify(&problem).unwrap();
+    assert_eq!((plan.resident_frames(), plan.shared_frames), (40, 0));
+    assert!(plan.phases[0].copies.is_empty());
+}
+
+#[test]
+fn random_cycles_verify_at_every_budget() {
+    let mut random = Random(7);
+    for case in 0..300 {
+        let count = 2 + random.below(40) as u32;
+        let chunks: Vec<Chunk> = (0..count)
+            .map(|id| Chunk {
+                id,
+                frames: 1 + random.below(12) as u32,
+                pinned: random.below(20) == 0,
+            })
+            .collect();
+        let mut phase = Phase { repeats: 5, ..Phase::default() };
+        for step in 0..count + random.below(20) as u32 {
+            let mut touched = vec![step % count];
+            while random.below(3) == 0 {
+                let other = random.below(u64::from(count)) as u32;
+                if !touched.contains(&other) {
+                    touched.push(other);
+                }
+            }
+            if random.below(5) == 0 {
+                touched.clear();
+            }
+            phase.push(random.below(2_000_000), &touched);
+        }
+        let used: Vec<u32> = phase.uses.clone();
+        let chunks: Vec<Chunk> =
+            chunks.into_iter().filter(|chunk| used.contains(&chunk.id)).collect();
+        for chunk in &mut phase.uses {
+            *chunk = chunks.iter().position(|known| known.id == *chunk).unwrap() as u32;
+        }
+        let total: u32 = chunks.iter().map(|chunk| chunk.frames).sum();
+        let mut problem = Problem { chunks, phases: vec![phase], ..Problem::default() };
+        for percent in [15, 30, 50, 75, 95] {
+            problem.machine.frames = total * percent / 100;
+            for effort in [Effort::Quick, Effort::Searched] {
+                match plan(&problem, None, effort) {
+                    Ok(plan) => plan.verify(&problem).unwrap_or_else(|fault| {
+                        panic!("case {case}, {percent} %, {effort:?}: {fault}")
+                    }),
+                    Err(unfit) => assert!(
+                        unfit.needed_frames * 2 > unfit.available_frames,
+                        "case {case}, {percent} %, {effort:?}: {unfit}"
+                    ),
+                }
+            }
+        }
+    }
+}
