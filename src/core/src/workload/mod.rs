@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   mod      Trace: chunks, and events in the order the host issues them
+//!   build    puts a trace together; checks one
 //!   format   the trace file
 //!   cards    what cards and links can do, with sources
 //!   models   traces of published architectures
@@ -10,9 +11,12 @@
 //! ```
 
 pub mod bounds;
+mod build;
 pub mod cards;
 pub mod format;
 pub mod models;
+
+pub use build::Builder;
 
 /// Virtual time and durations.
 pub type Nanos = u64;
@@ -20,7 +24,7 @@ pub type Nanos = u64;
 /// An allocation of the program, by index into [`Trace::chunks`].
 pub type TraceChunk = u32;
 
-/// A program's run, free of any card: durations follow from [`Launch::on`].
+/// A program's run, free of any card: durations follow from [`cards::Card::kernel_time`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Trace {
     pub name: String,
@@ -28,7 +32,7 @@ pub struct Trace {
     /// from the start.
     pub chunks: Vec<u64>,
     pub events: Vec<Event>,
-    /// What the launches touch, one after the other; see [`Launch::touches`].
+    /// What the launches touch, one after the other; see [`Trace::touches`].
     pub uses: Vec<Use>,
     /// Device memory in use beside the chunks, at its peak: it is the
     /// program's, whatever the policy.
@@ -36,7 +40,7 @@ pub struct Trace {
 }
 
 /// One chunk of one launch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Use {
     pub chunk: TraceChunk,
     /// How much of the chunk the kernel reads, in 1/1000: 1000 for a weight,
@@ -47,7 +51,7 @@ pub struct Use {
 }
 
 /// In the order in which the host issues them.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     Launch(Launch),
     /// The host waits for all work queued so far, then is busy for `host_ns`
@@ -63,7 +67,7 @@ pub enum Event {
 }
 
 /// A kernel launch, or several in a row that touch the same.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// `uses[first_use..][..use_count]` of the trace.
     pub first_use: u32,
@@ -73,6 +77,14 @@ pub struct Launch {
     /// Work: floating-point operations and bytes of device memory moved.
     pub flops: u64,
     pub bytes: u64,
-    /// Kernels that this stands for; each costs [`cards::Card::kernel_ns`].
+    /// Kernels that this stands for; each costs [`cards::Card::kernel_ns`], and
+    /// the host [`cards::Costs::launch_ns`].
     pub kernels: u16,
+}
+
+impl Trace {
+    /// What `launch` touches.
+    pub fn touches(&self, launch: &Launch) -> &[Use] {
+        &self.uses[launch.first_use as usize..][..launch.use_count as usize]
+    }
 }
