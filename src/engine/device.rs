@@ -19,6 +19,7 @@
 
 use std::collections::HashMap;
 use std::ffi::c_void;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -62,6 +63,15 @@ impl User {
     }
 }
 
+/// The last use of a chunk on one stream.
+struct Use {
+    user: User,
+    /// Of the user's context.
+    event: CUevent,
+    /// The copy-out stream waits for it.
+    before_copy_out: bool,
+}
+
 /// The wait that a use of freshly copied bytes needs.
 struct Fence {
     event: CUevent,
@@ -77,14 +87,24 @@ struct Backing {
     host: Option<HostBuffer>,
     /// Recorded behind the copy that brought the present content.
     fence: Option<Fence>,
-    /// Last use on each stream since the content came, with an event of its
-    /// context. Residents are covered by `hot::streams`, but for default
-    /// streams of contexts other than ours.
-    uses: Vec<(User, CUevent)>,
+    /// Last use on each stream since it was displaced. Residents are covered
+    /// by `hot::streams`, but for default streams of contexts other than ours.
+    uses: Vec<Use>,
     /// Recorded behind the copy to the host, until somebody waited for it.
     written_back: Option<CUevent>,
-    /// The uses were handed to the copy-in stream to wait for.
+    /// The internal streams wait for uses that are forgotten here.
     displaced: bool,
+}
+
+impl Backing {
+    /// Device address, host address and bytes of a run of frames; the chunk
+    /// may end within its last frame.
+    fn run(&self, frames: Range<u32>) -> (DevicePtr, *mut c_void, usize) {
+        let start = frames.start as usize * FRAME_BYTES;
+        let end = (frames.end as usize * FRAME_BYTES).min(self.bytes);
+        let host = self.host.as_ref().expect("host memory before a copy").address;
+        (self.base + start as u64, host.wrapping_byte_add(start), end - start)
+    }
 }
 
 /// Frames, streams, events and copies of one device.
@@ -188,8 +208,8 @@ impl Machinery {
     /// events back.
     pub fn remove(&mut self, id: ChunkId) {
         let Some(backing) = self.backings[id as usize].take() else { return };
-        for (user, event) in backing.uses {
-            self.spare(user.ctx, event);
+        for last in backing.uses {
+            self.spare(last.user.ctx, last.event);
         }
         if let Some(fence) = backing.fence {
             self.spare(self.ctx, fence.event);
@@ -265,21 +285,20 @@ impl Machinery {
             hot(id).used_on(index);
             return;
         }
-        let known = self.backing(id).uses.iter().find(|(known, _)| *known == user);
-        let event = known.map(|&(_, event)| event).or_else(|| self.event(ctx));
+        let known = self.backing(id).uses.iter().position(|last| last.user == user);
+        let event = match known {
+            Some(index) => Some(self.backing(id).uses.swap_remove(index).event),
+            None => self.event(ctx),
+        };
         if let Some(event) = event
             && self.driver.event_record(event, stream).is_ok()
         {
-            let uses = &mut self.backing(id).uses;
-            if uses.iter().all(|(known, _)| *known != user) {
-                uses.push((user, event));
-            }
+            self.backing(id).uses.push(Use { user, event, before_copy_out: false });
             return;
         }
         // No event to be had, or a copy on a stream of yet another context.
         self.wait(|driver| driver.stream_synchronize(stream));
         if let Some(event) = event {
-            self.backing(id).uses.retain(|&(_, known)| known != event);
             self.spare(ctx, event);
         }
     }
@@ -291,9 +310,9 @@ impl Machinery {
             if let Some(fence) = &mut backing.fence {
                 fence.waited_by.retain(|waited| waited.stream != stream);
             }
-            for (user, _) in &mut backing.uses {
-                if user.stream == stream {
-                    *user = User::gone(user.ctx);
+            for last in &mut backing.uses {
+                if last.user.stream == stream {
+                    last.user = User::gone(last.user.ctx);
                 }
             }
         }
@@ -492,26 +511,25 @@ impl Mechanism for Machinery {
         Ok(())
     }
 
-    fn write_back(&mut self, chunk: ChunkId) {
+    fn write_back(&mut self, chunk: ChunkId, frames: Range<u32>) {
         self.queued += 1;
-        let copy_out = self.copy_out;
-        let backing = self.backings[chunk as usize].as_ref().expect("a chunk that lives");
-        for &(_, event) in &backing.uses {
-            if let Err(code) = self.driver.stream_wait_event(copy_out, event) {
+        let (driver, copy_out) = (self.driver, self.copy_out);
+        let backing = self.backings[chunk as usize].as_mut().expect("a chunk that lives");
+        for last in backing.uses.iter_mut().filter(|last| !last.before_copy_out) {
+            last.before_copy_out = true;
+            if let Err(code) = driver.stream_wait_event(copy_out, last.event) {
                 self.failure.get_or_insert(code);
             }
         }
         if let Some(fence) = &backing.fence
-            && let Err(code) = self.driver.stream_wait_event(copy_out, fence.event)
+            && let Err(code) = driver.stream_wait_event(copy_out, fence.event)
         {
             self.failure.get_or_insert(code);
         }
         self.await_resident_uses(chunk, copy_out);
-        let backing = self.backing(chunk);
-        let (base, bytes) = (backing.base, backing.bytes);
-        let host = backing.host.as_ref().expect("host memory before a write-back").address;
-        // SAFETY: the buffer is `bytes` long and lives until the chunk is
-        // freed, which waits for this copy; nobody reads it before the event.
+        let (base, host, bytes) = self.backing(chunk).run(frames);
+        // SAFETY: the buffer holds the run's bytes and lives until the chunk
+        // is freed, which waits for this copy; nobody reads it before the event.
         let copied = unsafe { self.driver.memcpy_dtoh_async(host, base, bytes, copy_out) };
         self.note(copied);
         self.stats.wrote_back(bytes);
@@ -531,10 +549,15 @@ impl Mechanism for Machinery {
         let uses = std::mem::take(&mut backing.uses);
         let written_back = backing.written_back.take();
         backing.displaced = true;
-        for (user, event) in uses {
-            let outcome = self.driver.stream_wait_event(copy_in, event);
+        for last in uses {
+            let outcome = self.driver.stream_wait_event(copy_in, last.event);
             self.note(outcome);
-            self.spare(user.ctx, event);
+            // The chunk's other parts may have to be written back later.
+            if !last.before_copy_out {
+                let outcome = self.driver.stream_wait_event(self.copy_out, last.event);
+                self.note(outcome);
+            }
+            self.spare(last.user.ctx, last.event);
         }
         if let Some(event) = written_back {
             let outcome = self.driver.stream_wait_event(copy_in, event);
@@ -544,17 +567,15 @@ impl Mechanism for Machinery {
         self.await_resident_uses(chunk, copy_in);
     }
 
-    fn fetch(&mut self, chunk: ChunkId, content: bool, demanded: bool) {
+    fn fetch(&mut self, chunk: ChunkId, frames: Range<u32>, content: bool, demanded: bool) {
         self.queued += 1;
         let copy_in = self.copy_in;
-        let backing = self.backing(chunk);
-        let (base, bytes) = (backing.base, backing.bytes);
         if content {
-            let host = backing.host.as_ref().expect("host memory of what is fetched").address;
+            let (base, host, bytes) = self.backing(chunk).run(frames);
             const PROBE_BYTES: usize = 1 << 20;
             let probe = self.probe_wanted && bytes >= PROBE_BYTES && self.probe.is_none();
             let start = if probe { self.timed_event() } else { None };
-            // SAFETY: the buffer is `bytes` long, lives until the chunk is
+            // SAFETY: the buffer holds the run's bytes, lives until the chunk is
             // freed, and is written only by copies this stream waited for.
             let copied = unsafe {
                 self.driver.memcpy_htod_async(base, host as *const c_void, bytes, copy_in)
@@ -591,7 +612,7 @@ impl Mechanism for Machinery {
         let displaced = std::mem::take(&mut backing.displaced);
         let events = uses
             .iter()
-            .map(|&(user, event)| (user.ctx, event))
+            .map(|last| (last.user.ctx, last.event))
             .chain(fence.map(|fence| (ctx, fence.event)))
             .chain(written_back.map(|event| (ctx, event)));
         for (ctx, event) in events {

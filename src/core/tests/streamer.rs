@@ -2,9 +2,11 @@
 //! effect at once: whatever the program does, every operation finds exactly
 //! the content it would find with endless memory, and the cap is held.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use autooffload_core::address_map::ChunkId;
+use autooffload_core::plan::{Layout, Part, Plan};
 use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window};
 
 /// Which chunk's which version, which frame of it.
@@ -23,11 +25,18 @@ struct Model {
     sizes: HashMap<ChunkId, usize>,
     fetched_frames: u64,
     demanded: u64,
+    /// Whose queued work may still be using each frame.
+    busy: HashMap<FrameId, ChunkId>,
+    /// Chunks with uses or write-backs that no later fetch waits for.
+    pending: HashSet<ChunkId>,
+    /// One `map` in so many fails; 0: none.
+    map_fails: u64,
+    random: Random,
 }
 
 impl Model {
     fn new(capacity: usize) -> Self {
-        Self { capacity, host_capacity: usize::MAX, ..Self::default() }
+        Self { capacity, host_capacity: usize::MAX, random: Random(1), ..Self::default() }
     }
 }
 
@@ -43,11 +52,16 @@ impl Mechanism for Model {
 
     fn release_frame(&mut self, frame: FrameId) {
         assert!(self.mapped.values().all(|frames| !frames.contains(&frame)), "still mapped");
+        assert!(!self.busy.contains_key(&frame), "work on it may be queued");
         self.frames.remove(&frame).expect("a frame that lives");
     }
 
     fn map(&mut self, chunk: ChunkId, frames: &[FrameId]) -> Result<(), Refused> {
         assert!(frames.iter().all(|frame| self.frames.contains_key(frame)));
+        assert!(frames.iter().collect::<HashSet<_>>().len() == frames.len(), "a frame twice");
+        if self.map_fails > 0 && self.random.below(self.map_fails) == 0 {
+            return Err(Refused);
+        }
         assert!(self.mapped.insert(chunk, frames.to_vec()).is_none(), "mapped twice");
         self.sizes.insert(chunk, frames.len());
         Ok(())
@@ -71,25 +85,51 @@ impl Mechanism for Model {
         Ok(())
     }
 
-    fn write_back(&mut self, chunk: ChunkId) {
-        let content = self.mapped[&chunk].iter().map(|frame| self.frames[frame]).collect();
-        *self.host.get_mut(&chunk).expect("host memory before a write-back") = content;
+    fn write_back(&mut self, chunk: ChunkId, frames: Range<u32>) {
+        let host = self.host.get_mut(&chunk).expect("host memory before a write-back");
+        for index in frames.start as usize..frames.end as usize {
+            let frame = self.mapped[&chunk][index];
+            host[index] = self.frames[&frame];
+            assert!(self.busy.insert(frame, chunk).is_none_or(|user| user == chunk));
+        }
+        self.pending.insert(chunk);
     }
 
-    fn displace(&mut self, _: ChunkId) {}
+    fn displace(&mut self, chunk: ChunkId) {
+        self.pending.remove(&chunk);
+    }
 
-    fn fetch(&mut self, chunk: ChunkId, content: bool, demanded: bool) {
+    fn fetch(&mut self, chunk: ChunkId, frames: Range<u32>, content: bool, demanded: bool) {
         self.demanded += u64::from(demanded);
-        for (index, frame) in self.mapped[&chunk].iter().enumerate() {
+        for index in frames.start as usize..frames.end as usize {
             let bytes = if content { self.host[&chunk][index] } else { None };
-            self.frames.insert(*frame, bytes);
+            let frame = self.mapped[&chunk][index];
+            self.frames.insert(frame, bytes);
+            if let Some(user) = self.busy.insert(frame, chunk) {
+                assert!(!self.pending.contains(&user), "written while {user} may use it");
+            }
         }
+        assert!(!content || !self.pending.contains(&chunk), "read before it is written");
         if content {
-            self.fetched_frames += self.mapped[&chunk].len() as u64;
+            self.fetched_frames += u64::from(frames.end - frames.start);
         }
     }
 
-    fn retire(&mut self, _: ChunkId) {}
+    fn retire(&mut self, chunk: ChunkId) {
+        self.busy.retain(|_, user| *user != chunk);
+        self.pending.remove(&chunk);
+    }
+}
+
+impl Model {
+    /// An operation on `chunk` was queued.
+    fn used(&mut self, chunk: ChunkId) {
+        for frame in &self.mapped[&chunk] {
+            let user = self.busy.insert(*frame, chunk);
+            assert!(user.is_none_or(|user| user == chunk), "{user:?} may still use it");
+        }
+        self.pending.insert(chunk);
+    }
 }
 
 /// A program over the streamer that knows what it should see.
@@ -131,6 +171,7 @@ impl Program {
         self.streamer.touch(touches, &mut self.model)?;
         self.clock += 1;
         for &(id, effect) in touches {
+            self.model.used(id);
             let version = self.versions[&id];
             for (index, frame) in self.model.mapped[&id].clone().iter().enumerate() {
                 if version > 0 {
@@ -406,6 +447,7 @@ fn a_lowered_cap_is_met_at_the_next_allocation() {
 }
 
 /// xorshift64*: deterministic, no dependency.
+#[derive(Default)]
 struct Random(u64);
 
 impl Random {
@@ -417,8 +459,96 @@ impl Random {
     }
 }
 
+/// A layout for most of the chunks, or `last` with one chunk laid out anew.
+fn random_plan(program: &Program, living: &[ChunkId], last: Plan, random: &mut Random) -> Plan {
+    let shared = last.shared_frames;
+    if !last.layouts.is_empty() && random.below(2) == 0 {
+        let mut plan = last;
+        let changed = random.below(plan.layouts.len() as u64) as usize;
+        plan.layouts[changed].parts = random_parts(plan.layouts[changed].frames, shared, random);
+        return plan;
+    }
+    let shared_frames = 1 + random.below(program.model.capacity as u64) as u32;
+    let most: Vec<ChunkId> =
+        living.iter().copied().filter(|_| random.below(8) > 0).collect();
+    let layouts = most.iter().map(|&id| {
+        let frames = program.streamer.frames_of(id);
+        Layout { id, frames, parts: random_parts(frames, shared_frames, random) }
+    });
+    Plan { layouts: layouts.collect(), shared_frames, ..Plan::default() }
+}
+
+/// None, or some that do not meet.
+fn random_parts(frames: u32, shared: u32, random: &mut Random) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    let lap = shared - random.below(u64::from(shared.min(2))) as u32;
+    let mut first = random.below(2) as u32;
+    let mut at = random.below(u64::from(lap)) as u32;
+    let mut room = lap;
+    while first < frames && room > 0 && random.below(3) > 0 {
+        let length = 1 + random.below(u64::from((frames - first).min(room))) as u32;
+        parts.push(Part { first, frames: length, at, lap });
+        room -= length;
+        at = (at + length) % lap;
+        first += length + random.below(2) as u32;
+    }
+    parts
+}
+
+#[test]
+fn a_plan_moves_what_lies_elsewhere_and_nothing_else() {
+    let (mut program, _) = loaded(64, 20, 5);
+    let mut random = Random(7);
+    let layouts = (0..20).map(|id| Layout {
+        id,
+        frames: 5,
+        parts: vec![Part { first: 1 + id % 3, frames: 2, at: id * 2 % 16, lap: 16 }],
+    });
+    let mut plan = Plan { layouts: layouts.collect(), shared_frames: 4 + 16, ..Plan::default() };
+    // 20 × 3 of their own and 20 shared.
+    let (mut program_too_small, _) = loaded(70, 20, 5);
+    assert!(program_too_small.streamer.adopt(&plan, &mut program_too_small.model));
+    program_too_small.streamer.check();
+    for layout in &mut plan.layouts {
+        layout.parts[0].frames = 3;
+        layout.parts[0].first = 1;
+        layout.parts[0].at = layout.id * 3 % 20;
+        layout.parts[0].lap = 20;
+    }
+    assert!(program.streamer.adopt(&plan, &mut program.model));
+    program.streamer.check();
+    let frames = program.model.frames.clone();
+    let mapped = program.model.mapped.clone();
+    (0..20).for_each(|id| program.write(id));
+    for _ in 0..50 {
+        let (moved, fetched) =
+            (program.streamer.counters().moved_frames, program.model.fetched_frames);
+        let id = random.below(20) as usize;
+        let at = random.below(20) as u32;
+        let former = std::mem::replace(&mut plan.layouts[id].parts[0].at, at);
+        assert!(program.streamer.adopt(&plan, &mut program.model));
+        program.streamer.check();
+        let expected = if former == at { 0 } else { 5 };
+        assert_eq!(program.streamer.counters().moved_frames - moved, expected);
+        // Its own frames stay what they are, with their content.
+        assert_eq!(program.model.fetched_frames, fetched);
+        for (chunk, frames) in &program.model.mapped {
+            assert!(*chunk == 20 || (frames[0], frames[4]) == (mapped[chunk][0], mapped[chunk][4]));
+        }
+        program.run(&[(id as ChunkId, Effect::Read)]).unwrap();
+    }
+    assert_eq!(program.model.frames.len(), frames.len());
+    // Made for other chunks, or held: refused, and nothing moves.
+    program.streamer.touch(&[(3, Effect::Read)], &mut program.model).unwrap();
+    assert!(!program.streamer.adopt(&plan, &mut program.model));
+    program.streamer.release(&[(3, Effect::Read)]);
+    plan.layouts[4].frames = 4;
+    assert!(!program.streamer.adopt(&plan, &mut program.model));
+}
+
 #[test]
 fn random_programs_see_endless_memory() {
+    let (mut offered, mut adopted) = (0, 0);
     for seed in 1..=300u64 {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let capacity = 8 + random.below(40) as usize;
@@ -426,8 +556,12 @@ fn random_programs_see_endless_memory() {
         if random.below(4) == 0 {
             program.model.host_capacity = capacity * 2;
         }
+        if random.below(4) == 0 {
+            program.model.map_fails = 10 + random.below(50);
+        }
         let mut living: Vec<ChunkId> = Vec::new();
         let mut next = 0;
+        let mut plan = Plan::default();
         let mut habit: Vec<Vec<(ChunkId, Effect)>> = Vec::new();
         for _ in 0..600 {
             match random.below(20) {
@@ -453,7 +587,12 @@ fn random_programs_see_endless_memory() {
                         program.versions.insert(id, 0);
                     }
                 }
-                5..=7 => {
+                5 => {
+                    plan = random_plan(&program, &living, plan, &mut random);
+                    adopted += u32::from(program.streamer.adopt(&plan, &mut program.model));
+                    offered += 1;
+                }
+                6..=7 => {
                     // The habit: a loop over what was done before.
                     for touches in habit.clone() {
                         let _ = program.run(&touches);
@@ -477,4 +616,5 @@ fn random_programs_see_endless_memory() {
             program.streamer.check();
         }
     }
+    assert!(adopted > offered / 4, "{adopted} of {offered} plans");
 }

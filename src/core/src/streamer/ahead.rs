@@ -18,21 +18,10 @@ impl Streamer {
         while self.ahead < self.history.len() {
             let Some(id) = self.history.token(self.ahead) else { break };
             let living = self.chunks.get(id as usize).and_then(Option::as_ref);
-            if living.is_some_and(|chunk| chunk.place != Place::Resident) {
+            if living.is_some_and(|chunk| !chunk.resident()) {
                 let expected = Some((self.epoch, self.ahead));
-                if !self.chunk(id).present() {
-                    if !self.may_prefetch(id, cursor) {
-                        break;
-                    }
-                    // Attach only where that waits for nothing: when unmapped.
-                    if self.chunk(id).place == Place::Unmapped
-                        && !self.attach_ahead(id, cursor, mechanism)
-                    {
-                        break;
-                    }
-                    if self.fetch(id, false, mechanism).is_err() {
-                        break;
-                    }
+                if !self.chunk(id).present() && !self.prefetch(id, cursor, mechanism) {
+                    break;
                 }
                 self.chunk_mut(id).expected = expected;
             }
@@ -50,35 +39,58 @@ impl Streamer {
         chunk.holds == 0 && !awaited && chunk.touched_at < self.operation
     }
 
-    pub(super) fn may_prefetch(&self, id: ChunkId, cursor: Position) -> bool {
-        let chunk = self.chunk(id);
-        let Place::Ring { at, .. } = chunk.place else { return true };
-        self.range_evictable(at, chunk.frames, cursor)
+    /// Whether all content on the shared frames of `part` may go.
+    fn clear_of_need(&self, part: &Part, evictable: impl Fn(ChunkId) -> bool) -> bool {
+        part.slots().filter_map(|slot| self.occupants[slot as usize]).all(|(id, _)| evictable(id))
     }
 
-    pub(super) fn range_evictable(&self, at: u32, frames: u32, cursor: Position) -> bool {
-        self.ring_range(at, frames)
-            .filter_map(|index| self.occupants[index])
-            .all(|occupant| self.evictable(occupant, cursor))
+    /// Submits the copies of the absent parts of `id`, as far as they evict
+    /// nothing that is needed. `true`: all of them.
+    fn prefetch(&mut self, id: ChunkId, cursor: Position, mechanism: &mut impl Mechanism) -> bool {
+        // Attach only where that waits for nothing: when unmapped.
+        if !self.chunk(id).mapped
+            && !self.attach_ahead(id, |s, occupant| s.evictable(occupant, cursor), mechanism)
+        {
+            return false;
+        }
+        for index in 0..self.chunk(id).parts.len() {
+            let Streamed { part, present } = self.chunk(id).parts[index];
+            if !present
+                && (!self.clear_of_need(&part, |occupant| self.evictable(occupant, cursor))
+                    || self.fetch(id, index, false, mechanism).is_err())
+            {
+                return false;
+            }
+        }
+        true
     }
 
     /// Attaches the unmapped `id` at the ring's cursor, if nothing there is needed.
-    pub(super) fn attach_ahead(
+    fn attach_ahead(
         &mut self,
         id: ChunkId,
-        cursor: Position,
+        evictable: impl Fn(&Self, ChunkId) -> bool,
         mechanism: &mut impl Mechanism,
     ) -> bool {
-        let frames = self.chunk(id).frames;
-        let length = self.ring.len() as u32;
-        let at = self.ring_cursor;
-        if frames > length || !self.range_evictable(at, frames, cursor) {
+        let lap = self.ring.len() as u32;
+        if self.chunk(id).shared_frames() > lap {
             return false;
         }
-        if self.map_alias(id, at, mechanism).is_err() {
+        let mut at = self.ring_cursor;
+        let mut parts = Vec::new();
+        for hole in self.chunk(id).holes() {
+            let frames = hole.end - hole.start;
+            let part = Part { first: hole.start, frames, at, lap };
+            at = part.slot(frames);
+            if !self.clear_of_need(&part, |occupant| evictable(self, occupant)) {
+                return false;
+            }
+            parts.push(part);
+        }
+        if self.map_with(id, parts, mechanism).is_err() {
             return false;
         }
-        self.ring_cursor = (at + frames) % length;
+        self.ring_cursor = at;
         self.counters.layout_changes += 1;
         self.unplanned_changes += 1;
         true
@@ -99,7 +111,7 @@ impl Streamer {
             .enumerate()
             .skip(last as usize + 1)
             .filter_map(|(id, chunk)| Some((id as ChunkId, chunk.as_ref()?)))
-            .filter(|(_, chunk)| chunk.place != Place::Resident && !chunk.undefined)
+            .filter(|(_, chunk)| !chunk.resident() && !chunk.undefined)
             .take(CHUNKS_AHEAD)
             .map(|(id, _)| id)
             .collect();
@@ -108,25 +120,23 @@ impl Streamer {
                 continue;
             }
             // Recently touched or not yet used: leave it where it is.
-            let cold = |occupant: ChunkId| {
-                let chunk = self.chunk(occupant);
+            let cold = |streamer: &Self, occupant: ChunkId| {
+                let chunk = streamer.chunk(occupant);
                 chunk.holds == 0
                     && chunk.touched_at + 4 < operation
-                    && chunk.expected.is_none_or(|(epoch, _)| epoch != self.epoch)
+                    && chunk.expected.is_none_or(|(epoch, _)| epoch != streamer.epoch)
             };
-            let at = match self.chunk(id).place {
-                Place::Ring { at, .. } => at,
-                _ => self.ring_cursor,
-            };
-            let frames = self.chunk(id).frames;
-            let free = frames <= self.ring.len() as u32
-                && self.ring_range(at, frames).filter_map(|i| self.occupants[i]).all(cold);
-            if !free
-                || (self.chunk(id).place == Place::Unmapped
-                    && !self.attach_ahead(id, Position::MAX, mechanism))
-                || self.fetch(id, false, mechanism).is_err()
-            {
+            if !self.chunk(id).mapped && !self.attach_ahead(id, cold, mechanism) {
                 return;
+            }
+            for index in 0..self.chunk(id).parts.len() {
+                let Streamed { part, present } = self.chunk(id).parts[index];
+                if !present
+                    && (!self.clear_of_need(&part, |occupant| cold(self, occupant))
+                        || self.fetch(id, index, false, mechanism).is_err())
+                {
+                    return;
+                }
             }
             let epoch = self.epoch;
             self.chunk_mut(id).expected = Some((epoch, Position::MAX));

@@ -1,20 +1,26 @@
-//! Frames: taking them from the device, from residents and from the ring, and
-//! giving a chunk its own.
+//! Frames: taking them from the device, from chunks that own some and from the
+//! ring, and giving a chunk its own.
 
 use super::*;
+
+/// Chunks that must not lose their frames now.
+pub(super) type Keep<'a> = &'a dyn Fn(ChunkId) -> bool;
+
+/// None.
+pub(super) const KEEP_NONE: Keep = &|_| false;
 
 impl Streamer {
     pub(super) fn device_shortage(&self, needed_frames: u32) -> Shortage {
         Shortage::Device { needed_frames, cap_frames: self.cap_frames }
     }
 
-    /// `count` frames without owner: free ones, new ones, those of residents
+    /// `count` frames without owner: free ones, new ones, those of owners
     /// that `keep` does not name, least recently used first, and last, if
     /// `from_ring`, those of the ring beyond what the largest operation needs.
     pub(super) fn take_frames(
         &mut self,
         count: u32,
-        keep: &[(ChunkId, Effect)],
+        keep: Keep,
         from_ring: bool,
         mechanism: &mut impl Mechanism,
     ) -> Result<Vec<FrameId>, Shortage> {
@@ -62,39 +68,42 @@ impl Streamer {
         Ok(self.free.split_off(self.free.len() - count as usize))
     }
 
+    /// Whether `id` could lose its frames, if no launch held it.
+    fn movable(&self, id: ChunkId, keep: Keep) -> bool {
+        let chunk = self.chunk(id);
+        chunk.mapped && !chunk.pinned && chunk.own_frames() > 0 && !keep(id)
+    }
+
     /// Frames that [`Self::take_frames`] could bring together at the most.
-    pub(super) fn attainable(&self, keep: &[(ChunkId, Effect)], from_ring: bool) -> u32 {
-        let kept = |id: ChunkId| keep.iter().any(|&(k, _)| k == id);
-        let residents: u32 = self
+    pub(super) fn attainable(&self, keep: Keep, from_ring: bool) -> u32 {
+        let owned: u32 = self
             .ids()
-            .map(|id| (id, self.chunk(id)))
-            .filter(|&(id, chunk)| chunk.place == Place::Resident && !chunk.pinned && !kept(id))
-            .map(|(_, chunk)| chunk.frames)
+            .filter(|&id| self.movable(id, keep))
+            .map(|id| self.chunk(id).own_frames())
             .sum();
         let spare_ring = (self.ring.len() as u32).saturating_sub(self.largest_operation);
         self.free.len() as u32
             + self.cap_frames.saturating_sub(self.live_frames)
-            + residents
+            + owned
             + if from_ring { spare_ring } else { 0 }
     }
 
-    /// Demotes least recently used residents until `frames` more are free.
-    /// `Ok`: at least one was demoted.
+    /// Takes the frames of the least recently used owners until `frames` more
+    /// are free. `Ok`: at least one lost them.
     pub(super) fn demote_some(
         &mut self,
         frames: u32,
-        keep: &[(ChunkId, Effect)],
+        keep: Keep,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
-        let kept = |id: ChunkId| keep.iter().any(|&(k, _)| k == id);
         let mut busy = false;
         let mut candidates: Vec<ChunkId> = self
             .ids()
             .filter(|&id| {
-                let chunk = self.chunk(id);
-                let movable = chunk.place == Place::Resident && !chunk.pinned && !kept(id);
-                busy |= movable && chunk.holds > 0;
-                movable && chunk.holds == 0
+                let movable = self.movable(id, keep);
+                let held = self.chunk(id).holds > 0;
+                busy |= movable && held;
+                movable && !held
             })
             .collect();
         candidates.sort_by_key(|&id| (!self.chunk(id).undefined, self.chunk(id).touched_at));
@@ -107,11 +116,11 @@ impl Streamer {
             if gained >= frames {
                 break;
             }
-            if self.chunk(id).dirty() && self.write_back(id, mechanism).is_err() {
+            if self.save_everything(id, mechanism).is_err() {
                 host_full = true;
                 continue;
             }
-            gained += self.chunk(id).frames;
+            gained += self.chunk(id).own_frames();
             victims.push(id);
         }
         if victims.is_empty() {
@@ -124,17 +133,37 @@ impl Streamer {
             });
         }
         for id in victims {
-            mechanism.retire(id);
-            mechanism.unmap(id);
-            let chunk = self.chunk_mut(id);
-            chunk.place = Place::Unmapped;
-            let own = std::mem::take(&mut chunk.own);
-            self.free.extend(own);
+            self.unmap(id, mechanism);
+            self.free_own(id, |_| true);
             self.counters.demotions += 1;
             self.unplanned_changes += 1;
         }
-        self.count_streamed();
         Ok(())
+    }
+
+    /// Afterwards the mapped `id` has no part present, and all its bytes are
+    /// on the host, or on their way there.
+    fn save_everything(
+        &mut self,
+        id: ChunkId,
+        mechanism: &mut impl Mechanism,
+    ) -> Result<(), Shortage> {
+        for part in 0..self.chunk(id).parts.len() {
+            self.clear_part(id, part, mechanism)?;
+        }
+        let frames = self.chunk(id).frames;
+        self.save(id, 0..frames, mechanism)
+    }
+
+    /// The unmapped `id` loses those of its frames that `which` chooses by
+    /// index: their bytes are saved, and all their uses over.
+    pub(super) fn free_own(&mut self, id: ChunkId, which: impl Fn(u32) -> bool) {
+        let chunk = self.chunks[id as usize].as_mut().expect("a chunk that lives");
+        for (index, own) in chunk.own.iter_mut().enumerate() {
+            if which(index as u32) {
+                self.free.extend(own.take());
+            }
+        }
     }
 
     /// Takes up to `frames` frames off the end of the ring.
@@ -151,10 +180,7 @@ impl Streamer {
         let shorter = length.saturating_sub(frames).max(floor);
         let affected: Vec<ChunkId> = self
             .ids()
-            .filter(|&id| {
-                let chunk = self.chunk(id);
-                matches!(chunk.place, Place::Ring { at, .. } if at + chunk.frames > shorter)
-            })
+            .filter(|&id| self.chunk(id).parts.iter().any(|s| s.part.reach() > shorter))
             .collect();
         if affected.iter().any(|&id| self.chunk(id).holds > 0) {
             return Err(Shortage::Busy);
@@ -162,11 +188,19 @@ impl Streamer {
         for id in affected {
             self.detach(id, mechanism)?;
         }
-        self.free.extend(self.ring.drain(shorter as usize..));
-        self.occupants.truncate(shorter as usize);
-        self.ring_cursor = 0;
+        self.cut_ring(shorter);
         self.unplanned_changes += 1;
         Ok(())
+    }
+
+    /// Frees the frames of the ring from `length` on, where no part is.
+    pub(super) fn cut_ring(&mut self, length: u32) {
+        debug_assert!(self.occupants[length as usize..].iter().all(Option::is_none));
+        self.free.extend(self.ring.drain(length as usize..));
+        self.occupants.truncate(length as usize);
+        if self.ring_cursor >= length {
+            self.ring_cursor = 0;
+        }
     }
 
     /// Gives `id` frames of its own, with its content.
@@ -175,8 +209,7 @@ impl Streamer {
         id: ChunkId,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
-        let frames = self.chunk(id).frames;
-        if let Place::Ring { .. } = self.chunk(id).place {
+        if self.chunk(id).mapped {
             // Another thread's launch on it is not queued yet, perhaps.
             if self.chunk(id).holds > 0 {
                 return Err(Shortage::Busy);
@@ -185,17 +218,44 @@ impl Streamer {
             // must not be kept by the very chunk that leaves it.
             self.detach(id, mechanism)?;
         }
-        let own = self.take_frames(frames, &[], true, mechanism)?;
-        if mechanism.map(id, &own).is_err() {
-            self.free.extend(own);
-            return Err(self.device_shortage(frames));
+        let holes = self.chunk(id).holes();
+        let count = holes.iter().map(|hole| hole.end - hole.start).sum();
+        let outcome = self.take_frames(count, KEEP_NONE, true, mechanism).and_then(|frames| {
+            self.fill_holes(id, frames);
+            self.map_own(id, &holes, mechanism)
+        });
+        if outcome.is_err() && self.chunk(id).own_frames() > 0 {
+            // Mapped, it can be evicted.
+            let _ = self.attach(id, &[(id, Effect::Read)], mechanism);
+        }
+        outcome
+    }
+
+    /// The holes of `id` become frames of its own, without content yet.
+    pub(super) fn fill_holes(&mut self, id: ChunkId, frames: Vec<FrameId>) {
+        let mut frames = frames.into_iter();
+        let own = &mut self.chunk_mut(id).own;
+        own.iter_mut().filter(|own| own.is_none()).for_each(|own| *own = frames.next());
+        debug_assert!(frames.next().is_none());
+    }
+
+    /// Maps `id`, all of whose frames are its own, those of `holes` still
+    /// without content.
+    fn map_own(
+        &mut self,
+        id: ChunkId,
+        holes: &[std::ops::Range<u32>],
+        mechanism: &mut impl Mechanism,
+    ) -> Result<(), Shortage> {
+        if let Err(shortage) = self.map_with(id, Vec::new(), mechanism) {
+            // What has no content yet is not the chunk's.
+            self.free_own(id, |index| holes.iter().any(|hole| hole.contains(&index)));
+            return Err(shortage);
         }
         let content = !self.chunk(id).undefined;
-        mechanism.fetch(id, content, true);
-        let chunk = self.chunk_mut(id);
-        chunk.own = own;
-        chunk.place = Place::Resident;
-        self.count_streamed();
+        for hole in holes {
+            mechanism.fetch(id, hole.clone(), content, true);
+        }
         Ok(())
     }
 }

@@ -4,41 +4,50 @@
 //! access record, and acts through a [`Mechanism`]: over CUDA in the
 //! preloaded library, over a model of memory in the tests.
 //!
-//! A chunk is in one of three places:
+//! Every frame of a chunk is *its own* or belongs to a *part*: a run of frames
+//! that it shares with parts of other chunks, on the ring. A chunk without
+//! parts is resident; any other streams. It is mapped, or it is not:
 //!
 //! ```text
 //!            allocate                 demote (write back, retire, unmap)
-//!   (none) ------------> Resident ------------------------------> Unmapped
+//!   (none) ------------> resident ------------------------------> unmapped
 //!                           ^                                      |   ^
 //!                           | promote (map own frames, fetch)      |   |
 //!                           |                                      |   |
-//!                           +----------- Ring <--------------------+   |
+//!                           +------- own and parts <---------------+   |
 //!                                         |      attach (map aliases)  |
 //!                                         +----------------------------+
 //!                                          detach (write back, retire, unmap)
 //! ```
 //!
 //! Invariants, checked by [`Streamer::check`]:
-//! - frames: `live = free + owned by residents + ring`, and `live <= cap`.
-//! - a ring frame holds the content of at most one chunk, and a chunk in the
-//!   ring is present exactly if it holds all of its frames.
-//! - content is never lost: a chunk that is not present is undefined (nothing
-//!   was ever written to it) or has a valid host copy.
+//! - frames: `live = free + owned + ring`, and `live <= cap`.
+//! - every frame of a mapped chunk is its own or in exactly one part.
+//! - a ring frame holds the content of at most one part, and a part is
+//!   present exactly if it holds all of its frames.
+//! - content is never lost: a frame whose bytes are not on the device is
+//!   saved on the host, or its chunk undefined (nothing was ever written to it).
 //!
-//! Here: what there is, allocations, and the hot path. Beside it: [`ring`],
-//! [`frames`], [`ahead`] (prefetching), [`plans`].
+//! Here: what there is, allocations, and the hot path. Beside it: [`chunk`],
+//! [`ring`], [`frames`], [`ahead`] (prefetching), [`plans`].
 //!
 //! Nothing here waits, except through [`Mechanism::retire`], which only
 //! changes of place use. Steady streaming uses [`Mechanism::write_back`],
 //! [`Mechanism::displace`] and [`Mechanism::fetch`], which queue work.
 
 mod ahead;
+mod chunk;
 mod frames;
 mod plans;
 mod ring;
 
+use std::ops::Range;
+
 use crate::address_map::ChunkId;
 use crate::history::{History, Position};
+use crate::plan::Part;
+use chunk::{Chunk, PartExt, Streamed};
+use frames::KEEP_NONE;
 
 /// A physical frame, as the mechanism numbers it.
 pub type FrameId = u32;
@@ -74,68 +83,16 @@ pub trait Mechanism {
     fn about_to_evict(&mut self);
     /// Makes sure that there is host memory for `chunk`.
     fn reserve_host(&mut self, chunk: ChunkId) -> Result<(), Refused>;
-    /// Queues the copy of `chunk` to its host memory, after all its uses.
-    fn write_back(&mut self, chunk: ChunkId);
-    /// Every later [`Self::fetch`] waits for all uses of `chunk`, and for its
-    /// write-back: its frames are about to be written.
+    /// Queues the copy of `frames` of `chunk` to its host memory, after all uses.
+    fn write_back(&mut self, chunk: ChunkId, frames: Range<u32>);
+    /// Every later [`Self::fetch`] waits for all uses of `chunk` so far, and
+    /// for its write-backs: some of its frames are about to be written.
     fn displace(&mut self, chunk: ChunkId);
-    /// Queues the copy of `chunk` from its host memory; with `content` false
-    /// nothing is copied, but uses are ordered as if.
-    fn fetch(&mut self, chunk: ChunkId, content: bool, demanded: bool);
+    /// Queues the copy of `frames` of `chunk` from its host memory; with
+    /// `content` false nothing is copied, but uses are ordered as if.
+    fn fetch(&mut self, chunk: ChunkId, frames: Range<u32>, content: bool, demanded: bool);
     /// Waits, on the host, until all uses and copies of `chunk` are over.
     fn retire(&mut self, chunk: ChunkId);
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    Resident,
-    /// First frame in the ring, and whether the content is there.
-    Ring {
-        at: u32,
-        present: bool,
-    },
-    Unmapped,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HostCopy {
-    Absent,
-    /// There is memory, but the device's bytes may be newer.
-    Stale,
-    /// Equals the chunk's content.
-    Valid,
-}
-
-#[derive(Debug)]
-struct Chunk {
-    frames: u32,
-    place: Place,
-    /// Frames of its own, while resident.
-    own: Vec<FrameId>,
-    host: HostCopy,
-    /// Nothing was ever written to it, or the program gave the content up.
-    undefined: bool,
-    pinned: bool,
-    /// Launches under way, between begin and end, on any thread.
-    holds: u32,
-    /// Operation that touched it last; its allocation counts as a touch.
-    touched_at: u64,
-    /// Position of its last token in the record.
-    token_at: Position,
-    /// Fetched ahead of a use that has not come yet: the position in the
-    /// record where it is expected, under the prediction numbered `epoch`.
-    expected: Option<(u64, Position)>,
-}
-
-impl Chunk {
-    fn present(&self) -> bool {
-        matches!(self.place, Place::Resident | Place::Ring { present: true, .. })
-    }
-
-    /// Its bytes exist only on the device.
-    fn dirty(&self) -> bool {
-        self.present() && !self.undefined && self.host != HostCopy::Valid
-    }
 }
 
 /// Event counts since the start.
@@ -152,6 +109,8 @@ pub struct Counters {
     /// Attachments, relocations: changes of the ring's layout off the plan.
     pub layout_changes: u64,
     pub plans: u64,
+    /// Frames of the chunks whose layout a plan changed.
+    pub moved_frames: u64,
 }
 
 /// See the module's text.
@@ -162,8 +121,8 @@ pub struct Streamer {
     live_frames: u32,
     cap_frames: u32,
     ring: Vec<FrameId>,
-    /// Whose content each ring frame holds.
-    occupants: Vec<Option<ChunkId>>,
+    /// Which part of which chunk has its content on each ring frame.
+    occupants: Vec<Option<(ChunkId, u32)>>,
     /// Where the next chunk is attached.
     ring_cursor: u32,
     history: History,
@@ -249,14 +208,14 @@ impl Streamer {
         self.ring.len() as u32
     }
 
-    /// Frames of the chunks that are resident.
+    /// Frames that chunks own.
     pub fn resident_frames(&self) -> u32 {
         self.live_frames - self.free.len() as u32 - self.ring.len() as u32
     }
 
-    /// Whether `chunk` streams: it has an alias in the ring, or no place at all.
+    /// Whether `chunk` streams: it has parts in the ring, or no place at all.
     pub fn is_streamed(&self, chunk: ChunkId) -> bool {
-        self.chunk(chunk).place != Place::Resident
+        !self.chunk(chunk).resident()
     }
 
     /// Frames of the smallest ring that serves what was seen so far.
@@ -279,7 +238,7 @@ impl Streamer {
 
     /// The chunks that have an address mapped, content or not.
     pub fn mapped(&self) -> Vec<ChunkId> {
-        self.ids().filter(|&id| self.chunk(id).place != Place::Unmapped).collect()
+        self.ids().filter(|&id| self.chunk(id).mapped).collect()
     }
 
     pub fn frames_of(&self, id: ChunkId) -> u32 {
@@ -300,7 +259,7 @@ impl Streamer {
 
     /// The present layout in a line, for the log.
     pub fn describe(&self) -> String {
-        let streamed = self.chunks.iter().flatten().filter(|c| c.place != Place::Resident).count();
+        let streamed = self.chunks.iter().flatten().filter(|chunk| !chunk.resident()).count();
         format!(
             "{} chunks, {streamed} streamed, {} frames resident, {} in the ring, {} free of {}",
             self.ids().count(),
@@ -319,12 +278,6 @@ impl Streamer {
         self.chunks[id as usize].as_mut().expect("a chunk that lives")
     }
 
-    /// To be called after a chunk became resident or ceased to be.
-    fn count_streamed(&mut self) {
-        let streamed = self.chunks.iter().flatten().filter(|c| c.place != Place::Resident);
-        self.streamed_chunks = streamed.count() as u32;
-    }
-
     fn ids(&self) -> impl Iterator<Item = ChunkId> + '_ {
         self.chunks.iter().enumerate().filter(|(_, c)| c.is_some()).map(|(id, _)| id as ChunkId)
     }
@@ -341,11 +294,11 @@ impl Streamer {
     /// now: what is pinned, or in a launch of another thread, stays.
     fn meet_cap(&mut self, mechanism: &mut impl Mechanism) {
         let excess = self.live_frames.saturating_sub(self.cap_frames);
-        let possible = excess.min(self.attainable(&[], true));
+        let possible = excess.min(self.attainable(KEEP_NONE, true));
         if possible == 0 {
             return;
         }
-        let surplus = self.take_frames(possible, &[], true, mechanism).unwrap_or_else(|_| {
+        let surplus = self.take_frames(possible, KEEP_NONE, true, mechanism).unwrap_or_else(|_| {
             let rest = self.free.len().saturating_sub(possible as usize);
             self.free.split_off(rest)
         });
@@ -373,7 +326,7 @@ impl Streamer {
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
         self.meet_cap(mechanism);
-        let own = self.take_frames(frames, &[], true, mechanism)?;
+        let own = self.take_frames(frames, KEEP_NONE, true, mechanism)?;
         if mechanism.map(id, &own).is_err() {
             self.free.extend(own);
             return Err(self.device_shortage(frames));
@@ -383,9 +336,11 @@ impl Streamer {
         }
         self.chunks[id as usize] = Some(Chunk {
             frames,
-            place: Place::Resident,
-            own,
-            host: HostCopy::Absent,
+            mapped: true,
+            own: own.into_iter().map(Some).collect(),
+            parts: Vec::new(),
+            saved: vec![false; frames as usize],
+            host_memory: false,
             undefined: watched,
             pinned: false,
             holds: 0,
@@ -400,19 +355,16 @@ impl Streamer {
     /// that `mechanism.retire` performs.
     pub fn free(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) {
         mechanism.retire(id);
-        let chunk = self.chunk(id);
-        if chunk.place != Place::Unmapped {
+        if self.chunk(id).mapped {
             mechanism.unmap(id);
         }
         let chunk = self.chunks[id as usize].take().expect("a chunk that lives");
-        self.free.extend(chunk.own);
-        for occupant in &mut self.occupants {
-            if *occupant == Some(id) {
-                *occupant = None;
-            }
+        self.streamed_chunks -= u32::from(!chunk.resident());
+        self.free.extend(chunk.own.into_iter().flatten());
+        for streamed in chunk.parts.iter().filter(|streamed| streamed.present) {
+            streamed.part.slots().for_each(|slot| self.occupants[slot as usize] = None);
         }
         self.unplanned_changes += 1;
-        self.count_streamed();
         if self.streamed_chunks == 0 {
             // Everything fits again: no ring, and nothing held back.
             self.free.append(&mut self.ring);
@@ -425,10 +377,8 @@ impl Streamer {
     /// The program gave up `id`'s content but may reuse the memory.
     pub fn forget_content(&mut self, id: ChunkId) {
         let chunk = self.chunk_mut(id);
+        chunk.written();
         chunk.undefined = true;
-        if chunk.host == HostCopy::Valid {
-            chunk.host = HostCopy::Stale;
-        }
     }
 
     /// Gives frames without owner back to the device. Answers how many.
@@ -450,7 +400,7 @@ impl Streamer {
     ) -> Result<u32, Shortage> {
         // Not by way of new frames.
         self.cap_frames = self.cap_frames.min(self.live_frames);
-        let taken = self.take_frames(frames, &[], true, mechanism)?;
+        let taken = self.take_frames(frames, KEEP_NONE, true, mechanism)?;
         self.free.extend(taken);
         let given = self.release_free(mechanism);
         self.cap_frames = self.cap_frames.min(self.live_frames);
@@ -459,7 +409,7 @@ impl Streamer {
 
     /// Makes `id` resident for as long as it lives. `true`: it was not before.
     pub fn pin(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) -> Result<bool, Shortage> {
-        if self.chunk(id).place != Place::Resident {
+        if !self.chunk(id).resident() {
             self.promote(id, mechanism)?;
         }
         Ok(!std::mem::replace(&mut self.chunk_mut(id).pinned, true))
@@ -493,10 +443,7 @@ impl Streamer {
             let chunk = self.chunk_mut(id);
             chunk.touched_at = operation;
             if effect == Effect::Write {
-                chunk.undefined = false;
-                if chunk.host == HostCopy::Valid {
-                    chunk.host = HostCopy::Stale;
-                }
+                chunk.written();
             }
         }
         Ok(())
@@ -533,7 +480,7 @@ impl Streamer {
             chunks
                 .get(token as usize)
                 .and_then(Option::as_ref)
-                .is_some_and(|c| c.place != Place::Resident)
+                .is_some_and(|chunk| !chunk.resident())
         };
         if !self.history.record_landmark(id, operation, is_streamed) {
             self.epoch += 1;
@@ -546,36 +493,36 @@ impl Streamer {
         touches: &[(ChunkId, Effect)],
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
+        let mut streamed = 0;
         let mut streamed_frames = 0;
-        let mut absent = 0u32;
+        let mut absent = 0;
         for &(id, _) in touches {
             let chunk = self.chunk(id);
-            if chunk.place != Place::Resident {
-                streamed_frames += chunk.frames;
-                absent += u32::from(!chunk.present());
+            if !chunk.resident() {
+                streamed += 1;
+                streamed_frames += chunk.shared_frames();
+                absent += u64::from(!chunk.present());
             }
         }
-        if streamed_frames == 0 {
-            return Ok(());
-        }
-        let streamed = touches.iter().filter(|(id, _)| self.is_streamed(*id)).count() as u64;
         self.counters.streamed_touches += streamed;
-        self.counters.hits += streamed - u64::from(absent);
+        self.counters.hits += streamed - absent;
         if absent == 0 {
             self.largest_operation = self.largest_operation.max(streamed_frames);
             return Ok(());
         }
         self.grow_ring(streamed_frames, touches, mechanism)?;
         for &(id, _) in touches {
-            if self.chunk(id).place == Place::Unmapped {
+            if !self.chunk(id).mapped {
                 self.attach(id, touches, mechanism)?;
             } else if !self.chunk(id).present() && self.overlaps_any(id, touches) {
                 self.relocate(id, touches, mechanism)?;
             }
         }
         for &(id, _) in touches {
-            if !self.chunk(id).present() {
-                self.fetch(id, true, mechanism)?;
+            for part in 0..self.chunk(id).parts.len() {
+                if !self.chunk(id).parts[part].present {
+                    self.fetch(id, part, true, mechanism)?;
+                }
             }
         }
         self.largest_operation = self.largest_operation.max(streamed_frames);
@@ -586,23 +533,33 @@ impl Streamer {
 
     /// Panics unless the module's invariants hold. For tests and debug builds.
     pub fn check(&self) {
-        let owned: usize = self.chunks.iter().flatten().map(|chunk| chunk.own.len()).sum();
-        assert_eq!(self.live_frames as usize, self.free.len() + owned + self.ring.len());
+        let owned: u32 = self.chunks.iter().flatten().map(Chunk::own_frames).sum();
+        assert_eq!(self.live_frames, self.free.len() as u32 + owned + self.ring.len() as u32);
         assert_eq!(self.ring.len(), self.occupants.len());
-        let streamed = self.chunks.iter().flatten().filter(|c| c.place != Place::Resident).count();
+        let streamed = self.chunks.iter().flatten().filter(|chunk| !chunk.resident()).count();
         assert_eq!(self.streamed_chunks as usize, streamed);
+        let mut occupied = 0;
         for id in self.ids() {
             let chunk = self.chunk(id);
-            let held = self.occupants.iter().filter(|o| **o == Some(id)).count() as u32;
-            match chunk.place {
-                Place::Resident => assert_eq!((chunk.own.len() as u32, held), (chunk.frames, 0)),
-                Place::Ring { present: true, .. } => assert_eq!(held, chunk.frames),
-                Place::Ring { present: false, .. } | Place::Unmapped => assert_eq!(held, 0),
+            assert!(chunk.mapped || chunk.parts.is_empty());
+            let mut homes: Vec<u32> = chunk.own.iter().map(|own| u32::from(own.is_some())).collect();
+            for (number, Streamed { part, present }) in chunk.parts.iter().enumerate() {
+                part.range().for_each(|index| homes[index as usize] += 1);
+                for slot in part.slots() {
+                    let held = self.occupants[slot as usize] == Some((id, number as u32));
+                    assert_eq!(held, *present, "chunk {id}, part {number}");
+                    occupied += u32::from(held);
+                }
             }
-            assert!(
-                chunk.present() || chunk.undefined || chunk.host == HostCopy::Valid,
-                "chunk {id} lost its content"
-            );
+            assert!(!chunk.mapped || homes.iter().all(|&count| count == 1), "chunk {id}");
+            for index in 0..chunk.frames {
+                assert!(
+                    chunk.undefined || chunk.saved[index as usize] || chunk.holds_content(index),
+                    "chunk {id} lost frame {index}"
+                );
+            }
         }
+        let occupants = self.occupants.iter().flatten().count() as u32;
+        assert_eq!(occupants, occupied);
     }
 }

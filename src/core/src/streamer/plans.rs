@@ -2,7 +2,8 @@
 //! carried out.
 
 use super::*;
-use crate::planner::{self, Item, Limits, Operations, Plan};
+use crate::plan::{Layout, Plan};
+use crate::planner::{self, Item, Limits, Operations};
 
 impl Streamer {
     /// Whether a whole iteration has been seen again that the present layout
@@ -54,9 +55,34 @@ impl Streamer {
         let operations = self.operations_of_last(period, &items);
         let limits = Limits { available, window };
         let Some(plan) = planner::plan(&items, &operations, &limits) else { return false };
+        let parts = |id: ChunkId| {
+            let found = plan.streamed.iter().find(|&&(streamed, _)| streamed == id);
+            let frames = self.chunk(id).frames;
+            found.map(|&(_, at)| Part { first: 0, frames, at, lap: plan.ring_frames })
+        };
+        let layouts = items.iter().map(|item| Layout {
+            id: item.chunk,
+            frames: item.frames,
+            parts: parts(item.chunk).into_iter().collect(),
+        });
+        let plan = Plan {
+            layouts: layouts.collect(),
+            shared_frames: plan.ring_frames,
+            ..Plan::default()
+        };
+        self.adopt(&plan, mechanism)
+    }
+
+    /// Carries `plan` out: moves what lies elsewhere, and nothing else. Waits
+    /// for the chunks it moves; leaves everything as it was, and answers
+    /// `false`, when some chunk is held or the plan was made for others.
+    pub fn adopt(&mut self, plan: &Plan, mechanism: &mut impl Mechanism) -> bool {
+        if self.chunks.iter().flatten().any(|chunk| chunk.holds > 0) || !self.applies(plan) {
+            return false;
+        }
         // What streamed together before the plan says nothing about it.
         self.largest_operation = 0;
-        if self.carry_out(&plan, mechanism).is_err() {
+        if self.carry_out(plan, mechanism).is_err() {
             // Whatever is unmapped now is attached again when it is used.
             self.unplanned_changes += 1;
         }
@@ -140,52 +166,145 @@ impl Streamer {
         items
     }
 
-    pub(super) fn carry_out(
+    /// Whether the plan still describes what there is.
+    fn applies(&self, plan: &Plan) -> bool {
+        let mut named = vec![false; self.chunks.len()];
+        plan.layouts.iter().all(|layout| {
+            let Some(Some(chunk)) = self.chunks.get(layout.id as usize) else { return false };
+            let twice = std::mem::replace(&mut named[layout.id as usize], true);
+            let mut after = 0;
+            let in_order = layout.parts.iter().all(|part| {
+                let begins = part.first >= after;
+                after = part.first.saturating_add(part.frames);
+                begins
+                    && part.frames > 0
+                    && part.frames <= part.lap
+                    && part.at < part.lap
+                    && part.reach() <= plan.shared_frames
+            });
+            let disjoint = || {
+                layout.parts.iter().enumerate().all(|(index, part)| {
+                    layout.parts[..index].iter().all(|other| !part.meets(other))
+                })
+            };
+            !twice
+                && layout.frames == chunk.frames
+                && in_order
+                && after <= chunk.frames
+                && disjoint()
+                && (layout.parts.is_empty() || !chunk.pinned)
+        })
+    }
+
+    /// Changes what differs from `plan`, and nothing else. On an error some
+    /// chunks are unmapped, which their next use mends.
+    fn carry_out(
         &mut self,
         plan: &Plan,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
-        // Everything that changes place goes to the host first: all copies
-        // are queued, then all are waited for.
-        let stays = |id: ChunkId| plan.resident.contains(&id);
+        let mut planned: Vec<Option<&[Part]>> = vec![None; self.chunks.len()];
+        for layout in &plan.layouts {
+            planned[layout.id as usize] = Some(&layout.parts);
+        }
+        let becomes_shared = |parts: &[Part], index: u32| parts.iter().any(|p| p.names(index));
+        // What is not in the plan goes only if the ring no longer reaches it.
         let moving: Vec<ChunkId> = self
             .ids()
-            .filter(|&id| match self.chunk(id).place {
-                Place::Resident => !stays(id) && !self.chunk(id).pinned,
-                Place::Ring { .. } => true,
-                Place::Unmapped => false,
+            .filter(|&id| self.chunk(id).mapped)
+            .filter(|&id| match planned[id as usize] {
+                Some(parts) => !self.chunk(id).laid_out_as(parts),
+                None => self.chunk(id).parts.iter().any(|s| s.part.reach() > plan.shared_frames),
             })
             .collect();
+        // All copies are queued, then all are waited for.
         for &id in &moving {
-            if self.chunk(id).dirty() {
-                self.write_back(id, mechanism)?;
+            for part in 0..self.chunk(id).parts.len() {
+                self.clear_part(id, part, mechanism)?;
+            }
+            for part in planned[id as usize].unwrap_or_default() {
+                // Those of the range that were shared before are saved by now.
+                self.save(id, part.range(), mechanism)?;
             }
             mechanism.displace(id);
         }
         for &id in &moving {
-            mechanism.retire(id);
-            mechanism.unmap(id);
-            let chunk = self.chunk_mut(id);
-            chunk.place = Place::Unmapped;
-            chunk.expected = None;
-            let own = std::mem::take(&mut chunk.own);
-            self.free.extend(own);
+            self.unmap(id, mechanism);
+            let parts = planned[id as usize].unwrap_or_default();
+            self.free_own(id, |index| becomes_shared(parts, index));
+            self.chunk_mut(id).expected = None;
+            self.counters.moved_frames += u64::from(self.chunk(id).frames);
         }
-        self.free.append(&mut self.ring);
-        self.occupants.clear();
-        self.ring_cursor = 0;
-        self.count_streamed();
 
-        for &id in &plan.resident {
-            if self.chunk(id).place == Place::Unmapped {
-                self.promote(id, mechanism)?;
+        let keep = |id: ChunkId| planned[id as usize].is_some();
+        let length = self.ring.len() as u32;
+        if plan.shared_frames < length {
+            self.cut_ring(plan.shared_frames);
+        } else {
+            let more = self.take_frames(plan.shared_frames - length, &keep, false, mechanism)?;
+            self.ring.extend(more);
+            self.occupants.resize(self.ring.len(), None);
+        }
+        // What lost its place before the plan gets the planned one, too.
+        let missing = |chunk: &Chunk, parts: &[Part]| -> u32 {
+            let shared: u32 = parts.iter().map(|part| part.frames).sum();
+            chunk.shared_frames() - shared
+        };
+        let mut needed = 0;
+        let mut unmapped = Vec::new();
+        for layout in &plan.layouts {
+            let chunk = self.chunk(layout.id);
+            // Kept in vain when mapping failed: not saved, it must stay.
+            let stuck = |index: u32| {
+                let unsaved = !chunk.undefined && !chunk.saved[index as usize];
+                unsaved && chunk.own[index as usize].is_some()
+            };
+            if chunk.mapped || layout.parts.iter().any(|part| part.range().any(stuck)) {
+                continue;
+            }
+            self.free_own(layout.id, |index| becomes_shared(&layout.parts, index));
+            needed += missing(self.chunk(layout.id), &layout.parts);
+            unmapped.push(layout);
+        }
+        let mut frames = self.take_frames(needed, &keep, false, mechanism)?;
+        for layout in unmapped {
+            let count = missing(self.chunk(layout.id), &layout.parts);
+            let own = frames.split_off(frames.len() - count as usize);
+            if let Err(shortage) = self.settle(layout, own, mechanism) {
+                self.free.extend(frames);
+                return Err(shortage);
             }
         }
-        let ring = self.take_frames(plan.ring_frames, &[], false, mechanism)?;
-        self.ring = ring;
-        self.occupants = vec![None; self.ring.len()];
-        for &(id, at) in &plan.streamed {
-            self.map_alias(id, at, mechanism)?;
+        Ok(())
+    }
+
+    /// Maps an unmapped chunk as planned; `fresh`: the frames that become its own.
+    fn settle(
+        &mut self,
+        layout: &Layout,
+        fresh: Vec<FrameId>,
+        mechanism: &mut impl Mechanism,
+    ) -> Result<(), Shortage> {
+        let id = layout.id;
+        let gained: Vec<Range<u32>> = self.chunk(id).holes();
+        let shared = |index: u32| layout.parts.iter().any(|part| part.names(index));
+        let gained: Vec<Range<u32>> = gained
+            .into_iter()
+            .flat_map(|hole| chunk::runs(hole, |index| !shared(index)))
+            .collect();
+        let mut fresh = fresh.into_iter();
+        for index in gained.iter().cloned().flatten() {
+            self.chunk_mut(id).own[index as usize] = fresh.next();
+        }
+        debug_assert!(fresh.next().is_none());
+        if let Err(shortage) = self.map_with(id, layout.parts.clone(), mechanism) {
+            // What has no content yet is not the chunk's.
+            self.free_own(id, |index| gained.iter().any(|run| run.contains(&index)));
+            return Err(shortage);
+        }
+        let content = !self.chunk(id).undefined;
+        for run in gained {
+            mechanism.fetch(id, run, content, true);
         }
         Ok(())
     }

@@ -1,5 +1,8 @@
-//! The ring: which frames stream, who has an alias where, whose content is in
-//! them now.
+//! The ring: the frames that parts share, who has an alias where, whose
+//! content is in them now.
+//!
+//! A shared frame keeps its number, so a part stays where it is when the ring
+//! grows, and goes only when the ring no longer reaches it.
 //!
 //! Not here: where its frames come from (`frames`), and what is fetched before
 //! it is asked for (`ahead`).
@@ -7,24 +10,13 @@
 use super::*;
 
 impl Streamer {
-    /// Ring frames of `id`, whose alias begins at `at`.
-    pub(super) fn ring_range(&self, at: u32, frames: u32) -> impl Iterator<Item = usize> + use<> {
-        let length = self.ring.len() as u32;
-        (0..frames).map(move |index| ((at + index) % length) as usize)
-    }
-
-    /// Whether the range `[at, at + frames)` of the ring meets `other`'s.
-    pub(super) fn ranges_meet(&self, at: u32, frames: u32, other: ChunkId) -> bool {
-        let Place::Ring { at: other_at, .. } = self.chunk(other).place else { return false };
-        let length = self.ring.len() as u32;
-        let from = |a: u32, b: u32| (b + length - a) % length;
-        from(at, other_at) < frames || from(other_at, at) < self.chunk(other).frames
-    }
-
+    /// Whether a part of `id` meets one of another chunk of `touches`.
     pub(super) fn overlaps_any(&self, id: ChunkId, touches: &[(ChunkId, Effect)]) -> bool {
-        let Place::Ring { at, .. } = self.chunk(id).place else { return false };
-        let frames = self.chunk(id).frames;
-        touches.iter().any(|&(other, _)| other != id && self.ranges_meet(at, frames, other))
+        let parts = &self.chunk(id).parts;
+        touches.iter().filter(|&&(other, _)| other != id).any(|&(other, _)| {
+            let others = &self.chunk(other).parts;
+            parts.iter().any(|a| others.iter().any(|b| a.part.meets(&b.part)))
+        })
     }
 
     /// At least `frames` frames in the ring, taken from residents that
@@ -40,96 +32,81 @@ impl Streamer {
             return Ok(());
         }
         let comfortable = if present == 0 { (frames * 2).max(self.cap_frames / 4) } else { frames };
+        let keep = |id: ChunkId| touches.iter().any(|&(touched, _)| touched == id);
         // The wish first; if something in use makes it too much, the need.
-        let taken = match self.take_frames(comfortable - present, touches, false, mechanism) {
+        let taken = match self.take_frames(comfortable - present, &keep, false, mechanism) {
             Err(Shortage::Device { .. } | Shortage::Host) if comfortable > frames => {
-                self.take_frames(frames - present, touches, false, mechanism)?
+                self.take_frames(frames - present, &keep, false, mechanism)?
             }
             other => other?,
         };
-        if present > 0 {
-            // Chunks that wrapped around the old end must be mapped afresh.
-            let wrapped: Vec<ChunkId> = self
-                .ids()
-                .filter(|&id| {
-                    let chunk = self.chunk(id);
-                    matches!(chunk.place, Place::Ring { at, .. } if at + chunk.frames > present)
-                })
-                .collect();
-            // Those of the present operation are held once, by it.
-            let own = |id: ChunkId| u32::from(touches.iter().any(|&(touched, _)| touched == id));
-            if wrapped.iter().any(|&id| self.chunk(id).holds > own(id)) {
-                self.free.extend(taken);
-                return Err(Shortage::Busy);
-            }
-            for &id in &wrapped {
-                if let Err(shortage) = self.detach(id, mechanism) {
-                    self.free.extend(taken);
-                    return Err(shortage);
-                }
-            }
-        }
         self.ring.extend(taken);
         self.occupants.resize(self.ring.len(), None);
         self.unplanned_changes += 1;
         Ok(())
     }
 
-    /// Gives the unmapped `id` an alias that meets no other chunk of `touches`.
+    /// Maps the unmapped `id`, its holes on shared frames that meet no other
+    /// chunk of `touches`.
     pub(super) fn attach(
         &mut self,
         id: ChunkId,
         touches: &[(ChunkId, Effect)],
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
-        let frames = self.chunk(id).frames;
-        let Some(at) = self.find_range(frames, id, touches) else {
-            return self.repack(touches, mechanism);
-        };
-        self.map_alias(id, at, mechanism)?;
-        self.ring_cursor = (at + frames) % self.ring.len() as u32;
+        let mut taken = vec![false; self.ring.len()];
+        for &(other, _) in touches.iter().filter(|&&(other, _)| other != id) {
+            for slot in self.chunk(other).parts.iter().flat_map(|streamed| streamed.part.slots()) {
+                taken[slot as usize] = true;
+            }
+        }
+        let mut cursor = self.ring_cursor;
+        let mut parts = Vec::new();
+        for hole in self.chunk(id).holes() {
+            let frames = hole.end - hole.start;
+            let Some(at) = find_run(&taken, cursor, frames) else {
+                return self.repack(touches, mechanism);
+            };
+            let part = Part { first: hole.start, frames, at, lap: taken.len() as u32 };
+            part.slots().for_each(|slot| taken[slot as usize] = true);
+            cursor = part.slot(frames);
+            parts.push(part);
+        }
+        self.map_with(id, parts, mechanism)?;
+        self.ring_cursor = cursor;
         self.counters.layout_changes += 1;
         self.unplanned_changes += 1;
         Ok(())
     }
 
-    /// First range from the cursor on that meets no chunk of `touches` but `id`.
-    pub(super) fn find_range(
-        &self,
-        frames: u32,
-        id: ChunkId,
-        touches: &[(ChunkId, Effect)],
-    ) -> Option<u32> {
-        let length = self.ring.len() as u32;
-        (0..length).map(|step| (self.ring_cursor + step) % length).find(|&at| {
-            frames <= length
-                && touches
-                    .iter()
-                    .all(|&(other, _)| other == id || !self.ranges_meet(at, frames, other))
-        })
-    }
-
-    pub(super) fn map_alias(
+    /// Maps the unmapped `id`: `parts`, which fill its holes, on the ring.
+    pub(super) fn map_with(
         &mut self,
         id: ChunkId,
-        at: u32,
+        parts: Vec<Part>,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
         // Host memory exists before a chunk enters the ring: what is fetched
         // can always be evicted.
-        if mechanism.reserve_host(id).is_err() {
-            return Err(Shortage::Host);
+        if !parts.is_empty() {
+            self.reserve_host(id, mechanism)?;
         }
-        if self.chunk(id).host == HostCopy::Absent {
-            self.chunk_mut(id).host = HostCopy::Stale;
+        let mut frames = self.chunk(id).own.clone();
+        for part in &parts {
+            for (index, slot) in part.range().zip(part.slots()) {
+                debug_assert!(frames[index as usize].is_none());
+                frames[index as usize] = Some(self.ring[slot as usize]);
+            }
         }
-        let frames = self.chunk(id).frames;
-        let aliases: Vec<FrameId> =
-            self.ring_range(at, frames).map(|index| self.ring[index]).collect();
-        if mechanism.map(id, &aliases).is_err() {
-            return Err(self.device_shortage(frames));
+        let frames: Vec<FrameId> =
+            frames.into_iter().map(|frame| frame.expect("a frame for every hole")).collect();
+        if mechanism.map(id, &frames).is_err() {
+            return Err(self.device_shortage(frames.len() as u32));
         }
-        self.chunk_mut(id).place = Place::Ring { at, present: false };
+        self.streamed_chunks -= u32::from(parts.is_empty());
+        let chunk = self.chunk_mut(id);
+        chunk.mapped = true;
+        chunk.parts = parts.iter().map(|&part| Streamed { part, present: false }).collect();
         Ok(())
     }
 
@@ -144,7 +121,7 @@ impl Streamer {
         self.attach(id, touches, mechanism)
     }
 
-    /// Lays all streamed chunks of `touches` side by side: the last resort
+    /// Lays what all chunks of `touches` share side by side: the last resort
     /// when the gaps between them are too small, though their sum is not.
     pub(super) fn repack(
         &mut self,
@@ -152,103 +129,182 @@ impl Streamer {
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
         for &(id, _) in touches {
-            if matches!(self.chunk(id).place, Place::Ring { .. }) {
+            if !self.chunk(id).parts.is_empty() {
                 if self.chunk(id).holds > 1 {
                     return Err(Shortage::Busy);
                 }
                 self.detach(id, mechanism)?;
             }
         }
+        let lap = self.ring.len() as u32;
         let mut at = 0;
         for &(id, _) in touches {
-            if self.chunk(id).place == Place::Unmapped {
-                self.map_alias(id, at, mechanism)?;
-                at += self.chunk(id).frames;
+            if self.chunk(id).mapped {
+                continue;
             }
+            let mut parts = Vec::new();
+            for hole in self.chunk(id).holes() {
+                let frames = hole.end - hole.start;
+                if at + frames > lap {
+                    return Err(self.device_shortage(at + frames));
+                }
+                parts.push(Part { first: hole.start, frames, at, lap });
+                at += frames;
+            }
+            self.map_with(id, parts, mechanism)?;
         }
-        self.ring_cursor = at % self.ring.len() as u32;
+        self.ring_cursor = at.checked_rem(lap).unwrap_or(0);
         self.counters.layout_changes += 1;
         self.unplanned_changes += 1;
         Ok(())
     }
 
-    /// Takes `id`'s alias away; its content, if present, goes to the host.
+    /// Unmaps `id`. Its parts go, their content, if present, to the host; what
+    /// frames it has of its own, it keeps.
     pub(super) fn detach(
         &mut self,
         id: ChunkId,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
-        self.clear_content(id, mechanism)?;
+        for part in 0..self.chunk(id).parts.len() {
+            self.clear_part(id, part, mechanism)?;
+        }
+        self.unmap(id, mechanism);
+        Ok(())
+    }
+
+    /// Unmaps `id`, whose parts are absent, once its uses are over.
+    pub(super) fn unmap(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) {
         mechanism.retire(id);
         mechanism.unmap(id);
-        self.chunk_mut(id).place = Place::Unmapped;
-        Ok(())
+        self.streamed_chunks += u32::from(self.chunk(id).resident());
+        let chunk = self.chunk_mut(id);
+        chunk.mapped = false;
+        chunk.parts.clear();
     }
 
-    /// After this the bytes of `id` in the ring may be overwritten.
-    pub(super) fn clear_content(
+    /// After this the shared frames of a part may be overwritten.
+    pub(super) fn clear_part(
         &mut self,
         id: ChunkId,
+        index: usize,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
-        let chunk = self.chunk(id);
-        let Place::Ring { at, present: true } = chunk.place else { return Ok(()) };
-        if chunk.dirty() {
-            self.write_back(id, mechanism)?;
+        let Streamed { part, present } = self.chunk(id).parts[index];
+        if !present {
+            return Ok(());
         }
+        self.save(id, part.range(), mechanism)?;
         mechanism.displace(id);
-        let frames = self.chunk(id).frames;
-        for index in self.ring_range(at, frames) {
-            self.occupants[index] = None;
+        for slot in part.slots() {
+            self.occupants[slot as usize] = None;
         }
-        self.chunk_mut(id).place = Place::Ring { at, present: false };
+        self.chunk_mut(id).parts[index].present = false;
         Ok(())
     }
 
-    pub(super) fn write_back(
+    /// Queues the copies to the host of those of the frames `range`, all
+    /// present, whose bytes are not there yet.
+    pub(super) fn save(
+        &mut self,
+        id: ChunkId,
+        range: std::ops::Range<u32>,
+        mechanism: &mut impl Mechanism,
+    ) -> Result<(), Shortage> {
+        let unsaved = self.chunk(id).unsaved(range);
+        if unsaved.is_empty() {
+            return Ok(());
+        }
+        self.reserve_host(id, mechanism)?;
+        for run in unsaved {
+            mechanism.write_back(id, run.clone());
+            self.counters.write_backs += 1;
+            self.chunk_mut(id).saved[run.start as usize..run.end as usize].fill(true);
+        }
+        Ok(())
+    }
+
+    fn reserve_host(
         &mut self,
         id: ChunkId,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
-        if mechanism.reserve_host(id).is_err() {
-            return Err(Shortage::Host);
+        if !self.chunk(id).host_memory {
+            mechanism.reserve_host(id).map_err(|Refused| Shortage::Host)?;
+            self.chunk_mut(id).host_memory = true;
         }
-        mechanism.write_back(id);
-        self.counters.write_backs += 1;
-        self.chunk_mut(id).host = HostCopy::Valid;
         Ok(())
     }
 
-    /// Brings the content of the attached, absent `id` into the ring.
+    /// Brings the content of an absent part of the mapped `id` onto its frames.
     pub(super) fn fetch(
         &mut self,
         id: ChunkId,
+        index: usize,
         demanded: bool,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
-        let Place::Ring { at, .. } = self.chunk(id).place else {
-            unreachable!("only attached chunks are fetched")
-        };
-        let frames = self.chunk(id).frames;
-        for index in self.ring_range(at, frames) {
-            let Some(occupant) = self.occupants[index] else { continue };
+        let part = self.chunk(id).parts[index].part;
+        for slot in part.slots() {
+            let Some((occupant, part)) = self.occupants[slot as usize] else { continue };
             if self.chunk(occupant).holds > 0 {
                 return Err(Shortage::Busy);
             }
-            self.clear_content(occupant, mechanism)?;
+            self.clear_part(occupant, part as usize, mechanism)?;
         }
         let content = !self.chunk(id).undefined;
-        mechanism.fetch(id, content, demanded);
+        mechanism.fetch(id, part.range(), content, demanded);
         self.fetched_at = self.history.len();
         if demanded {
             self.counters.demand_fetches += 1;
         } else {
             self.counters.prefetches += 1;
         }
-        for index in self.ring_range(at, frames) {
-            self.occupants[index] = Some(id);
+        for slot in part.slots() {
+            self.occupants[slot as usize] = Some((id, index as u32));
         }
-        self.chunk_mut(id).place = Place::Ring { at, present: true };
+        self.chunk_mut(id).parts[index].present = true;
         Ok(())
+    }
+}
+
+/// First run of `frames` frames, from `cursor` on and around the end, of which
+/// none is taken.
+fn find_run(taken: &[bool], cursor: u32, frames: u32) -> Option<u32> {
+    let length = taken.len() as u32;
+    if frames > length {
+        return None;
+    }
+    let mut free = 0;
+    // Around once, and on by the length of a run that begins at the very end.
+    for step in 0..length + frames - 1 {
+        let slot = (cursor + step) % length;
+        free = if taken[slot as usize] { 0 } else { free + 1 };
+        if free == frames {
+            return Some((cursor + step + 1 - frames) % length);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::find_run;
+
+    #[test]
+    fn a_run_is_found_wherever_there_is_one() {
+        for pattern in 0..1u32 << 10 {
+            for length in 1..=10usize {
+                let taken: Vec<bool> = (0..length).map(|bit| pattern >> bit & 1 == 1).collect();
+                for frames in 1..=length {
+                    for cursor in 0..length {
+                        let free = |&at: &usize| (0..frames).all(|i| !taken[(at + i) % length]);
+                        let first = (0..length).map(|i| (cursor + i) % length).find(free);
+                        let found = find_run(&taken, cursor as u32, frames as u32);
+                        assert_eq!(found, first.map(|at| at as u32));
+                    }
+                }
+            }
+        }
     }
 }

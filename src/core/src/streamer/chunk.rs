@@ -1,0 +1,154 @@
+//! One chunk: which frames it has, and where its bytes are.
+//!
+//! While mapped, every frame of a chunk is *its own* or belongs to a *part*,
+//! which lies on shared frames. While unmapped it has no parts, but may keep
+//! frames of its own; the other frames are *holes*, whose bytes are saved.
+
+use std::ops::Range;
+
+use super::FrameId;
+use crate::plan::Part;
+
+#[derive(Debug)]
+pub(super) struct Chunk {
+    pub frames: u32,
+    pub mapped: bool,
+    /// By index within the chunk.
+    pub own: Vec<Option<FrameId>>,
+    /// In order, without overlap.
+    pub parts: Vec<Streamed>,
+    /// Of which frames the host copy equals the content.
+    pub saved: Vec<bool>,
+    /// There is host memory for it.
+    pub host_memory: bool,
+    /// Nothing was ever written to it, or the program gave the content up.
+    pub undefined: bool,
+    pub pinned: bool,
+    /// Launches under way, between begin and end, on any thread.
+    pub holds: u32,
+    /// Operation that touched it last; its allocation counts as a touch.
+    pub touched_at: u64,
+    /// Position of its last token in the record.
+    pub token_at: u64,
+    /// Fetched ahead of a use that has not come yet: the position in the
+    /// record where it is expected, under the prediction numbered `epoch`.
+    pub expected: Option<(u64, u64)>,
+}
+
+/// A part, and whether its content is on its frames.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Streamed {
+    pub part: Part,
+    pub present: bool,
+}
+
+impl Chunk {
+    /// All its frames are its own, and mapped.
+    pub fn resident(&self) -> bool {
+        self.mapped && self.parts.is_empty()
+    }
+
+    pub fn present(&self) -> bool {
+        self.mapped && self.parts.iter().all(|streamed| streamed.present)
+    }
+
+    pub fn own_frames(&self) -> u32 {
+        self.own.iter().flatten().count() as u32
+    }
+
+    /// Shared frames that it takes, or would take were it mapped now.
+    pub fn shared_frames(&self) -> u32 {
+        if self.mapped {
+            self.parts.iter().map(|streamed| streamed.part.frames).sum()
+        } else {
+            self.frames - self.own_frames()
+        }
+    }
+
+    /// Whether the bytes of frame `index` are on the device.
+    pub fn holds_content(&self, index: u32) -> bool {
+        self.own[index as usize].is_some()
+            || self.parts.iter().any(|streamed| streamed.present && streamed.part.names(index))
+    }
+
+    /// The runs of frames without place.
+    pub fn holes(&self) -> Vec<Range<u32>> {
+        runs(0..self.frames, |index| self.own[index as usize].is_none())
+    }
+
+    /// The runs of `range` whose bytes exist only where they are.
+    pub fn unsaved(&self, range: Range<u32>) -> Vec<Range<u32>> {
+        if self.undefined {
+            return Vec::new();
+        }
+        runs(range, |index| !self.saved[index as usize])
+    }
+
+    /// Something may have been written to it.
+    pub fn written(&mut self) {
+        self.undefined = false;
+        self.saved.fill(false);
+    }
+
+    /// Whether its parts are exactly `parts`.
+    pub fn laid_out_as(&self, parts: &[Part]) -> bool {
+        self.mapped && self.parts.iter().map(|streamed| &streamed.part).eq(parts)
+    }
+}
+
+/// The maximal runs of indices of `range` that `which` chooses.
+pub(super) fn runs(range: Range<u32>, which: impl Fn(u32) -> bool) -> Vec<Range<u32>> {
+    let mut found: Vec<Range<u32>> = Vec::new();
+    for index in range.filter(|&index| which(index)) {
+        match found.last_mut() {
+            Some(run) if run.end == index => run.end += 1,
+            _ => found.push(index..index + 1),
+        }
+    }
+    found
+}
+
+/// What the streamer asks of a part.
+pub(super) trait PartExt {
+    fn range(&self) -> Range<u32>;
+    fn names(&self, index: u32) -> bool;
+    fn slots(&self) -> SlotsOf;
+    /// The highest shared frame that it lies on, plus one.
+    fn reach(&self) -> u32;
+    fn meets(&self, other: &Part) -> bool;
+}
+
+/// The shared frames of a part: at most two runs.
+pub(super) type SlotsOf = std::iter::Chain<Range<u32>, Range<u32>>;
+
+fn spans(part: &Part) -> [Range<u32>; 2] {
+    let end = part.at + part.frames;
+    [part.at..end.min(part.lap), 0..end.saturating_sub(part.lap)]
+}
+
+impl PartExt for Part {
+    fn range(&self) -> Range<u32> {
+        self.first..self.first + self.frames
+    }
+
+    fn names(&self, index: u32) -> bool {
+        self.range().contains(&index)
+    }
+
+    fn slots(&self) -> SlotsOf {
+        let [first, second] = spans(self);
+        first.chain(second)
+    }
+
+    fn reach(&self) -> u32 {
+        (self.at + self.frames).min(self.lap)
+    }
+
+    fn meets(&self, other: &Part) -> bool {
+        spans(self).iter().any(|a| {
+            spans(other).iter().any(|b| {
+                !a.is_empty() && !b.is_empty() && a.start < b.end && b.start < a.end
+            })
+        })
+    }
+}
