@@ -10,6 +10,7 @@
 //!   ring       where they live, and what that makes each copy wait for
 //!   timeline   how long an iteration takes then
 //!   search     tries many, keeps the best
+//!   scatter    a place for everything where no ring will do
 //!   start      when each copy should become ready
 //!   proof      checks the result, by other means
 //!   file       writes it down
@@ -21,6 +22,7 @@ pub mod file;
 mod phases;
 mod proof;
 mod ring;
+mod scatter;
 mod search;
 mod shape;
 mod spread;
@@ -182,7 +184,8 @@ pub struct PhasePlan {
     /// In the order in which the link takes them.
     pub copies: Vec<Copy>,
     /// Of the shared frames, those from 0 on that this phase streams through;
-    /// the others hold what is brought in once per visit.
+    /// the others hold what is brought in once per visit. 0, and yet copies:
+    /// there is no ring, each use fetches what it does not find.
     pub ring_frames: u32,
     /// By the planner's own clock: one iteration in the steady state.
     pub period_ns: Nanos,
@@ -264,7 +267,9 @@ pub fn plan(problem: &Problem, previous: Option<&Plan>, effort: Effort) -> Resul
     const CONFLICTS: usize = 16;
     let mut fresh = None;
     for _ in 0..CONFLICTS {
-        let layouts = lay_out(problem, &chunks, effort).ok_or_else(|| unfit(least(problem)))?;
+        let layouts = lay_out(problem, &chunks, effort)
+            .or_else(|| scatter::scatter(problem, &chunks))
+            .ok_or_else(|| unfit(least(problem)))?;
         match finish(problem, layouts) {
             Ok(plan) => {
                 fresh = Some(plan);

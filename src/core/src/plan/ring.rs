@@ -133,8 +133,9 @@ fn holds(shape: &Shape, shares: &[u32], layout: &Layout) -> Vec<Hold> {
             continue;
         }
         let uses = shape.uses(local);
-        if let [step] = *uses {
-            holds.push(Hold { local: local as u32, need: step, last: step });
+        // Without a ring, each use is by itself.
+        if uses.len() == 1 || layout.ring == 0 {
+            holds.extend(uses.iter().map(|&step| Hold { local: local as u32, need: step, last: step }));
             continue;
         }
         // Begin behind the widest gap; it is the one least worth bridging.
