@@ -6,22 +6,21 @@
 //! iterations looks like any other place of the ring. A raw remainder by an
 //! arbitrary length would put the last chunks under the first.
 //!
-//! A chunk *holds* its frames from the copy to its last use before it is
-//! displaced. Copies run in the order of need; each waits for the step that
-//! last used its frames. If that step comes before the one that needs the copy
-//! for every copy, no copy waits for a step that waits for it: by induction
-//! over the order, all run.
+//! A chunk stays where it is until the copy of another takes its frames; used
+//! again after that, it is copied again. Copies run in the order of need; each
+//! waits for the step that last used its frames. If that step comes before the
+//! one that needs the copy for every copy, no copy waits for a step that waits
+//! for it: by induction over the order, all run.
 
 use super::shape::Shape;
-use super::spread::HOLD_PERCENT;
 use super::timeline::{Schedule, Timed};
 use super::{Machine, Part};
 
 /// A layout and what follows from it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Layout {
-    /// Frames of the ring, and of all that is shared: behind the ring, each
-    /// frame is one chunk's while the phase runs.
+    /// Frames of the ring, and of all that is shared: what is behind the ring
+    /// nobody else takes while the phase runs.
     pub ring: u32,
     pub slots: u32,
     /// Parts of local chunk `c`: `parts[first_part[c]..first_part[c + 1]]`.
@@ -40,16 +39,6 @@ impl Layout {
     pub fn parts_of(&self, local: usize) -> &[Part] {
         &self.parts[self.range(local)]
     }
-}
-
-/// A chunk on the device, from before step `need` to the end of step `last`
-/// (of the next iteration, if that is smaller).
-#[derive(Clone, Copy)]
-struct Hold {
-    local: u32,
-    need: u32,
-    /// May reach into the next iteration: then at or above the number of steps.
-    last: u32,
 }
 
 /// Lays `shares[c]` frames of each local chunk `c` out on at most `ring`
@@ -109,116 +98,47 @@ fn place(shares: &[u32], streamed: u32, laps: u32, split: u32) -> Result<Layout,
     Ok(layout)
 }
 
-/// When each streamed chunk is on the device, in order of need.
-fn holds(shape: &Shape, shares: &[u32], layout: &Layout) -> Vec<Hold> {
-    let steps = shape.steps() as u32;
-    let limit = u64::from(layout.ring) * HOLD_PERCENT / 100;
-    // Frames streamed by chunks first used before each local chunk.
-    let mut before = Vec::with_capacity(shares.len() + 1);
-    let mut sum = 0u64;
-    for &share in shares {
-        before.push(sum);
-        sum += u64::from(share);
-    }
-    before.push(sum);
-    let firsts: Vec<u32> = (0..shape.locals.len()).map(|local| shape.uses(local)[0]).collect();
-    let at_step = |step: u32| before[firsts.partition_point(|&first| first < step)];
-    let volume = |from: u32, to: u32| {
-        let whole = u64::from(to / steps) - u64::from(from / steps);
-        (whole * sum + at_step(to % steps)) as i64 - at_step(from % steps) as i64
-    };
-    let mut holds = Vec::with_capacity(shares.len());
-    for local in 0..shape.locals.len() {
-        if layout.parts_of(local).is_empty() {
-            continue;
-        }
-        let uses = shape.uses(local);
-        // Without a ring, each use is by itself.
-        if uses.len() == 1 || layout.ring == 0 {
-            holds.extend(uses.iter().map(|&step| Hold { local: local as u32, need: step, last: step }));
-            continue;
-        }
-        // Begin behind the widest gap; it is the one least worth bridging.
-        let gap = |index: usize| {
-            let from = uses[index];
-            let to = if index + 1 < uses.len() { uses[index + 1] } else { uses[0] + steps };
-            volume(from, to)
-        };
-        let widest = (0..uses.len()).max_by_key(|&index| gap(index)).unwrap_or(0);
-        let unrolled = (1..=uses.len()).map(|index| {
-            let index = widest + index;
-            uses[index % uses.len()] + if index >= uses.len() { steps } else { 0 }
-        });
-        let mut hold: Option<Hold> = None;
-        for step in unrolled {
-            match &mut hold {
-                Some(held) if volume(held.need, step) <= limit as i64 => held.last = step,
-                _ => {
-                    holds.extend(hold.take());
-                    hold = Some(Hold { local: local as u32, need: step, last: step });
-                }
-            }
-        }
-        holds.extend(hold);
-    }
-    for hold in &mut holds {
-        if hold.need >= steps {
-            hold.need -= steps;
-            hold.last -= steps;
-        }
-    }
-    holds.sort_by_key(|hold| (hold.need, hold.local));
-    holds
-}
-
 /// Walks two iterations over the ring; the second is the steady one. Fills in
 /// the copies and the schedule.
 ///
-/// Error: a local chunk whose copy would wait for a step that does not come
-/// before its own.
-pub(super) fn order(
-    shape: &Shape,
-    machine: &Machine,
-    layout: &mut Layout,
-) -> Result<(), u32> {
-    let shares: Vec<u32> = (0..shape.locals.len())
-        .map(|local| {
-            let passing = layout.parts_of(local).iter().filter(|part| part.at < layout.ring);
-            passing.map(|part| part.frames).sum()
-        })
-        .collect();
-    let holds = holds(shape, &shares, layout);
+/// Error: a local chunk that meets another which the same step needs.
+pub(super) fn order(shape: &Shape, machine: &Machine, layout: &mut Layout) -> Result<(), u32> {
     const NOBODY: u32 = u32::MAX;
     const NEVER: i64 = i64::MIN;
     let steps = shape.steps() as i64;
+    // Which part each shared frame holds, which parts are wholly there, and
+    // the last use of each.
     let mut owners = vec![NOBODY; layout.slots as usize];
-    let mut released = vec![NEVER; layout.slots as usize];
+    let mut present = vec![false; layout.parts.len()];
+    let mut used = vec![NEVER; layout.parts.len()];
     // (release step, counted from the start of the steady iteration; bytes)
     let mut waits: Vec<(i64, u64)> = Vec::new();
     for round in 0..2 {
-        let offset = i64::from(round) * steps;
-        for hold in &holds {
-            let range = layout.range(hold.local as usize);
-            for (index, part) in range.enumerate() {
-                let part = layout.parts[part];
-                let slots = || (0..part.frames).map(|frame| part.slot(frame) as usize);
-                let need = offset + i64::from(hold.need);
-                let last = offset + i64::from(hold.last);
-                if slots().all(|slot| owners[slot] == hold.local) {
-                    // Still there from the hold before.
-                    slots().for_each(|slot| released[slot] = last);
+        for &(local, need) in &shape.order {
+            let now = i64::from(round) * steps + i64::from(need);
+            let range = layout.range(local as usize);
+            for (index, id) in range.enumerate() {
+                if present[id] {
+                    used[id] = now;
                     continue;
                 }
-                let release = slots().map(|slot| released[slot]).max().unwrap_or(NEVER);
-                if release >= need {
-                    return Err(hold.local);
+                let part = layout.parts[id];
+                let mut release = NEVER;
+                for frame in 0..part.frames {
+                    let owner = &mut owners[part.slot(frame) as usize];
+                    if *owner != NOBODY {
+                        present[*owner as usize] = false;
+                        release = release.max(used[*owner as usize]);
+                    }
+                    *owner = id as u32;
                 }
-                for slot in slots() {
-                    owners[slot] = hold.local;
-                    released[slot] = last;
+                if release >= now {
+                    return Err(local);
                 }
+                present[id] = true;
+                used[id] = now;
                 if round == 1 {
-                    layout.copies.push((hold.local, index as u32, hold.need));
+                    layout.copies.push((local, index as u32, need));
                     let bytes = u64::from(part.frames) * machine.frame_bytes;
                     waits.push((if release == NEVER { NEVER } else { release - steps }, bytes));
                 }

@@ -106,13 +106,15 @@ impl<'a> Search<'a> {
 
     fn quick(&mut self) {
         for ring in self.rings(1.8) {
-            self.attempt(Knobs { ring, alpha: 1.0, least: 8, most: ring / 2, split: 16 });
+            for most in [ring / 2, ring] {
+                self.attempt(Knobs { ring, alpha: 1.0, least: 8, most, split: 16 });
+            }
         }
     }
 
     fn thorough(&mut self) {
         for ring in self.rings(1.45) {
-            for (most, split) in [(ring / 2, 16), (ring * 7 / 10, u32::MAX)] {
+            for (most, split) in [(ring / 2, 16), (ring * 7 / 10, u32::MAX), (ring, 16)] {
                 self.attempt(Knobs { ring, alpha: 1.0, least: 8, most, split });
             }
         }
@@ -211,6 +213,9 @@ impl<'a> Search<'a> {
         if knobs.ring + free > self.room.frames {
             return None;
         }
+        // No chunk may meet itself on the shortest lap.
+        let lap = streamed / streamed.div_ceil(knobs.ring).max(1);
+        let knobs = &Knobs { most: knobs.most.min(lap), ..*knobs };
         // A chunk that some step needs together with another, far away in the
         // order of first use, may meet it on the ring: it stays then.
         let mut barred = Vec::new();

@@ -8,6 +8,8 @@ use super::{Chunk, Nanos, Phase};
 /// their first use.
 pub(super) struct Shape {
     pub locals: Vec<Local>,
+    /// Every use as (local chunk, step), in order.
+    pub order: Vec<(u32, u32)>,
     /// Steps of each local chunk, rising, one chunk after the other.
     uses: Vec<u32>,
     /// `clock[s]`: compute time before step `s`; the last is that of all.
@@ -76,13 +78,13 @@ impl Shape {
         }
         let mut uses = vec![0; pairs.len()];
         let mut next: Vec<u32> = locals.iter().map(|local| local.first_use).collect();
-        for (local, step) in pairs {
+        for &(local, step) in &pairs {
             uses[next[local as usize] as usize] = step;
             next[local as usize] += 1;
         }
         together.sort_unstable();
         together.dedup();
-        Self { locals, uses, clock, frames_before, frames, together }
+        Self { locals, order: pairs, uses, clock, frames_before, frames, together }
     }
 
     /// The steps that use local chunk `local`, rising.

@@ -27,13 +27,13 @@ pub(super) struct Knobs {
     pub split: u32,
 }
 
-/// Of the ring, how much a chunk may hold on to between two uses, in percent
-/// of what passes: beyond, it is fetched again.
-pub(super) const HOLD_PERCENT: u64 = 40;
+/// After how much of the ring has passed a chunk will be gone, in percent: a
+/// little less than all, for what comes next is fetched ahead.
+const HOLD_PERCENT: u64 = 75;
 
 /// How often each chunk would be fetched in an iteration, if `streamed` frames
 /// pass through `ring` frames evenly in compute time.
-pub(super) fn fetches(shape: &Shape, streamed: u32, ring: u32) -> Vec<u32> {
+fn fetches(shape: &Shape, streamed: u32, ring: u32) -> Vec<u32> {
     let compute = shape.compute_ns().max(1);
     let volume = |from: u32, to: u32| {
         let passed = shape.clock[to as usize] - shape.clock[from as usize];
@@ -48,8 +48,8 @@ pub(super) fn fetches(shape: &Shape, streamed: u32, ring: u32) -> Vec<u32> {
             for &step in &uses[1..] {
                 if volume(begun, step) > limit {
                     fetches += 1;
-                    begun = step;
                 }
+                begun = step;
             }
             fetches
         })
