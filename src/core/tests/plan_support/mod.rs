@@ -2,7 +2,9 @@
 
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod check;
 pub mod optimum;
+pub mod problems;
 pub mod saved;
 
 /// SplitMix64: the same seed gives the same cases everywhere.
@@ -35,4 +37,55 @@ impl Random {
 /// for more (or fewer).
 pub fn cases(usual: u64) -> u64 {
     std::env::var("AUTOOFFLOAD_TEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(usual)
+}
+
+/// Figures, to be shown by rank.
+#[derive(Clone, Debug, Default)]
+pub struct Spread(std::cell::RefCell<Vec<f64>>);
+
+impl Spread {
+    pub fn add(&mut self, value: f64) {
+        self.0.get_mut().push(value);
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    pub fn mean(&self) -> f64 {
+        self.0.borrow().iter().sum::<f64>() / self.len() as f64
+    }
+
+    /// The value below which this share of them lies.
+    pub fn at(&self, share: f64) -> f64 {
+        let mut values = self.0.borrow_mut();
+        values.sort_by(f64::total_cmp);
+        values[((values.len() - 1) as f64 * share).round() as usize]
+    }
+
+    pub fn least(&self) -> f64 {
+        self.at(0.0)
+    }
+
+    pub fn most(&self) -> f64 {
+        self.at(1.0)
+    }
+
+    /// The share of them that is at most `bound`.
+    pub fn share_up_to(&self, bound: f64) -> f64 {
+        self.0.borrow().iter().filter(|&&value| value <= bound).count() as f64 / self.len() as f64
+    }
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.len() == 0 {
+            return write!(f, "none");
+        }
+        write!(f, "{} values:", self.len())?;
+        for share in [0.0, 0.1, 0.5, 0.9, 0.99, 1.0] {
+            write!(f, " {:.0} % {:.4}", 100.0 * share, self.at(share))?;
+        }
+        Ok(())
+    }
 }

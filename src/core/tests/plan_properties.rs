@@ -1,0 +1,146 @@
+//! What must hold of any plan, on random problems.
+
+mod plan_support;
+
+use autooffload_core::plan::{Effort, Plan, Problem, plan};
+use plan_support::check::check;
+use plan_support::problems::{least_frames, random_problem, total_frames};
+use plan_support::{Random, Spread, cases};
+
+/// It fits, nothing is missing when it is needed, no copy waits for a step
+/// that waits for it, the clock is right, and the backlog is bounded; by the
+/// planner's own proof and by carrying it out.
+#[test]
+fn any_plan_can_be_carried_out() {
+    let mut random = Random::new(1);
+    let (mut planned, mut unfit, mut over_backlog) = (0, 0, 0);
+    let (mut clock, mut excess) = (Spread::default(), Spread::default());
+    let mut faults = Vec::new();
+    for case in 0..cases(1500) {
+        let problem = random_problem(&mut random);
+        let effort = if case % 2 == 0 { Effort::Searched } else { Effort::Quick };
+        let available = problem.machine.frames;
+        let found = match plan(&problem, None, effort) {
+            Ok(found) => found,
+            Err(_) => {
+                // More may be needed than the largest step: chunks that steps
+                // need in pairs, but never all together, want places apart.
+                assert!(available < total_frames(&problem), "case {case}: everything fits");
+                println!("case {case}: no plan: {available} frames, {}", least_frames(&problem));
+                unfit += 1;
+                continue;
+            }
+        };
+        planned += 1;
+        let seen = match (found.verify(&problem), check(&problem, &found, 16)) {
+            (Ok(()), Ok(seen)) => seen,
+            (verified, carried_out) => {
+                let carried_out = carried_out.map(|_| ());
+                faults.push(format!("case {case}: {verified:?}, carried out: {carried_out:?}"));
+                continue;
+            }
+        };
+        if total_frames(&problem) <= available {
+            assert!(found.phases.iter().all(|phase| phase.copies.is_empty()), "case {case}");
+        }
+        for (seen, phase) in seen.iter().zip(&found.phases) {
+            assert_eq!(seen.streamed_bytes, phase.streamed_bytes, "case {case}");
+            if seen.streamed_bytes == 0 {
+                continue;
+            }
+            clock.add(seen.period_ns / phase.period_ns as f64);
+            // A copy becomes ready where a step begins. While a long one runs,
+            // what is to come during it must already be ready.
+            let machine = &problem.machine;
+            let hidden = seen.longest_step_ns * machine.link_bytes_per_s / 1e9;
+            let limit = machine.backlog_bytes + seen.largest_copy_bytes;
+            over_backlog += u32::from(seen.backlog_bytes > limit);
+            excess.add(seen.backlog_bytes.saturating_sub(limit) as f64 / hidden);
+        }
+    }
+    println!("{planned} planned, {unfit} not; phases: {over_backlog} over the backlog");
+    println!("excess over what the longest step hides: {excess}");
+    println!("period carried out over planned: {clock}");
+    assert_eq!(faults, Vec::<String>::new());
+    assert!(clock.len() > 1000 && unfit * 20 < planned);
+    assert!(clock.least() > 0.95 && clock.most() < 1.05, "{clock}");
+    assert!(excess.most() <= 1.0, "{excess}");
+}
+
+/// The same question gets the same answer; nothing else goes into it.
+#[test]
+fn plans_are_repeated_to_the_letter() {
+    let mut random = Random::new(2);
+    for case in 0..cases(200) {
+        let problem = random_problem(&mut random);
+        let effort = if case % 2 == 0 { Effort::Searched } else { Effort::Quick };
+        let once = plan(&problem, None, effort);
+        assert_eq!(once, plan(&problem.clone(), None, effort), "case {case}");
+        if let Ok(once) = once {
+            let again = plan(&problem, Some(&once), effort).expect("as before");
+            assert_eq!(again.moved_frames(&once), 0, "case {case}");
+            check(&problem, &again, 4).unwrap_or_else(|why| panic!("case {case}: {why}"));
+        }
+    }
+}
+
+/// New measurements of the same program move little.
+#[test]
+fn a_small_change_moves_little() {
+    let mut random = Random::new(3);
+    let (mut moved, mut afresh, mut lost) =
+        (Spread::default(), Spread::default(), Spread::default());
+    for case in 0..cases(300) {
+        let problem = random_problem(&mut random);
+        let Ok(before) = plan(&problem, None, Effort::Searched) else { continue };
+        if before.phases.iter().all(|phase| phase.copies.is_empty()) {
+            continue;
+        }
+        let mut measured = problem.clone();
+        for step in measured.phases.iter_mut().flat_map(|phase| &mut phase.steps) {
+            step.ns = step.ns * random.within(97, 103) / 100;
+        }
+        measured.machine.link_bytes_per_s *= random.within(98, 102) as f64 / 100.0;
+        let fresh = plan(&measured, None, Effort::Searched).expect("as before");
+        let kept = plan(&measured, Some(&before), Effort::Searched).expect("as before");
+        let seen = check(&measured, &kept, 4).unwrap_or_else(|why| panic!("case {case}: {why}"));
+        assert_eq!(seen.len(), problem.phases.len());
+        let share =
+            |plan: &Plan| f64::from(plan.moved_frames(&before)) / f64::from(total_frames(&problem));
+        moved.add(share(&kept));
+        afresh.add(share(&fresh));
+        lost.add(cost(&measured, &kept) / cost(&measured, &fresh));
+    }
+    println!("frames moved, of all: {moved}");
+    println!("by a plan made afresh: {afresh}");
+    println!("time kept over afresh: {lost}");
+    assert!(moved.len() > 100);
+    assert!(moved.at(0.5) <= afresh.at(0.5) && moved.mean() < 0.2, "{moved}");
+    assert!(lost.most() < 1.05, "{lost}");
+}
+
+/// More memory never costs much time: the planner could leave it unused.
+#[test]
+fn more_memory_does_not_hurt() {
+    let mut random = Random::new(4);
+    let mut ratios = Spread::default();
+    for _ in 0..cases(300) {
+        let mut problem = random_problem(&mut random);
+        if problem.phases.len() > 1 {
+            continue; // the weight of phases against each other is another test
+        }
+        let Ok(less) = plan(&problem, None, Effort::Searched) else { continue };
+        let extra = random.within(1, 1 + u64::from(total_frames(&problem)) / 4) as u32;
+        problem.machine.frames += extra;
+        let more = plan(&problem, None, Effort::Searched).expect("more memory");
+        ratios.add(cost(&problem, &more) / cost(&problem, &less));
+    }
+    println!("time with more memory over time with less: {ratios}");
+    assert!(ratios.len() > 100 && ratios.at(0.99) <= 1.02 && ratios.most() < 1.1, "{ratios}");
+}
+
+/// Time of all phases, each as often as it repeats.
+fn cost(problem: &Problem, plan: &Plan) -> f64 {
+    let each = plan.phases.iter().zip(&problem.phases);
+    each.map(|(plan, phase)| plan.period_ns as f64 * f64::from(phase.repeats.max(1))).sum()
+}

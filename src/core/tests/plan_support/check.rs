@@ -1,0 +1,272 @@
+//! Checks a plan, and times it, by carrying it out: copies and steps in their
+//! orders, each as soon as what it waits for is there. Shares nothing with the
+//! planner, its clock or its proof.
+
+use autooffload_core::plan::{Copy, Plan, Problem};
+
+/// What was seen of one phase in the steady state.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Per iteration.
+    pub period_ns: f64,
+    pub streamed_bytes: u64,
+    /// Most bytes of copies that were ready and not yet done, the one under
+    /// way in full.
+    pub backlog_bytes: u64,
+    pub largest_copy_bytes: u64,
+    /// From the beginning of one step to that of the next, at the longest.
+    /// Within it, nothing can become ready.
+    pub longest_step_ns: f64,
+}
+
+/// All phases; an error says what is wrong.
+pub fn check(problem: &Problem, plan: &Plan, iterations: usize) -> Result<Vec<Seen>, String> {
+    layouts(problem, plan)?;
+    if plan.phases.len() != problem.phases.len() {
+        return Err("another number of phases".into());
+    }
+    (0..plan.phases.len()).map(|phase| carry_out(problem, plan, phase, iterations)).collect()
+}
+
+/// What holds whatever the order.
+fn layouts(problem: &Problem, plan: &Plan) -> Result<(), String> {
+    if plan.layouts.len() != problem.chunks.len() {
+        return Err("another number of chunks".into());
+    }
+    let mut needed = u64::from(plan.shared_frames);
+    for (index, (layout, chunk)) in plan.layouts.iter().zip(&problem.chunks).enumerate() {
+        if layout.id != chunk.id || layout.frames != chunk.frames {
+            return Err(format!("chunk {index} is another"));
+        }
+        if chunk.pinned && !layout.parts.is_empty() {
+            return Err(format!("chunk {index} is pinned and has parts"));
+        }
+        let mut own = vec![true; chunk.frames as usize];
+        let mut end = 0;
+        for part in &layout.parts {
+            if part.first < end || part.frames == 0 {
+                return Err(format!("chunk {index}: parts out of order: {:?}", layout.parts));
+            }
+            end = part.first + part.frames;
+            if part.lap > plan.shared_frames || part.at >= part.lap || part.frames > part.lap {
+                return Err(format!("chunk {index}: {part:?} leaves its lap"));
+            }
+            for frame in part.first..end {
+                match own.get_mut(frame as usize) {
+                    Some(own) if *own => *own = false,
+                    _ => return Err(format!("chunk {index}: frame {frame}: {part:?}")),
+                }
+            }
+        }
+        needed += own.iter().filter(|&&own| own).count() as u64;
+    }
+    if needed > problem.machine.frames.into() {
+        return Err(format!("{needed} frames of {}", problem.machine.frames));
+    }
+    for phase in &problem.phases {
+        for (index, step) in phase.steps.iter().enumerate() {
+            let mut taken = vec![false; plan.shared_frames as usize];
+            for &chunk in phase.touches(step) {
+                for part in &plan.layouts[chunk as usize].parts {
+                    for frame in 0..part.frames {
+                        let slot = ((part.at + frame) % part.lap) as usize;
+                        if std::mem::replace(&mut taken[slot], true) {
+                            return Err(format!("step {index}: two need shared frame {slot}"));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One arrival of a part: serves the uses of steps `from..until`, the last of
+/// which is `last`. Steps are counted from the first one carried out.
+#[derive(Clone, Copy)]
+struct Arrival {
+    chunk: u32,
+    part: u32,
+    from: i64,
+    until: i64,
+    last: i64,
+    at_ns: f64,
+}
+
+fn carry_out(
+    problem: &Problem,
+    plan: &Plan,
+    index: usize,
+    iterations: usize,
+) -> Result<Seen, String> {
+    let phase = &problem.phases[index];
+    let machine = &problem.machine;
+    let copies = &plan.phases[index].copies;
+    let steps = phase.steps.len() as i64;
+    let bytes_of = |copy: &Copy| {
+        let part = &plan.layouts[copy.chunk as usize].parts[copy.part as usize];
+        u64::from(part.frames) * machine.frame_bytes
+    };
+
+    // Steps that use each chunk.
+    let mut uses = vec![Vec::new(); problem.chunks.len()];
+    for (at, step) in phase.steps.iter().enumerate() {
+        phase.touches(step).iter().for_each(|&chunk| uses[chunk as usize].push(at as i64));
+    }
+    // Copies of each part, in order, to know what each of them serves.
+    let mut of_part: Vec<Vec<Vec<usize>>> =
+        plan.layouts.iter().map(|layout| vec![Vec::new(); layout.parts.len()]).collect();
+    for (at, copy) in copies.iter().enumerate() {
+        let known = of_part.get_mut(copy.chunk as usize);
+        match known.and_then(|parts| parts.get_mut(copy.part as usize)) {
+            Some(list) => list.push(at),
+            None => return Err(format!("copy {at} of nothing: {copy:?}")),
+        }
+        if !uses[copy.chunk as usize].contains(&copy.need.into()) {
+            return Err(format!("copy {at} for a step that does not need it: {copy:?}"));
+        }
+    }
+    let mut serves = vec![(0, 0, 0); copies.len()];
+    for list in of_part.iter().flatten() {
+        for (at, &copy) in list.iter().enumerate() {
+            let (next, lap) = match list.get(at + 1) {
+                Some(&next) => (next, 0),
+                None => (list[0], steps),
+            };
+            let from = i64::from(copies[copy].need);
+            let until = i64::from(copies[next].need) + lap;
+            let used = &uses[copies[copy].chunk as usize];
+            let last = [steps, 0]
+                .iter()
+                .flat_map(|lap| used.iter().rev().map(move |step| step + lap))
+                .find(|step| (from..until).contains(step));
+            match last {
+                Some(last) => serves[copy] = (from, until, last),
+                None => return Err(format!("copy {copy} is repeated before its use")),
+            }
+        }
+    }
+
+    // Parts that this phase uses and never copies were brought in when it began.
+    let mut content: Vec<Option<Arrival>> = vec![None; plan.shared_frames as usize];
+    for (chunk, used) in uses.iter().enumerate().filter(|(_, used)| !used.is_empty()) {
+        for (part, place) in plan.layouts[chunk].parts.iter().enumerate() {
+            if of_part[chunk][part].is_empty() {
+                let _ = used;
+                let kept = Arrival {
+                    chunk: chunk as u32,
+                    part: part as u32,
+                    from: i64::MIN,
+                    until: i64::MAX,
+                    last: -1, // whoever displaces it is caught when it is used
+                    at_ns: 0.0,
+                };
+                for frame in 0..place.frames {
+                    let slot = ((place.at + frame) % place.lap) as usize;
+                    if content[slot].replace(kept).is_some() {
+                        return Err(format!("two are kept on shared frame {slot}"));
+                    }
+                }
+            }
+        }
+    }
+
+    // Carry out: copies from the iteration before the first step on.
+    let total_steps = steps * iterations as i64;
+    let mut ends: Vec<f64> = Vec::with_capacity(total_steps as usize);
+    let mut history: Vec<(f64, f64, u64)> = Vec::new(); // ready, done, bytes
+    let (mut next_copy, mut engine, mut ready) = (0_usize, 0.0_f64, 0.0_f64);
+    let total_copies = copies.len() * (iterations + 1);
+    while ends.len() < total_steps as usize {
+        let before = (next_copy, ends.len());
+        'copies: while next_copy < total_copies {
+            let copy = &copies[next_copy % copies.len()];
+            let lap = ((next_copy / copies.len()) as i64 - 1) * steps;
+            let place = &plan.layouts[copy.chunk as usize].parts[copy.part as usize];
+            let ended = |step: i64| match step {
+                ..0 => Some(0.0),
+                _ => ends.get(step as usize).copied(),
+            };
+            // The compute stream reaches the planned step when the one before ends.
+            let gate = ended(i64::from(copy.need) + lap - i64::from(copy.lead) - 1);
+            let Some(mut free) = gate else { break };
+            for frame in 0..place.frames {
+                let slot = ((place.at + frame) % place.lap) as usize;
+                if let Some(old) = content[slot] {
+                    let Some(end) = ended(old.last) else { break 'copies };
+                    let freed = &plan.layouts[old.chunk as usize].parts[old.part as usize];
+                    let bytes = f64::from(freed.frames) * machine.frame_bytes as f64;
+                    let latency =
+                        machine.release_ns as f64 + bytes * 1e9 / machine.release_bytes_per_s;
+                    free = free.max(if old.last < 0 { 0.0 } else { end + latency });
+                }
+            }
+            ready = ready.max(free);
+            let cost =
+                machine.copy_ns as f64 + bytes_of(copy) as f64 * 1e9 / machine.link_bytes_per_s;
+            engine = engine.max(ready) + cost;
+            history.push((ready, engine, bytes_of(copy)));
+            let (from, until, last) = serves[next_copy % copies.len()];
+            let arrival = Arrival {
+                chunk: copy.chunk,
+                part: copy.part,
+                from: from + lap,
+                until: until + lap,
+                last: last + lap,
+                at_ns: engine,
+            };
+            for frame in 0..place.frames {
+                content[((place.at + frame) % place.lap) as usize] = Some(arrival);
+            }
+            next_copy += 1;
+        }
+        while ends.len() < total_steps as usize {
+            let now = ends.len() as i64;
+            let step = &phase.steps[(now % steps) as usize];
+            let mut start = ends.last().copied().unwrap_or(0.0);
+            let there = phase.touches(step).iter().all(|&chunk| {
+                plan.layouts[chunk as usize].parts.iter().enumerate().all(|(part, place)| {
+                    (0..place.frames).all(|frame| {
+                        let slot = ((place.at + frame) % place.lap) as usize;
+                        content[slot].is_some_and(|held| {
+                            start = start.max(held.at_ns);
+                            (held.chunk, held.part) == (chunk, part as u32)
+                                && (held.from..held.until).contains(&now)
+                        })
+                    })
+                })
+            });
+            if !there {
+                break;
+            }
+            ends.push(start + step.ns as f64);
+        }
+        if before == (next_copy, ends.len()) {
+            let copy = copies.get(next_copy % copies.len().max(1));
+            return Err(format!(
+                "phase {index}: nothing can go on: step {} of {steps}, copy {next_copy}: {copy:?}",
+                ends.len()
+            ));
+        }
+    }
+
+    let half = iterations / 2;
+    let period_ns = (ends[steps as usize * iterations - 1] - ends[steps as usize * half - 1])
+        / (iterations - half) as f64;
+    let steady = &history[(history.len() / 2).min(history.len())..];
+    let mut backlog_bytes = 0;
+    for (at, &(ready, _, own)) in steady.iter().enumerate() {
+        let waiting = steady[..at].iter().rev().take_while(|(_, done, _)| *done > ready);
+        backlog_bytes = backlog_bytes.max(own + waiting.map(|(_, _, bytes)| bytes).sum::<u64>());
+    }
+    Ok(Seen {
+        period_ns,
+        streamed_bytes: copies.iter().map(bytes_of).sum(),
+        backlog_bytes,
+        longest_step_ns: {
+            let steady = &ends[ends.len() / 2..];
+            steady.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max)
+        },
+        largest_copy_bytes: copies.iter().map(bytes_of).max().unwrap_or(0),
+    })
+}
