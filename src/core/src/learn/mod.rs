@@ -1,14 +1,64 @@
 //! Learns, from the stream of operations alone, in which order chunks come.
-//! (Being written: the interface first.)
+//!
+//! ```text
+//!   operation -> record    what happened lately, step by step
+//!                follow    where in which phase we are; what is noise, a skip,
+//!                  |       another phase, or nothing known
+//!                  +-> discover   a period nobody told us about
+//!                  +-> phase      one iteration, laid out for following it
+//!                  +-> visits     which phase comes after which
+//!   prediction <- ahead    from where we are, over the ends of laps and phases
+//!   times      -> times    GPU time of groups of operations, spread over steps
+//! ```
+//!
+//! The stream is cut into *visits* of *phases*. A phase is one iteration: it
+//! begins with the first chunk that came back, and is known for steady when it
+//! was followed once to its end. A stretch between two phases that does not
+//! repeat at once (a text encoder, a decoder) is a phase of one lap, described
+//! once it has come back.
+//!
+//! Invariants:
+//! - memory is bounded: [`record::STEPS`] and [`record::USES`], [`PHASES`]
+//!   phases of together [`PHASE_STEPS`] steps and [`PHASE_USES`] uses, 256
+//!   visits, and a fixed amount per chunk id below [`CHUNKS`].
+//! - a step that repeats what was predicted costs no allocation and no search.
+//! - nothing names a chunk that was forgotten.
+//! - the same calls give the same answers.
+//!
+//! Not here: what to do about a prediction (see `streamer`), plans.
 
-use crate::address_map::ChunkId;
+mod ahead;
+mod discover;
+mod follow;
+mod phase;
+mod record;
+mod times;
+mod visits;
+
+pub use ahead::Cursor;
+
+use crate::address_map::{ChunkId, NO_CHUNK};
+use discover::Voters;
+use follow::{Recent, Track};
+use phase::{Chunks, Scratch};
+use record::{Moment, Record};
 use std::ops::Range;
+use visits::Visits;
 
 /// A duration or virtual time.
 pub type Nanos = u64;
 
 /// Operations are numbered from 0, in the order in which they are observed.
 pub type Operation = u64;
+
+/// Phases known at a time; the one longest unused goes first. A bit each in
+/// [`Known`].
+const PHASES: usize = 64;
+/// Steps, and uses, of all phases together.
+const PHASE_STEPS: usize = 1 << 19;
+const PHASE_USES: usize = 1 << 21;
+/// Chunks with larger ids are not learned.
+const CHUNKS: usize = 1 << 20;
 
 /// What is known of the order.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,62 +101,188 @@ pub struct Upcoming {
     pub distance: u32,
 }
 
-/// Where a look ahead stands. Void once [`Learner::epoch`] has changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor {
-    /// Private to this module.
-    _at: u64,
+/// What is remembered of one chunk.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// The step that touched it last, plus 1; 0: none did.
+    touched: Moment,
+    /// The operation with which that step began.
+    touched_by: Operation,
+    /// Uses before this step are another chunk's, since freed.
+    born: Moment,
+    /// Phases, by slot, in which it marks places, and in which it is only used.
+    marks: u64,
+    uses: u64,
+    /// The lap in which it last came unexpectedly; see `follow::lap_stamp`.
+    missed_in: u32,
+    scratch: Scratch,
+}
+
+#[derive(Default)]
+struct KnownChunks {
+    chunks: Vec<Known>,
+    round: u32,
+}
+
+impl Chunks for KnownChunks {
+    fn born(&self, chunk: ChunkId) -> Moment {
+        // Not in the table: not learned.
+        self.chunks.get(chunk as usize).map_or(Moment::MAX, |known| known.born)
+    }
+
+    fn scratch(&mut self, chunk: ChunkId) -> &mut Scratch {
+        &mut self.chunks[chunk as usize].scratch
+    }
+
+    fn next_round(&mut self) -> u32 {
+        self.round += 1;
+        self.round
+    }
 }
 
 /// See the module's text.
-#[derive(Default)]
-pub struct Learner {}
+pub struct Learner {
+    operations: Operation,
+    epoch: u64,
+    version: u64,
+    record: Record,
+    known: KnownChunks,
+    phases: [Option<Box<phase::Phase>>; PHASES],
+    /// Phases ever made.
+    serials: u64,
+    visits: Visits,
+    voters: Voters,
+    recent: Recent,
+    /// Where we are. `None`: nowhere known.
+    track: Option<Track>,
+    /// Where we were, if `track` is a phase that is expected to begin now but
+    /// has not been seen to.
+    crossed: Option<Track>,
+    /// Since when nothing known was followed. `None`: something is.
+    lost_since: Option<Moment>,
+    /// No candidate is tried before this step; see `follow`.
+    rest_until: Moment,
+}
+
+impl Default for Learner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Learner {
+    pub fn new() -> Self {
+        Self {
+            operations: 0,
+            epoch: 0,
+            version: 0,
+            record: Record::default(),
+            known: KnownChunks::default(),
+            phases: std::array::from_fn(|_| None),
+            serials: 0,
+            visits: Visits::default(),
+            voters: Voters::default(),
+            recent: Recent::default(),
+            track: None,
+            crossed: None,
+            lost_since: Some(0),
+            rest_until: 0,
+        }
+    }
+
     /// The next operation touches `chunks`, none named twice. Answers whether
     /// it was the predicted one.
+    #[inline]
     pub fn observe(&mut self, chunks: &[ChunkId]) -> bool {
-        let _ = chunks;
-        todo!()
+        let operation = self.operations;
+        self.operations += 1;
+        if self.record.extend(chunks) {
+            return self.linger();
+        }
+        self.step(operation, &chunks[..chunks.len().min(record::MOST_USES)])
     }
 
     /// The operations took `ns` of GPU time, all together, stalls not counted.
     /// Arrives late; operations that were forgotten since are ignored.
     pub fn measured(&mut self, operations: Range<Operation>, ns: Nanos) {
-        let _ = (operations, ns);
-        todo!()
+        self.spread(operations, ns);
+    }
+
+    /// `chunk` was freed: its id may come to mean something else. Phases that
+    /// used it are kept, without it.
+    pub fn forget(&mut self, chunk: ChunkId) {
+        let now = self.record.length();
+        let Some(known) = self.known.chunks.get_mut(chunk as usize) else { return };
+        let phases = known.marks | known.uses;
+        let scratch = known.scratch;
+        *known = Known { born: now, scratch, ..Known::default() };
+        self.recent.forget(chunk);
+        if phases == 0 {
+            return;
+        }
+        for slot in bits(phases) {
+            let phase = self.phases[slot].as_mut().expect("a phase that the chunk knows");
+            phase.forget(chunk);
+            if phase.live_landmarks == 0 {
+                self.drop_phase(slot);
+            }
+        }
+        self.epoch += 1;
+        self.settle();
     }
 
     /// Operations observed so far.
     pub fn operations(&self) -> Operation {
-        todo!()
+        self.operations
     }
 
     /// Changes whenever what was predicted no longer holds: after a slip.
     pub fn epoch(&self) -> u64 {
-        todo!()
-    }
-
-    /// The first access to come, if anything is predicted.
-    pub fn ahead(&self) -> Option<Cursor> {
-        todo!()
-    }
-
-    /// The access at `cursor`, which moves on to the next: over the end of the
-    /// iteration into its repetition, and into the next phase where that is
-    /// known. `None`: nothing is predicted further.
-    pub fn next(&self, cursor: &mut Cursor) -> Option<Upcoming> {
-        let _ = cursor;
-        todo!()
+        self.epoch
     }
 
     /// Rises when [`Self::describe`] would answer something that deserves a
-    /// new plan: a phase became steady or returned, or times have changed by more than a tenth.
+    /// new plan: a phase became steady, returned for the first time, or
+    /// changed for good; or times have changed by more than a tenth.
     pub fn version(&self) -> u64 {
-        todo!()
+        self.version
     }
 
     pub fn describe(&self) -> Description {
-        todo!()
+        let present = self.track.as_ref().map(|track| track.slot);
+        let mut description = Description::default();
+        for (slot, phase) in self.phases.iter().enumerate() {
+            let Some(phase) = phase.as_deref().filter(|phase| phase.confirmed) else { continue };
+            if present == Some(slot) {
+                description.present = Some(description.phases.len());
+            }
+            description.phases.push(describe_phase(phase));
+        }
+        description
     }
+}
+
+fn describe_phase(phase: &phase::Phase) -> Phase {
+    let mut described = Phase { repeats: phase.repeats.max(1), ..Phase::default() };
+    for (index, step) in phase.steps.iter().enumerate() {
+        let first_use = described.uses.len() as u32;
+        let uses = phase.uses_of(index as u32);
+        described.uses.extend(uses.iter().filter(|&&chunk| chunk != NO_CHUNK));
+        described.steps.push(Step {
+            first_use,
+            use_count: described.uses.len() as u32 - first_use,
+            operations: step.operations,
+            ns: step.ns as Nanos,
+        });
+    }
+    described
+}
+
+/// The set bits of `mask`, lowest first.
+fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = (mask != 0).then(|| mask.trailing_zeros() as usize)?;
+        mask &= mask - 1;
+        Some(bit)
+    })
 }

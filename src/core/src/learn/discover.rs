@@ -1,0 +1,82 @@
+//! Finds a period nobody told us about: when several chunks in a row come
+//! back after the same number of operations, that number is a candidate.
+//!
+//! What came back sooner is ignored by a voter for longer periods, so buffers
+//! that every layer uses do not hide the layers' own period. Whether a
+//! candidate is a period is decided by following it for an iteration (see
+//! `follow`).
+
+use super::record::Moment;
+
+/// Chunks that must agree, or a whole iteration of them if that is fewer.
+const AGREEMENT: u32 = 4;
+
+/// One candidate per power of two.
+#[derive(Clone, Copy, Default)]
+struct Voter {
+    /// Operations from one use to the next.
+    lag: u64,
+    agreed: u32,
+    /// Where the first that agreed was used before, and again.
+    then: Moment,
+    again: Moment,
+}
+
+#[derive(Default)]
+pub(super) struct Voters {
+    voters: [Voter; 32],
+}
+
+/// `then..again` may be an iteration that now repeats from `again` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Candidate {
+    pub then: Moment,
+    pub again: Moment,
+    pub lag: u64,
+    pub agreed: u32,
+}
+
+impl Voters {
+    /// A chunk not used before: nothing that is being repeated.
+    pub fn stranger(&mut self) {
+        for voter in &mut self.voters {
+            voter.agreed = voter.agreed.saturating_sub(2);
+        }
+    }
+
+    /// A chunk used at `then` is used again at `again`, `lag` operations later.
+    pub fn vote(&mut self, lag: u64, then: Moment, again: Moment) -> Option<Candidate> {
+        let class = (63 - lag.max(1).leading_zeros() as usize).min(self.voters.len() - 1);
+        for voter in &mut self.voters[..class.saturating_sub(1)] {
+            voter.agreed = voter.agreed.saturating_sub(1);
+        }
+        let near = |voter: &Voter| voter.agreed > 0 && voter.lag.abs_diff(lag) <= 1 + lag / 32;
+        let last = (class + 1).min(self.voters.len() - 1);
+        let found = (class.saturating_sub(1)..=last).find(|&index| near(&self.voters[index]));
+        let Some(index) = found else {
+            let voter = &mut self.voters[class];
+            if voter.agreed > 1 {
+                voter.agreed -= 1;
+            } else {
+                *voter = Voter { lag, agreed: 1, then, again };
+            }
+            return None;
+        };
+        let voter = &mut self.voters[index];
+        // An agreement that took longer than the period itself says where the
+        // period is only by its last member.
+        if again - voter.again > again - then {
+            (voter.then, voter.again) = (then, again);
+        }
+        voter.lag = lag;
+        voter.agreed += 1;
+        let whole = again + 1 >= voter.again + (voter.again - voter.then);
+        if voter.agreed < AGREEMENT && !whole {
+            return None;
+        }
+        let candidate =
+            Candidate { then: voter.then, again: voter.again, lag, agreed: voter.agreed };
+        voter.agreed = 0;
+        Some(candidate)
+    }
+}

@@ -1,0 +1,903 @@
+//! Where we are: follows the phase under way, landmark by landmark, and
+//! decides about every chunk that was not expected.
+//!
+//! In this order, it is:
+//! - more of the phase that was expected to end here;
+//! - noise: a chunk that this phase uses all the time, or one that was used a
+//!   moment ago. Neither advances nor disturbs;
+//! - a skip: the landmark is a few further on;
+//! - a jump: this and the landmarks before it follow each other at another
+//!   place of this or another known phase, or another phase begins;
+//! - otherwise it is held: once the expected one comes, it was an insertion;
+//!   after [`DOUBTS`] of them we are lost, and what follows becomes a phase of
+//!   its own if it ever ends.
+//!
+//! At the end of each lap: how much of it came as expected decides whether a
+//! candidate is confirmed, a changed phase is laid out anew (the same change
+//! twice in a row), or a variant becomes a phase of its own (a fifth differs).
+
+use super::discover::Candidate;
+use super::phase::Phase;
+use super::times::place;
+use super::visits::{Visit, VisitNumber};
+use super::*;
+
+/// Landmarks skipped without asking for more evidence.
+const SKIP: u32 = 8;
+/// Unexpected landmarks held before we are lost.
+const DOUBTS: u32 = 12;
+/// Landmarks in a row that identify a place.
+const CONTEXT: u32 = 2;
+/// Places of a chunk, in one phase, that are looked at.
+const PLACES: usize = 32;
+/// A phase with fewer landmarks is confirmed after as many.
+const SHORT: u32 = 8;
+/// A candidate longer than this many laps of the phase under way is no loop
+/// around it worth unrolling.
+const UNROLLED: u64 = 6;
+/// A variant differs in few places, if in many chunks.
+const VARIANT_SLIPS: u32 = 8;
+/// Changes of a phase between two rises of the version, at most.
+const MOST_PATIENCE: u32 = 64;
+/// A stretch of fewer landmarks that does not repeat is no phase.
+const STRETCH: u32 = 4;
+
+/// The lap under way.
+#[derive(Clone, Copy, Default)]
+struct Lap {
+    /// The step of its first landmark, if it was followed from there.
+    start: Option<Moment>,
+    hits: u32,
+    missed: u32,
+    skipped: u32,
+    slips: u32,
+    /// Misses and skips that the lap before had, too.
+    recurred: u32,
+}
+
+impl Lap {
+    fn total(&self) -> u32 {
+        self.hits + self.missed + self.skipped
+    }
+}
+
+/// Names lap number `lap` of the phase `serial`, as far as 32 bits can.
+fn lap_stamp(serial: u64, lap: u32) -> u32 {
+    (serial as u32) << 16 | (lap & 0xffff)
+}
+
+/// What the end of a lap asks to be done with it when the next one begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    None,
+    /// Lay the phase out anew.
+    Update,
+    /// Make it a phase of its own.
+    Variant,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Track {
+    pub slot: usize,
+    /// The landmark that comes next, and its chunk.
+    next: u32,
+    expected: ChunkId,
+    /// The step that comes next.
+    pub next_step: u32,
+    /// The last landmark of the lap was seen, the first of the next not yet:
+    /// `next_step` and `base` still are of the old lap.
+    pub trailing: bool,
+    /// Virtual operations: the beginning of the lap, and the last one observed.
+    pub base: i64,
+    pub now: i64,
+    /// Times this visit passed the end.
+    pub laps: u32,
+    /// The landmark at which it began.
+    pub entry: u32,
+    /// The past visit that it is expected to repeat.
+    pub model: Option<VisitNumber>,
+    lap: Lap,
+    change: Change,
+    doubts: u32,
+    /// The first step held.
+    doubted_at: Moment,
+    /// The last lap was mostly something else.
+    poor: bool,
+    /// Of a candidate: where the unknown stretch before it began and ended.
+    prelude: Option<(Moment, Moment)>,
+}
+
+impl Track {
+    /// Whether what it says of the future is worth acting upon.
+    pub fn trusted(&self, phase: &Phase) -> bool {
+        phase.known() || self.lap.hits >= 4
+    }
+}
+
+/// The last landmarks, newest first.
+#[derive(Default)]
+pub(super) struct Recent {
+    ring: [(ChunkId, Moment); 8],
+    count: usize,
+}
+
+impl Recent {
+    fn push(&mut self, chunk: ChunkId, at: Moment) {
+        self.ring[self.count % 8] = (chunk, at);
+        self.count += 1;
+    }
+
+    /// The one `back` before the newest.
+    fn get(&self, back: u32) -> Option<(ChunkId, Moment)> {
+        let index = self.count.checked_sub(1 + back as usize)?;
+        (back < 8).then(|| self.ring[index % 8])
+    }
+
+    pub fn forget(&mut self, chunk: ChunkId) {
+        for entry in &mut self.ring {
+            if entry.0 == chunk {
+                entry.0 = NO_CHUNK;
+            }
+        }
+    }
+}
+
+/// A place in a known phase.
+#[derive(Clone, Copy)]
+struct Place {
+    slot: usize,
+    landmark: u32,
+    /// Landmarks up to this one that agree with the last ones seen.
+    context: u32,
+}
+
+impl Learner {
+    pub(super) fn phase(&self, slot: usize) -> &Phase {
+        self.phases[slot].as_deref().expect("a phase that is referred to")
+    }
+
+    fn phase_mut(&mut self, slot: usize) -> &mut Phase {
+        self.phases[slot].as_deref_mut().expect("a phase that is referred to")
+    }
+
+    /// One more operation of the same step.
+    #[inline]
+    pub(super) fn linger(&mut self) -> bool {
+        let Some(track) = &mut self.track else { return false };
+        let phase = self.phases[track.slot].as_deref().expect("the phase under way");
+        let end = track.base + i64::from(phase.offset(track.next_step));
+        track.now = (track.now + 1).min(end - 1).max(track.now);
+        true
+    }
+
+    /// A new step.
+    pub(super) fn step(&mut self, operation: Operation, chunks: &[ChunkId]) -> bool {
+        let at = self.record.length();
+        self.record.push(operation, chunks);
+        if let Some(track) = &mut self.track {
+            // Up to the step of the next landmark, which only the landmark enters.
+            let phase = self.phases[track.slot].as_deref().expect("the phase under way");
+            let limit = if track.trailing {
+                phase.steps.len() as u32
+            } else {
+                phase.landmarks[track.next as usize].step
+            };
+            if track.next_step < limit {
+                track.now = track.base + i64::from(phase.steps[track.next_step as usize].offset);
+                track.next_step += 1;
+                self.record.entry_mut(at).place = place(track.slot, track.next_step - 1);
+            } else {
+                let end = track.base + i64::from(phase.offset(track.next_step));
+                track.now = (track.now + 1).min(end - 1).max(track.now);
+            }
+        }
+        let mut predicted = self.track.is_some();
+        for &chunk in chunks {
+            predicted &= self.access(chunk, at, operation);
+        }
+        predicted
+    }
+
+    fn access(&mut self, chunk: ChunkId, at: Moment, operation: Operation) -> bool {
+        if chunk as usize >= self.known.chunks.len() {
+            if chunk as usize >= CHUNKS {
+                return false;
+            }
+            self.known.chunks.resize_with(chunk as usize + 1, Known::default);
+        }
+        let known = &mut self.known.chunks[chunk as usize];
+        let touched = std::mem::replace(&mut known.touched, at + 1);
+        let touched_by = std::mem::replace(&mut known.touched_by, operation);
+        if touched != 0 && touched >= at {
+            // A burst: no new use. (Or named twice.)
+            return true;
+        }
+        if let Some(track) = &self.track
+            && track.expected == chunk
+        {
+            self.hit(chunk, at);
+            return true;
+        }
+        let before = (touched != 0).then(|| (touched - 1, operation - touched_by));
+        self.surprise(chunk, at, before)
+    }
+
+    /// The expected landmark came.
+    fn hit(&mut self, chunk: ChunkId, at: Moment) {
+        self.recent.push(chunk, at);
+        if self.track.as_ref().is_some_and(|track| track.trailing) {
+            self.begin_lap(at);
+        }
+        if let Some(crossed) = self.crossed.take() {
+            self.change_behind(&crossed, at);
+        }
+        let Some(track) = &mut self.track else { return };
+        let phase = self.phases[track.slot].as_deref().expect("the phase under way");
+        let step = phase.landmarks[track.next as usize].step;
+        if track.trailing {
+            track.base += i64::from(phase.operations);
+            track.trailing = false;
+        }
+        track.next_step = step + 1;
+        track.now = track.base + i64::from(phase.steps[step as usize].offset);
+        track.doubts = 0;
+        track.lap.hits += 1;
+        self.record.entry_mut(at).place = place(track.slot, step);
+        let next = track.next + 1;
+        self.advance(next);
+    }
+
+    /// `next` is expected from now on.
+    fn advance(&mut self, next: u32) {
+        let Some(track) = &mut self.track else { return };
+        let phase = self.phases[track.slot].as_deref().expect("the phase under way");
+        let (next, wrapped) = phase.settle(next);
+        track.next = next;
+        track.expected = phase.landmarks[next as usize].chunk;
+        if wrapped {
+            track.trailing = true;
+            track.laps += 1;
+            self.end_lap();
+        }
+        self.cross_if_due();
+    }
+
+    /// If the visit ends here, as the past one did that it is expected to
+    /// repeat, what came then is expected now.
+    fn cross_if_due(&mut self) {
+        let Some(track) = self.track else { return };
+        let Some(visit) = track.model.and_then(|number| self.visits.get(number)) else { return };
+        if track.laps != visit.laps || track.next < visit.exit {
+            return;
+        }
+        let number = track.model.expect("it has one");
+        let Some((slot, entry, expected_model)) = self.after(number) else { return };
+        let phase = self.phase(track.slot);
+        let at = track.base
+            + i64::from(if track.trailing {
+                phase.operations
+            } else {
+                phase.offset(phase.step_of(track.next))
+            });
+        self.end_visit(&track);
+        let crossed = track;
+        self.begin_visit(slot, entry, at);
+        self.crossed = Some(crossed);
+        if self.track.as_ref().is_some_and(|track| track.model != expected_model) {
+            self.epoch += 1;
+        }
+    }
+
+    fn end_visit(&mut self, track: &Track) {
+        let phase = self.phase_mut(track.slot);
+        phase.repeats = track.laps.max(1);
+        let serial = phase.serial;
+        let Track { slot, entry, laps, next: exit, .. } = *track;
+        self.visits.push(Visit { slot, serial, entry, laps, exit });
+    }
+
+    /// A visit whose first landmark, `entry`, is to come at virtual operation `at`.
+    fn begin_visit(&mut self, slot: usize, entry: u32, at: i64) {
+        let now = self.record.length();
+        let phase = self.phase_mut(slot);
+        phase.visits += 1;
+        phase.used_at = now;
+        let (entry, _) = phase.settle(entry);
+        let serial = phase.serial;
+        let step = phase.landmarks[entry as usize].step;
+        let base = at - i64::from(phase.offset(step));
+        let expected = phase.landmarks[entry as usize].chunk;
+        let model = self.visits.model(serial, entry);
+        self.track = Some(Track {
+            slot,
+            next: entry,
+            expected,
+            next_step: step,
+            trailing: false,
+            base,
+            now: at - 1,
+            laps: 0,
+            entry,
+            model,
+            lap: Lap::default(),
+            change: Change::None,
+            doubts: 0,
+            doubted_at: now,
+            poor: false,
+            prelude: None,
+        });
+    }
+
+    // --- what was not expected ---------------------------------------------
+
+    /// `chunk` came instead of the expected landmark. `before`: the step that
+    /// touched it last, and how many operations ago.
+    fn surprise(&mut self, chunk: ChunkId, at: Moment, before: Option<(Moment, u64)>) -> bool {
+        if let Some(crossed) = self.crossed.filter(|crossed| crossed.expected == chunk) {
+            // The visit goes on, past its expected end.
+            self.crossed = None;
+            self.visits.pop();
+            self.track = Some(Track { model: None, ..crossed });
+            self.epoch += 1;
+            self.hit(chunk, at);
+            return false;
+        }
+        if let Some(track) = &self.track {
+            let bit = 1u64 << track.slot;
+            let known = &self.known.chunks[chunk as usize];
+            let marks = known.marks & bit != 0;
+            if !marks && known.uses & bit != 0 {
+                return true;
+            }
+            let length = self.phase(track.slot).length();
+            if !marks && before.is_some_and(|(_, lag)| lag < length / 8) {
+                return false;
+            }
+        }
+        self.recent.push(chunk, at);
+        if let Some(place) = self.recall(chunk, before.map(|(_, lag)| lag)) {
+            self.jump(place, at);
+            self.propose(before, at);
+            return false;
+        }
+        self.hold(chunk, at, before.is_none());
+        self.propose(before, at);
+        false
+    }
+
+    /// A place in a known phase that this and the last landmarks point to, if
+    /// they do so clearly.
+    fn recall(&self, chunk: ChunkId, lag: Option<u64>) -> Option<Place> {
+        let marks = self.known.chunks[chunk as usize].marks;
+        let mut best: Option<(Place, (u32, bool, u64, u32))> = None;
+        for slot in bits(marks) {
+            let phase = self.phase(slot);
+            let current = self.track.as_ref().filter(|track| track.slot == slot);
+            if current.is_none()
+                && (!phase.known() || lag.is_some_and(|lag| lag < phase.length() / 8))
+            {
+                continue;
+            }
+            for landmark in phase.places(chunk).take(PLACES) {
+                let context = self.context(phase, landmark);
+                let count = phase.count();
+                let forward = current.map_or(0, |track| (landmark + count - track.next) % count);
+                let clear = context >= CONTEXT
+                    || (current.is_some() && forward <= SKIP.min(count / 2))
+                    || (current.is_none() && landmark == phase.settle(0).0 && self.between());
+                // Longest context, then near, then recent.
+                let rank = (context, current.is_some(), phase.used_at, u32::MAX - forward);
+                if clear && best.as_ref().is_none_or(|(_, best)| rank > *best) {
+                    best = Some((Place { slot, landmark, context }, rank));
+                }
+            }
+        }
+        best.map(|(place, _)| place)
+    }
+
+    /// Whether a new phase may well begin here.
+    fn between(&self) -> bool {
+        match &self.track {
+            None => true,
+            Some(track) => track.trailing || track.next == track.entry && track.laps == 0,
+        }
+    }
+
+    /// How many landmarks up to `landmark` agree with the last ones seen.
+    fn context(&self, phase: &Phase, landmark: u32) -> u32 {
+        let mut at = landmark;
+        let mut agreed = 0;
+        while let Some((chunk, _)) = self.recent.get(agreed)
+            && chunk != NO_CHUNK
+            && agreed < phase.count()
+            && phase.landmarks[at as usize].chunk == chunk
+        {
+            agreed += 1;
+            at = phase.before(at);
+        }
+        agreed
+    }
+
+    /// Goes to `place`, whose landmark was just seen in step `at`.
+    fn jump(&mut self, place: Place, at: Moment) {
+        self.epoch += 1;
+        // The landmarks held that turn out to be the first of the visit.
+        let held = self.track.as_ref().map_or(u32::MAX, |track| track.doubts + 1);
+        if let Some(crossed) = self.crossed.take() {
+            if crossed.slot == place.slot {
+                // It never left.
+                self.visits.pop();
+                self.track = Some(Track { model: None, ..crossed });
+            } else if self.track.as_ref().is_some_and(|track| track.slot != place.slot) {
+                // What was expected instead never began.
+                self.track = None;
+                self.change_behind(&crossed, at);
+            }
+        }
+        if self.track.as_ref().is_some_and(|track| track.slot == place.slot) {
+            self.jump_within(place, at);
+        } else {
+            self.jump_to(place, held, at);
+        }
+    }
+
+    fn jump_within(&mut self, place: Place, at: Moment) {
+        let Some(track) = &mut self.track else { return };
+        let phase = self.phases[track.slot].as_deref_mut().expect("the phase under way");
+        let count = phase.count();
+        let forward = (place.landmark + count - track.next) % count;
+        let wraps = place.landmark < track.next;
+        if !wraps || forward <= SKIP.min(count / 2) {
+            // A skip, perhaps over the end of the lap.
+            let end = if wraps { count } else { place.landmark };
+            let lap = phase.laps + 1;
+            for landmark in &mut phase.landmarks[track.next as usize..end as usize] {
+                if landmark.chunk != NO_CHUNK {
+                    track.lap.skipped += 1;
+                    let again = landmark.skipped_in != 0 && landmark.skipped_in + 1 == lap;
+                    track.lap.recurred += u32::from(again);
+                    landmark.skipped_in = lap;
+                }
+            }
+            track.lap.slips += 1;
+            if wraps {
+                track.laps += 1;
+                track.trailing = true;
+                track.next = 0;
+                self.end_lap();
+                if place.landmark == 0 {
+                    self.begin_lap(at);
+                }
+            }
+        } else {
+            // Back: a repetition, or a new beginning.
+            track.lap = Lap { slips: track.lap.slips + 1, ..Lap::default() };
+            track.change = Change::None;
+            track.laps += u32::from(place.landmark < place.context);
+            track.trailing = false;
+        }
+        let Some(track) = &mut self.track else { return };
+        track.next = place.landmark;
+        self.arrive(at);
+    }
+
+    fn jump_to(&mut self, place: Place, held: u32, at: Moment) {
+        let context = place.context.min(held).clamp(1, place.landmark + 1);
+        let begun = self.recent.get(context - 1).map_or(at, |(_, moment)| moment);
+        let serial = self.phase(place.slot).serial;
+        self.leave(begun);
+        if self.phases[place.slot].as_ref().is_none_or(|phase| phase.serial != serial) {
+            // It had to make room for the stretch that ends here.
+            self.lost_since = Some(begun);
+            return;
+        }
+        let entry = place.landmark + 1 - context;
+        self.begin_visit(place.slot, entry, 0);
+        let Some(track) = &mut self.track else { return };
+        if entry == 0 {
+            track.lap.start = Some(begun);
+        }
+        track.lap.hits = context - 1;
+        track.next = place.landmark;
+        self.arrive(at);
+    }
+
+    /// The landmark `next`, reached by a jump, is seen in step `at`.
+    fn arrive(&mut self, at: Moment) {
+        let Some(track) = &mut self.track else { return };
+        let phase = self.phases[track.slot].as_deref().expect("the phase under way");
+        let landmark = phase.landmarks[track.next as usize];
+        if track.trailing {
+            track.trailing = false;
+            track.lap.start = None;
+        }
+        // Voids every cursor, so any origin will do.
+        track.base = -i64::from(phase.offset(landmark.step));
+        track.now = 0;
+        track.next_step = landmark.step + 1;
+        track.doubts = 0;
+        track.lap.hits += 1;
+        if track.next == 0 {
+            track.lap.start = Some(at);
+        }
+        self.record.entry_mut(at).place = place(track.slot, landmark.step);
+        let next = track.next + 1;
+        self.advance(next);
+    }
+
+    /// Leaves the phase under way, or the unknown, for what begins with step `begun`.
+    fn leave(&mut self, begun: Moment) {
+        let lost_since = self.lost_since.take();
+        let Some(track) = self.track.take() else {
+            if let Some(from) = lost_since {
+                self.keep_stretch(from, begun);
+            }
+            return;
+        };
+        let phase = self.phase(track.slot);
+        if phase.known() {
+            self.end_visit(&track);
+            self.change_behind(&track, begun);
+        } else {
+            self.drop_phase(track.slot);
+            self.keep_stretch(track.prelude.map_or(track.doubted_at, |(from, _)| from), begun);
+        }
+    }
+
+    /// Something that has no place here: an insertion, or the first of
+    /// something else.
+    fn hold(&mut self, chunk: ChunkId, at: Moment, stranger: bool) {
+        let Some(track) = &mut self.track else { return };
+        let phase = self.phases[track.slot].as_deref().expect("the phase under way");
+        let known = &mut self.known.chunks[chunk as usize];
+        let lap = phase.laps + 1;
+        let again = lap > 1 && known.missed_in == lap_stamp(phase.serial, lap - 1);
+        known.missed_in = lap_stamp(phase.serial, lap);
+        track.lap.missed += 1;
+        track.lap.recurred += u32::from(again);
+        if track.doubts == 0 {
+            track.doubted_at = at;
+        }
+        track.doubts += 1;
+        if track.doubts > DOUBTS || (stranger && !phase.known()) {
+            self.lose();
+        }
+    }
+
+    /// Nothing known goes on.
+    fn lose(&mut self) {
+        let Some(track) = self.track.take() else { return };
+        self.epoch += 1;
+        self.lost_since = Some(track.doubted_at);
+        if let Some(crossed) = self.crossed.take() {
+            // What was expected to begin never did.
+            self.change_behind(&crossed, track.doubted_at);
+        } else if self.phase(track.slot).known() {
+            self.end_visit(&track);
+            self.change_behind(&track, track.doubted_at);
+        } else {
+            self.drop_phase(track.slot);
+            self.lost_since = Some(track.prelude.map_or(track.doubted_at, |(from, _)| from));
+        }
+    }
+
+    // --- laps ---------------------------------------------------------------
+
+    /// The end of the phase was passed.
+    fn end_lap(&mut self) {
+        let Some(track) = &mut self.track else { return };
+        let phase = self.phases[track.slot].as_deref_mut().expect("the phase under way");
+        phase.laps += 1;
+        let lap = std::mem::take(&mut track.lap);
+        track.lap.start = lap.start;
+        let (hits, total) = (u64::from(lap.hits), u64::from(lap.total()));
+        track.poor = hits * 5 < total * 4;
+        if hits * 5 < total * 2 {
+            // Not this phase, whatever it is.
+            self.doubt_since(lap.start);
+            return self.lose();
+        }
+        if !phase.known() {
+            if phase.count() * (track.laps.min(SHORT)) >= SHORT {
+                self.confirm();
+            }
+            return;
+        }
+        if phase.once {
+            phase.once = track.laps <= 1;
+            if !phase.confirmed && !track.poor && track.entry == 0 {
+                phase.confirmed = true;
+                self.version += 1;
+            }
+        }
+        if phase.visits <= 1 {
+            phase.repeats = track.laps;
+        }
+        if lap.start.is_some() {
+            if lap.recurred > 0 {
+                track.change = Change::Update;
+            } else if track.poor && lap.slips <= VARIANT_SLIPS {
+                track.change = Change::Variant;
+            }
+        }
+    }
+
+    /// The lap that began at `start` is unexplained after all.
+    fn doubt_since(&mut self, start: Option<Moment>) {
+        if let (Some(track), Some(start)) = (&mut self.track, start) {
+            track.doubted_at = start;
+        }
+    }
+
+    /// The candidate under way is a phase.
+    fn confirm(&mut self) {
+        let Some(track) = &mut self.track else { return };
+        let prelude = track.prelude.take();
+        let phase = self.phases[track.slot].as_deref_mut().expect("the phase under way");
+        phase.confirmed = true;
+        phase.repeats = track.laps;
+        let serial = phase.serial;
+        let contains = phase.contains;
+        self.version += 1;
+        self.epoch += 1;
+        if let Some((from, to)) = prelude {
+            self.keep_stretch(from, to);
+        }
+        if let Some(slot) = contains.and_then(|inner| self.slot_of(inner)) {
+            self.drop_phase(slot);
+        }
+        let model = self.visits.model(serial, 0);
+        if let Some(track) = &mut self.track {
+            track.model = model;
+        }
+    }
+
+    /// The first landmark of a lap is seen in step `at`.
+    fn begin_lap(&mut self, at: Moment) {
+        let Some(track) = &mut self.track else { return };
+        let change = std::mem::replace(&mut track.change, Change::None);
+        let Some(start) = track.lap.start.replace(at) else { return };
+        if change == Change::None {
+            return;
+        }
+        let slot = track.slot;
+        let Some(mut phase) = self.lay_out(slot, start, at) else { return };
+        self.epoch += 1;
+        if change == Change::Update {
+            self.replace(slot, phase, start);
+            let Some(track) = &mut self.track else { return };
+            track.next = 0;
+            track.expected =
+                self.phases[slot].as_deref().expect("just laid out").landmarks[0].chunk;
+            return;
+        }
+        let mut track = self.track.take().expect("a phase is under way");
+        track.laps = track.laps.saturating_sub(1);
+        track.next = 0;
+        if track.laps > 0 || track.entry != 0 {
+            self.end_visit(&track);
+        }
+        (phase.confirmed, phase.once) = (true, true);
+        let slot = self.insert(phase);
+        self.begin_visit(slot, 0, 0);
+        if let Some(track) = &mut self.track {
+            track.laps = 1;
+            track.lap.start = Some(at);
+        }
+        self.version += 1;
+    }
+
+    /// The visit `track` ended at `to`: a change that its last lap asked for is made.
+    fn change_behind(&mut self, track: &Track, to: Moment) {
+        let (Change::Update, Some(start)) = (track.change, track.lap.start) else { return };
+        if track.trailing
+            && let Some(phase) = self.lay_out(track.slot, start, to)
+        {
+            self.epoch += 1;
+            self.replace(track.slot, phase, start);
+        }
+    }
+
+    /// The lap `from..to` of the phase in `slot`, if it begins like the others.
+    fn lay_out(&mut self, slot: usize, from: Moment, to: Moment) -> Option<Phase> {
+        let phase = Phase::build(&self.record, from, to, &mut self.known)?;
+        let old = self.phases[slot].as_deref()?;
+        let first = phase.landmarks[0];
+        (first.step == 0 && first.chunk == old.landmarks[old.settle(0).0 as usize].chunk)
+            .then_some(phase)
+    }
+
+    /// The phase in `slot` is now as `phase`, seen from `start` on.
+    fn replace(&mut self, slot: usize, mut phase: Phase, start: Moment) {
+        let Some(old) = self.phases[slot].take() else { return };
+        self.unmark(&old, slot);
+        phase.inherit(&old, slot, &self.record, start);
+        phase.built_at = self.operations;
+        if phase.unrest >= phase.patience {
+            phase.unrest = 0;
+            phase.patience = (phase.patience * 2).min(MOST_PATIENCE);
+            self.version += 1;
+        }
+        self.mark(&phase, slot);
+        self.phases[slot] = Some(Box::new(phase));
+        self.make_room(slot);
+    }
+
+    // --- phases -------------------------------------------------------------
+
+    /// Takes note of a return after a time, and tries what agrees.
+    fn propose(&mut self, before: Option<(Moment, u64)>, at: Moment) {
+        let Some((then, lag)) = before else { return self.voters.stranger() };
+        let Some(candidate) = self.voters.vote(lag, then, at) else { return };
+        let steps = candidate.again - candidate.then;
+        if at < self.rest_until {
+            return;
+        }
+        if let Some(track) = &self.track {
+            let phase = self.phase(track.slot);
+            let poor = track.poor || track.lap.missed + track.lap.skipped > track.lap.hits;
+            if !poor && lag > phase.length().saturating_mul(UNROLLED) {
+                return;
+            }
+        }
+        // Laying out costs as much as so many steps: amortised.
+        self.rest_until = at + steps / 4;
+        self.try_candidate(candidate, then, at);
+    }
+
+    fn try_candidate(&mut self, candidate: Candidate, then: Moment, at: Moment) {
+        let Candidate { then: from, again: to, .. } = candidate;
+        let Some(mut phase) = Phase::build(&self.record, from, to, &mut self.known) else { return };
+        if u64::from(phase.count()) > UNROLLED * u64::from(phase.marking()) {
+            return;
+        }
+        let Some(offset) = then.checked_sub(from) else { return };
+        // The landmark just seen.
+        let Some((chunk, _)) = self.recent.get(0) else { return };
+        let seen =
+            phase.places(chunk).find(|&l| u64::from(phase.landmarks[l as usize].step) == offset);
+        let Some(seen) = seen else { return };
+        let mut prelude = self.lost_since.map(|since| (since, from));
+        if let Some(track) = self.track.take() {
+            let crossed = self.crossed.take();
+            let current = self.phase(track.slot);
+            if crossed.is_some() {
+                // What was expected never began.
+            } else if current.known() {
+                if current.length() < candidate.lag {
+                    phase.contains = Some(current.serial);
+                }
+                self.end_visit(&track);
+            } else {
+                prelude = track.prelude.map(|(since, _)| (since, from));
+                self.drop_phase(track.slot);
+            }
+        }
+        self.lost_since = None;
+        let hits = candidate.agreed.min(seen + 1);
+        let slot = self.insert(phase);
+        self.epoch += 1;
+        self.begin_visit(slot, 0, 0);
+        let Some(track) = &mut self.track else { return };
+        track.prelude = prelude.filter(|(since, end)| since < end);
+        track.doubted_at = to;
+        track.laps = 1;
+        track.lap =
+            Lap { start: Some(to), hits: hits - 1, skipped: seen + 1 - hits, ..Lap::default() };
+        track.next = seen;
+        let start = track.lap.start;
+        self.arrive(at);
+        if let Some(track) = &mut self.track
+            && track.lap.start.is_none()
+        {
+            track.lap.start = start;
+        }
+    }
+
+    /// The steps `from..to`, which nothing known explains, become a phase if
+    /// there is enough of them.
+    fn keep_stretch(&mut self, from: Moment, to: Moment) {
+        let Some(mut phase) = Phase::build(&self.record, from, to, &mut self.known) else { return };
+        if phase.count() < STRETCH {
+            return;
+        }
+        phase.once = true;
+        phase.visits = 1;
+        phase.repeats = 1;
+        let slot = self.insert(phase);
+        let serial = self.phase(slot).serial;
+        self.visits.push(Visit { slot, serial, entry: 0, laps: 1, exit: 0 });
+    }
+
+    fn slot_of(&self, serial: u64) -> Option<usize> {
+        self.phases.iter().position(|phase| phase.as_ref().is_some_and(|p| p.serial == serial))
+    }
+
+    /// Gives `phase` a slot.
+    fn insert(&mut self, mut phase: Phase) -> usize {
+        let free = self.phases.iter().position(Option::is_none);
+        let slot = free.unwrap_or_else(|| {
+            let slot = self.least_useful(usize::MAX).expect("all slots are taken");
+            self.drop_phase(slot);
+            slot
+        });
+        self.serials += 1;
+        phase.serial = self.serials;
+        phase.used_at = self.record.length();
+        phase.built_at = self.operations;
+        self.mark(&phase, slot);
+        self.phases[slot] = Some(Box::new(phase));
+        self.make_room(slot);
+        slot
+    }
+
+    /// Forgets phases, other than `slot`, until all fit the bounds.
+    fn make_room(&mut self, slot: usize) {
+        loop {
+            let live = || self.phases.iter().flatten();
+            let steps: usize = live().map(|phase| phase.steps.len()).sum();
+            let uses: usize = live().map(|phase| phase.uses.len()).sum();
+            if steps <= PHASE_STEPS && uses <= PHASE_USES {
+                return;
+            }
+            let Some(victim) = self.least_useful(slot) else { return };
+            self.drop_phase(victim);
+        }
+    }
+
+    /// The phase to forget: one seen once before one that came back, and the
+    /// one longest unused.
+    fn least_useful(&self, keep: usize) -> Option<usize> {
+        let current = self.track.as_ref().map(|track| track.slot);
+        let crossed = self.crossed.as_ref().map(|track| track.slot);
+        (0..PHASES)
+            .filter(|&slot| slot != keep && Some(slot) != current && Some(slot) != crossed)
+            .filter_map(|slot| {
+                let phase = self.phases[slot].as_deref()?;
+                Some(((phase.confirmed, phase.used_at, phase.serial), slot))
+            })
+            .min()
+            .map(|(_, slot)| slot)
+    }
+
+    fn mark(&mut self, phase: &Phase, slot: usize) {
+        for (chunk, marks) in phase.chunks() {
+            let known = &mut self.known.chunks[chunk as usize];
+            known.uses |= 1 << slot;
+            if marks {
+                known.marks |= 1 << slot;
+            }
+        }
+    }
+
+    fn unmark(&mut self, phase: &Phase, slot: usize) {
+        for (chunk, _) in phase.chunks() {
+            let known = &mut self.known.chunks[chunk as usize];
+            known.uses &= !(1 << slot);
+            known.marks &= !(1 << slot);
+        }
+    }
+
+    pub(super) fn drop_phase(&mut self, slot: usize) {
+        let Some(phase) = self.phases[slot].take() else { return };
+        self.unmark(&phase, slot);
+        if self.crossed.as_ref().is_some_and(|track| track.slot == slot) {
+            self.crossed = None;
+        }
+        if self.track.as_ref().is_some_and(|track| track.slot == slot) {
+            self.track = None;
+            self.lost_since = Some(self.record.length());
+            self.epoch += 1;
+        }
+    }
+
+    /// After chunks were forgotten: expects what is still there.
+    pub(super) fn settle(&mut self) {
+        if let Some(track) = self.track {
+            let phase = self.phase(track.slot);
+            if phase.landmarks[track.next as usize].chunk == NO_CHUNK {
+                self.advance(track.next);
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Which phase came after which, and after how many iterations.
+//!
+//! A visit that begins is taken for a repetition of the past visit whose
+//! predecessors resemble it most; what came after that one is expected to come
+//! again.
+//! Not here: phases themselves (they may have been forgotten since).
+
+/// Visits remembered.
+const VISITS: usize = 256;
+/// Predecessors compared.
+const DEPTH: u64 = 4;
+
+/// Number of a visit, from 0 for ever.
+pub(super) type VisitNumber = u64;
+
+/// A stay in one phase.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Visit {
+    pub slot: usize,
+    pub serial: u64,
+    /// Landmark at which it began.
+    pub entry: u32,
+    /// Times the end of the phase was passed.
+    pub laps: u32,
+    /// The landmark that did not come any more.
+    pub exit: u32,
+}
+
+#[derive(Default)]
+pub(super) struct Visits {
+    ring: Vec<Visit>,
+    count: VisitNumber,
+}
+
+impl Visits {
+    pub fn push(&mut self, visit: Visit) {
+        if self.ring.len() < VISITS {
+            self.ring.push(visit);
+        } else {
+            self.ring[self.count as usize % VISITS] = visit;
+        }
+        self.count += 1;
+    }
+
+    /// The last visit has not ended after all.
+    pub fn pop(&mut self) {
+        self.count = self.count.saturating_sub(1);
+        if (self.count as usize) < self.ring.len() && self.ring.len() < VISITS {
+            self.ring.truncate(self.count as usize);
+        }
+    }
+
+    /// Visits that ended; also the number of the one under way.
+    pub fn count(&self) -> VisitNumber {
+        self.count
+    }
+
+    pub fn get(&self, number: VisitNumber) -> Option<&Visit> {
+        // One less than there is room for: the last may have overwritten it and
+        // been taken back.
+        let remembered = number < self.count && self.count - number < VISITS as u64;
+        remembered.then(|| &self.ring[number as usize % VISITS])
+    }
+
+    /// The past visit that one of `serial`, beginning now at `entry`, is
+    /// likely to repeat.
+    pub fn model(&self, serial: u64, entry: u32) -> Option<VisitNumber> {
+        let mut best = None;
+        let mut best_score = 0;
+        for number in (self.count.saturating_sub(VISITS as u64)..self.count).rev() {
+            let Some(visit) = self.get(number) else { break };
+            if visit.serial != serial {
+                continue;
+            }
+            let mut score = 1 + u32::from(visit.entry == entry);
+            for back in 1..=DEPTH {
+                let (Some(then), Some(now)) = (
+                    number.checked_sub(back).and_then(|n| self.get(n)),
+                    self.count.checked_sub(back).and_then(|n| self.get(n)),
+                ) else {
+                    break;
+                };
+                if then.serial != now.serial {
+                    break;
+                }
+                score += 4;
+                if (then.laps, then.exit) != (now.laps, now.exit) {
+                    break;
+                }
+                score += 4;
+            }
+            if score > best_score {
+                best_score = score;
+                best = Some(number);
+            }
+            if score >= 2 + 8 * DEPTH as u32 {
+                break;
+            }
+        }
+        best
+    }
+}
