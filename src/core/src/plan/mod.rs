@@ -307,8 +307,20 @@ struct Layouts {
 }
 
 fn lay_out(problem: &Problem, chunks: &[Chunk], effort: Effort) -> Option<Layouts> {
-    let machine = &problem.machine;
-    let total: u64 = chunks.iter().map(|chunk| u64::from(chunk.frames)).sum();
+    // A chunk that no phase uses has to be somewhere all the same.
+    let mut used = vec![false; chunks.len()];
+    for &chunk in problem.phases.iter().flat_map(|phase| &phase.uses) {
+        used[chunk as usize] = true;
+    }
+    let frames_of = |wanted: bool| -> u32 {
+        let which = chunks.iter().zip(&used).filter(|(_, used)| **used == wanted);
+        which.map(|(chunk, _)| chunk.frames).sum()
+    };
+    let machine = &Machine {
+        frames: problem.machine.frames.checked_sub(frames_of(false))?,
+        ..problem.machine
+    };
+    let total = u64::from(frames_of(true));
     if total <= u64::from(machine.frames) {
         let rings = vec![0; problem.phases.len()];
         return Some(Layouts { parts: vec![Vec::new(); chunks.len()], shared_frames: 0, rings });
@@ -316,7 +328,7 @@ fn lay_out(problem: &Problem, chunks: &[Chunk], effort: Effort) -> Option<Layout
     let groups = phases::groups(problem);
     let shapes: Vec<Shape> =
         groups.iter().map(|group| Shape::new(chunks, &group.cycle(problem))).collect();
-    let found = search_groups(problem, &groups, &shapes, effort)?;
+    let found = search_groups(problem, machine, &groups, &shapes, effort)?;
 
     let frames = |of: &dyn Fn(usize) -> u32| -> Vec<u32> { (0..groups.len()).map(of).collect() };
     let rings = frames(&|group| found[group].layout.ring);
@@ -367,12 +379,12 @@ fn keep(shape: &Shape, frames: u32, at: u32, shared_frames: u32, parts: &mut [Ve
 
 fn search_groups(
     problem: &Problem,
+    machine: &Machine,
     groups: &[Group],
     shapes: &[Shape],
     effort: Effort,
 ) -> Option<Vec<Found>> {
-    let machine = &problem.machine;
-    let division = phases::divide(problem, groups, shapes);
+    let division = phases::divide(problem, machine, groups, shapes);
     let mut found: Vec<Option<Found>> = vec![None; groups.len()];
     let mut cheap_ring = 0;
     // Those that repeat first: the others stream through what these leave.

@@ -117,13 +117,13 @@ pub(super) struct Division {
 /// as the fluid model has them.
 const KNEE: f64 = 0.96;
 
-/// Divides the machine's frames among `groups`, whose shapes are `shapes`.
+/// Divides `machine`'s frames among `groups`, whose shapes are `shapes`.
 pub(super) fn divide(
     problem: &Problem,
+    machine: &Machine,
     groups: &[Group],
     shapes: &[Shape],
 ) -> Division {
-    let machine = &problem.machine;
     let fluid: Vec<Fluid> = groups
         .iter()
         .zip(shapes)

@@ -43,6 +43,9 @@ pub(super) struct Found {
     pub period: f64,
 }
 
+/// Where the search begins: pieces of 16 MiB, copies of 32.
+const START: Knobs = Knobs { ring: 1, alpha: 1.0, least: 8, most: 1, split: 16, hold: 80 };
+
 /// Deviations under which the best few are compared, beside what was measured.
 const SCENARIOS: [Scenario; 4] = [
     Scenario { compute: 0.9, link: 1.0 },
@@ -76,7 +79,7 @@ impl<'a> Search<'a> {
         if excess == 0 && self.room.fixed_residents.is_none() {
             let layout = lay_out(self.shape, &vec![0; self.shape.locals.len()], 1, 1, self.machine).ok()?;
             let period = self.shape.compute_ns() as f64;
-            let knobs = Knobs { ring: 0, alpha: 1.0, least: 1, most: 1, split: 1 };
+            let knobs = Knobs { ring: 0, ..START };
             return Some(Found { knobs, layout, period });
         }
         if let Some(hint) = hint {
@@ -99,29 +102,71 @@ impl<'a> Search<'a> {
             .map(|index| (self.robust_cost(self.tried[index].1), index))
             .min_by(|a, b| a.0.total_cmp(&b.0))?;
         let knobs = self.tried[best.1].1;
-        let layout = self.layout(&knobs)?;
+        let (shares, layout) = self.layout(&knobs)?;
         let period = self.clock.period(&layout.schedule, self.machine, NOMINAL);
-        Some(Found { knobs, layout, period })
+        let found = Found { knobs, layout, period };
+        Some(if effort == Effort::Searched { self.climb(found, shares) } else { found })
+    }
+
+    /// Moves frames between chunks as long as that gains: what a family with
+    /// a few knobs cannot express.
+    fn climb(&mut self, mut best: Found, mut shares: Vec<u32>) -> Found {
+        let floor = self.shape.compute_ns() as f64;
+        let size = best.layout.copies.len() + self.shape.order.len();
+        let attempts = (3_000_000 / size.max(1)).min(1500);
+        let mut random = 1u64;
+        let mut below = |bound: usize| {
+            // Knuth's linear congruential generator, MMIX.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) as usize % bound.max(1)
+        };
+        let lap = best.layout.parts.iter().map(|part| part.lap).min().unwrap_or(0);
+        for _ in 0..attempts {
+            if best.period <= floor * 1.0005 {
+                break;
+            }
+            let from = below(shares.len());
+            let to = below(shares.len());
+            let local = &self.shape.locals[to];
+            let room = if local.pinned { 0 } else { local.frames.min(lap) - shares[to].min(lap) };
+            let count = shares[from].min(room).min(1 << below(6));
+            if from == to || count == 0 {
+                continue;
+            }
+            shares[from] -= count;
+            shares[to] += count;
+            let layout = lay_out(self.shape, &shares, best.knobs.ring, best.knobs.split, self.machine);
+            if let Ok(layout) = layout {
+                let period = self.clock.period(&layout.schedule, self.machine, NOMINAL);
+                if period < best.period {
+                    best = Found { layout, period, ..best };
+                    continue;
+                }
+            }
+            shares[from] += count;
+            shares[to] -= count;
+        }
+        best
     }
 
     fn quick(&mut self) {
         for ring in self.rings(1.8) {
             for most in [ring / 2, ring] {
-                self.attempt(Knobs { ring, alpha: 1.0, least: 8, most, split: 16 });
+                self.attempt(Knobs { ring, most, ..START });
             }
         }
     }
 
     fn thorough(&mut self) {
-        for ring in self.rings(1.45) {
+        for ring in self.rings(1.3) {
             for (most, split) in [(ring / 2, 16), (ring * 7 / 10, u32::MAX), (ring, 16)] {
-                self.attempt(Knobs { ring, alpha: 1.0, least: 8, most, split });
+                self.attempt(Knobs { ring, most, split, ..START });
             }
         }
         if self.tried.is_empty() {
             return;
         }
-        for base in self.best_rings(3) {
+        for base in self.best_rings(5) {
             for alpha in [1.0, 0.5, 0.0] {
                 for least in [1, 4, 12, 24] {
                     for most in [34, 50, 70, 100] {
@@ -134,6 +179,11 @@ impl<'a> Search<'a> {
         for base in self.best(2) {
             for split in [8, 16, 32, u32::MAX] {
                 self.attempt(Knobs { split, ..base });
+            }
+        }
+        for base in self.best(2) {
+            for hold in [40, 160, 400] {
+                self.attempt(Knobs { hold, ..base });
             }
         }
         for base in self.best(2) {
@@ -153,7 +203,7 @@ impl<'a> Search<'a> {
             for most in [100, 50, 25, 10] {
                 for least in [1, u32::MAX] {
                     let most = (ring * most / 100).max(1);
-                    self.attempt(Knobs { ring, alpha: 0.0, least, most, split: u32::MAX });
+                    self.attempt(Knobs { ring, alpha: 0.0, least, most, split: u32::MAX, ..START });
                 }
             }
             if !self.tried.is_empty() {
@@ -204,7 +254,7 @@ impl<'a> Search<'a> {
         excess.div_ceil(excess.div_ceil(ring.min(excess)))
     }
 
-    fn layout(&self, knobs: &Knobs) -> Option<Layout> {
+    fn layout(&self, knobs: &Knobs) -> Option<(Vec<u32>, Layout)> {
         let streamed = match self.room.fixed_residents {
             Some(_) => self.excess(),
             None => self.excess() + knobs.ring,
@@ -223,7 +273,7 @@ impl<'a> Search<'a> {
             let streamed = streamed.min(self.shape.frames);
             let shares = spread(self.shape, streamed, knobs, &barred)?;
             match lay_out(self.shape, &shares, knobs.ring, knobs.split, self.machine) {
-                Ok(layout) => return Some(layout),
+                Ok(layout) => return Some((shares, layout)),
                 Err(local) => barred.push(local),
             }
         }
@@ -235,7 +285,7 @@ impl<'a> Search<'a> {
         if known || knobs.ring == 0 || knobs.most == 0 {
             return;
         }
-        if let Some(layout) = self.layout(&knobs) {
+        if let Some((_, layout)) = self.layout(&knobs) {
             let cost = self.clock.period(&layout.schedule, self.machine, NOMINAL);
             self.tried.push((cost + self.ring_cost(&knobs), knobs));
         }
@@ -251,7 +301,7 @@ impl<'a> Search<'a> {
     }
 
     fn robust_cost(&mut self, knobs: Knobs) -> f64 {
-        let Some(layout) = self.layout(&knobs) else { return f64::INFINITY };
+        let Some((_, layout)) = self.layout(&knobs) else { return f64::INFINITY };
         let nominal = self.clock.period(&layout.schedule, self.machine, NOMINAL);
         let compute = self.shape.compute_ns() as f64;
         let bytes = u64::from(self.excess()) * self.machine.frame_bytes;

@@ -25,21 +25,20 @@ pub(super) struct Knobs {
     pub most: u32,
     /// Frames of one copy at the most.
     pub split: u32,
+    /// A chunk counts as fetched again when it is used after so much of the
+    /// ring has passed, in percent.
+    pub hold: u32,
 }
 
-/// After how much of the ring has passed a chunk will be gone, in percent: a
-/// little less than all, for what comes next is fetched ahead.
-const HOLD_PERCENT: u64 = 75;
-
 /// How often each chunk would be fetched in an iteration, if `streamed` frames
-/// pass through `ring` frames evenly in compute time.
-fn fetches(shape: &Shape, streamed: u32, ring: u32) -> Vec<u32> {
+/// pass through the ring evenly in compute time.
+fn fetches(shape: &Shape, streamed: u32, knobs: &Knobs) -> Vec<u32> {
     let compute = shape.compute_ns().max(1);
     let volume = |from: u32, to: u32| {
         let passed = shape.clock[to as usize] - shape.clock[from as usize];
         (u128::from(passed) * u128::from(streamed) / u128::from(compute)) as u64
     };
-    let limit = u64::from(ring) * HOLD_PERCENT / 100;
+    let limit = u64::from(knobs.ring) * u64::from(knobs.hold) / 100;
     (0..shape.locals.len())
         .map(|local| {
             let uses = shape.uses(local);
@@ -48,8 +47,8 @@ fn fetches(shape: &Shape, streamed: u32, ring: u32) -> Vec<u32> {
             for &step in &uses[1..] {
                 if volume(begun, step) > limit {
                     fetches += 1;
+                    begun = step;
                 }
-                begun = step;
             }
             fetches
         })
@@ -64,7 +63,7 @@ pub(super) fn spread(
     knobs: &Knobs,
     barred: &[u32],
 ) -> Option<Vec<u32>> {
-    let fetches = fetches(shape, streamed, knobs.ring);
+    let fetches = fetches(shape, streamed, knobs);
     let most = most(shape, knobs.most, barred);
     let mut shares = vec![0; shape.locals.len()];
     let mut rest = streamed;
