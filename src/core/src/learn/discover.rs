@@ -20,6 +20,8 @@ struct Voter {
     /// Where the first that agreed was used before, and again.
     then: Moment,
     again: Moment,
+    /// Where the last that agreed was used again.
+    last: Moment,
 }
 
 #[derive(Default)]
@@ -50,7 +52,11 @@ impl Voters {
         for voter in &mut self.voters[..class.saturating_sub(1)] {
             voter.agreed = voter.agreed.saturating_sub(1);
         }
-        let near = |voter: &Voter| voter.agreed > 0 && voter.lag.abs_diff(lag) <= 1 + lag / 32;
+        // The pace may differ a little: the more, the longer it could.
+        let near = |voter: &Voter| {
+            let pause = (again - voter.last) / 2;
+            voter.agreed > 0 && voter.lag.abs_diff(lag) <= 1 + lag / 64 + pause.min(lag / 4)
+        };
         let last = (class + 1).min(self.voters.len() - 1);
         let found = (class.saturating_sub(1)..=last).find(|&index| near(&self.voters[index]));
         let Some(index) = found else {
@@ -58,7 +64,7 @@ impl Voters {
             if voter.agreed > 1 {
                 voter.agreed -= 1;
             } else {
-                *voter = Voter { lag, agreed: 1, then, again };
+                *voter = Voter { lag, agreed: 1, then, again, last: again };
             }
             return None;
         };
@@ -68,7 +74,7 @@ impl Voters {
         if again - voter.again > again - then {
             (voter.then, voter.again) = (then, again);
         }
-        voter.lag = lag;
+        (voter.lag, voter.last) = (lag, again);
         voter.agreed += 1;
         let whole = again + 1 >= voter.again + (voter.again - voter.then);
         if voter.agreed < AGREEMENT && !whole {

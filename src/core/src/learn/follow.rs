@@ -56,8 +56,9 @@ struct Lap {
 }
 
 impl Lap {
+    /// What came and what should have: something else in its place counts once.
     fn total(&self) -> u32 {
-        self.hits + self.missed + self.skipped
+        self.hits + self.missed.max(self.skipped)
     }
 }
 
@@ -356,8 +357,13 @@ impl Learner {
         }
         self.recent.push(chunk, at);
         if let Some(place) = self.recall(chunk, before.map(|(_, lag)| lag)) {
+            let other = self.track.as_ref().is_some_and(|track| track.slot != place.slot);
             self.jump(place, at);
-            self.propose(before, at);
+            if other {
+                self.voters = Voters::default();
+            } else {
+                self.propose(before, at);
+            }
             return false;
         }
         self.hold(chunk, at, before.is_none());
@@ -383,7 +389,9 @@ impl Learner {
                 let count = phase.count();
                 let forward = current.map_or(0, |track| (landmark + count - track.next) % count);
                 let clear = context >= CONTEXT
-                    || (current.is_some() && forward <= SKIP.min(count / 2))
+                    || (current.is_some()
+                        && self.crossed.is_none()
+                        && forward <= SKIP.min(count / 2))
                     || (current.is_none() && landmark == phase.settle(0).0 && self.between());
                 // Longest context, then near, then recent.
                 let rank = (context, current.is_some(), phase.used_at, u32::MAX - forward);

@@ -12,8 +12,11 @@ use super::Operation;
 use super::record::{Moment, Record};
 use crate::address_map::{ChunkId, NO_CHUNK};
 
-/// A chunk that begins more uses than this in an iteration marks no place in it.
-const LANDMARK_USES: u32 = 8;
+/// Chunks used this often in an iteration mark places if a third of all chunks
+/// are used as seldom; else those used twice as often, and so on. Weights are
+/// used once or twice; what is used more often is mostly activations.
+const LANDMARK_USES: u32 = 2;
+const CHUNKS_PER_LANDMARK: usize = 3;
 
 /// End of a chain.
 const END: u32 = u32::MAX;
@@ -157,7 +160,13 @@ impl Phase {
                 scratch.step = step - count;
             }
         }
-        let all = distinct.iter().all(|&chunk| chunks.scratch(chunk).uses > LANDMARK_USES);
+        let mut limit = LANDMARK_USES;
+        let mut seldom = |limit| {
+            distinct.iter().filter(|&&chunk| chunks.scratch(chunk).uses <= limit).count()
+        };
+        while seldom(limit) * CHUNKS_PER_LANDMARK < distinct.len() {
+            limit *= 2;
+        }
         // Then: lay it out.
         let mut offset = 0;
         for at in from..to {
@@ -180,7 +189,7 @@ impl Phase {
                 scratch.last_use = index;
                 let begins = i64::from(step) - scratch.step > 1;
                 scratch.step = i64::from(step);
-                if begins && (all || scratch.uses <= LANDMARK_USES) {
+                if begins && scratch.uses <= limit {
                     let landmark = phase.landmarks.len() as u32;
                     phase.landmarks.push(Landmark { chunk, step, next: END, skipped_in: 0 });
                     if scratch.last_landmark == END {
