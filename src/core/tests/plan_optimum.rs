@@ -3,8 +3,14 @@
 
 mod plan_support;
 
+use autooffload_core::plan::{Chunk, Effort, Machine, Phase, Problem, plan};
+use autooffload_core::workload::bounds::{Limits, Reading, Work, b2};
+use autooffload_core::workload::cards::{CARDS, Costs};
+use autooffload_core::workload::{Event, Launch, Trace, Use};
+use plan_support::check::check;
+use plan_support::family::best_plan;
 use plan_support::optimum::{Search, Tiny, optimum};
-use plan_support::{Random, cases};
+use plan_support::{Random, Spread, cases};
 
 const STATES: usize = 400_000;
 
@@ -87,4 +93,178 @@ fn the_rules_lose_nothing() {
     }
     println!("{compared} compared, {streamed} of which had to wait for the link");
     assert!(compared > 100 && streamed > 50);
+}
+
+const UNIT_NS: u64 = 10_000;
+const FRAME_BYTES: u64 = 2 << 20;
+
+/// Bytes a second at which a frame takes its units.
+fn link(tiny: &Tiny) -> f64 {
+    FRAME_BYTES as f64 * 1e9 / (f64::from(tiny.frame_units) * UNIT_NS as f64)
+}
+
+/// The same question, as the bounds want it. Units.
+fn bound(tiny: &Tiny) -> f64 {
+    let mut trace = Trace {
+        chunks: tiny.chunks.iter().map(|&frames| u64::from(frames) * FRAME_BYTES).collect(),
+        ..Trace::default()
+    };
+    for (time, needs) in &tiny.steps {
+        let first_use = trace.uses.len() as u32;
+        let uses =
+            needs.iter().map(|&chunk| Use { chunk: chunk as u32, permille: 1000, writes: false });
+        trace.uses.extend(uses);
+        trace.events.push(Event::Launch(Launch {
+            first_use,
+            use_count: needs.len() as u32,
+            ns: u64::from(*time) * UNIT_NS,
+            flops: 0,
+            bytes: 0,
+            kernels: 0,
+        }));
+    }
+    let resident = u64::from(tiny.capacity) * FRAME_BYTES;
+    let limits = Limits {
+        copy_ns: u64::from(tiny.copy_units) * UNIT_NS,
+        ..Limits::new(resident, link(tiny))
+    };
+    let work = Work::new(&trace, &CARDS[0], &Costs::default(), link(tiny), Reading::Whole);
+    b2(&work, work.all(), &limits).ns as f64 / UNIT_NS as f64
+}
+
+/// The same question, as the planner wants it.
+fn problem(tiny: &Tiny) -> Problem {
+    let mut phase = Phase { repeats: 10, ..Phase::default() };
+    for (time, needs) in &tiny.steps {
+        let needs: Vec<u32> = needs.iter().map(|&chunk| chunk as u32).collect();
+        phase.push(u64::from(*time) * UNIT_NS, &needs);
+    }
+    Problem {
+        chunks: (0..)
+            .zip(&tiny.chunks)
+            .map(|(id, &frames)| Chunk { id, frames, pinned: false })
+            .collect(),
+        phases: vec![phase],
+        machine: Machine {
+            frames: tiny.capacity,
+            frame_bytes: FRAME_BYTES,
+            link_bytes_per_s: link(tiny),
+            copy_ns: u64::from(tiny.copy_units) * UNIT_NS,
+            backlog_bytes: 1 << 40,
+            ..Machine::default()
+        },
+        window_frames: None,
+    }
+}
+
+/// What the planner's schedule takes when it is carried out. Units.
+fn planned(tiny: &Tiny) -> Option<f64> {
+    let problem = problem(tiny);
+    let found = plan(&problem, None, Effort::Searched).ok()?;
+    let seen = check(&problem, &found, 48).expect("it can be carried out");
+    Some(seen[0].period_ns / UNIT_NS as f64)
+}
+
+/// The same with every frame cut into `parts`.
+fn finer(tiny: &Tiny, parts: u32) -> Tiny {
+    Tiny {
+        chunks: tiny.chunks.iter().map(|frames| frames * parts).collect(),
+        steps: tiny.steps.iter().map(|(time, needs)| (time * parts, needs.clone())).collect(),
+        capacity: tiny.capacity * parts,
+        ..*tiny
+    }
+}
+
+#[test]
+fn bound_optimum_and_plan_are_in_this_order() {
+    // By memory over the largest step: there is little room, or some.
+    const ROOMS: [f64; 4] = [1.0, 1.5, 2.0, 3.0];
+    const FINER: [u32; 4] = [1, 2, 8, 32];
+    let mut random = Random::new(2);
+    let mut over_bound = Spread::default();
+    let mut over_optimum = vec![vec![Spread::default(); FINER.len()]; ROOMS.len()];
+    let (mut free, mut none) = (0, 0);
+    for case in 0..cases(1000) {
+        let tiny = random_problem(&mut random, 7, 4, 12);
+        let zero = vec![0; tiny.chunks.len()];
+        let best = optimum(&tiny, Search::Rules, &zero, STATES).expect("few states").period;
+        let bound = bound(&tiny);
+        assert!(bound <= best + 1e-3, "{case}: {bound} {best} {tiny:?}");
+        over_bound.add(best / bound);
+        free += u32::from(best < f64::from(tiny.compute()) + 1e-3);
+        let room = f64::from(tiny.capacity) / f64::from(tiny.largest_step());
+        let room = ROOMS.iter().rposition(|&least| room >= least).expect("it fits");
+        for (index, &parts) in FINER.iter().enumerate() {
+            let Some(planned) = planned(&finer(&tiny, parts)) else {
+                none += 1;
+                continue;
+            };
+            let planned = planned / f64::from(parts);
+            assert!(planned >= bound - 1e-3, "{case}: {planned} {bound} {tiny:?}");
+            assert!(parts > 1 || planned >= best - 1e-3, "{case}: {planned} {best} {tiny:?}");
+            over_optimum[room][index].add(planned / best);
+        }
+    }
+    println!("{free} where streaming is free; {none} times no plan");
+    println!("optimum over bound: {over_bound}");
+    for (room, row) in ROOMS.iter().zip(&over_optimum) {
+        for (parts, ratios) in FINER.iter().zip(row) {
+            let within = ratios.share_up_to(1.01);
+            println!(
+                "memory from {room} steps, frames cut in {parts}: within 1 %: {within:.3}; {ratios}"
+            );
+        }
+    }
+}
+
+/// Where the way from the optimum to the plan is lost: what any plan loses,
+/// because places are fixed, and what this one loses besides.
+#[test]
+fn what_fixed_places_cost_and_what_the_planner_loses() {
+    let mut random = Random::new(3);
+    // By whether some chunk is used several times in an iteration, or some
+    // step needs several.
+    let mut of_places = vec![Spread::default(); 2];
+    let mut of_planner = vec![Spread::default(); 2];
+    let mut of_planner_finer = vec![Spread::default(); 2];
+    let mut skipped = 0;
+    let mut worst: Vec<(f64, String)> = Vec::new();
+    for case in 0..cases(300) {
+        let tiny = random_problem(&mut random, 6, 3, 10);
+        let Some((best, _)) = best_plan(&tiny, 20_000) else {
+            skipped += 1;
+            continue;
+        };
+        let uses: usize = tiny.steps.iter().map(|(_, needs)| needs.len()).sum();
+        let kind = usize::from(uses > tiny.chunks.len());
+        let zero = vec![0; tiny.chunks.len()];
+        let optimum = optimum(&tiny, Search::Rules, &zero, STATES).expect("few states").period;
+        let once = planned(&tiny).expect("there is one");
+        let fine = planned(&finer(&tiny, 16)).expect("there is one") / 16.0;
+        assert!(optimum <= best + 1e-3, "{case}: {optimum} {best} {tiny:?}");
+        assert!(best <= once + 1e-3, "{case}: {best} {once} {tiny:?}");
+        of_places[kind].add(best / optimum);
+        of_planner[kind].add(once / best);
+        of_planner_finer[kind].add(fine / best);
+        worst.push((
+            fine / best,
+            format!(
+                "{case}: optimum {optimum}, best {best}, planned {once}, finer {fine}: {tiny:?}"
+            ),
+        ));
+    }
+    println!("{skipped} too large");
+    for (kind, name) in ["each used once", "shared"].iter().enumerate() {
+        for (what, ratios) in [
+            ("best plan over optimum", &of_places[kind]),
+            ("plan over best plan", &of_planner[kind]),
+            ("plan for frames cut in 16 over best plan", &of_planner_finer[kind]),
+        ] {
+            println!("{name}: {what}: within 1 %: {:.3}; {ratios}", ratios.share_up_to(1.01));
+        }
+    }
+    worst.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (_, case) in worst.iter().take(12) {
+        println!("{case}");
+    }
 }

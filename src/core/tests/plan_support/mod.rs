@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 pub mod check;
+pub mod family;
 pub mod optimum;
 pub mod problems;
 pub mod saved;
