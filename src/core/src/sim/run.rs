@@ -251,6 +251,11 @@ impl Gpu {
         self.present(chunk) == self.bytes(chunk)
     }
 
+    /// Whether nothing was ever written to it.
+    pub fn is_undefined(&self, chunk: TraceChunk) -> bool {
+        self.chunks[chunk as usize].undefined
+    }
+
     pub fn setup(&self) -> &Setup {
         &self.setup
     }
@@ -345,11 +350,11 @@ impl Gpu {
         self.chunks[chunk as usize].remote = true;
     }
 
-    /// The next kernel brings `bytes` of `chunk` in by itself.
-    pub fn page_in(&mut self, chunk: TraceChunk, bytes: u64) {
+    /// The next kernel brings `chunk` in by itself.
+    pub fn page_in(&mut self, chunk: TraceChunk) {
+        let bytes = self.bytes(chunk);
         self.claim(chunk, bytes);
         self.kernel_takes += bytes;
-        self.kernel_moves.0 += bytes;
     }
 
     /// The next kernel moves these bytes over the link by itself.
@@ -358,9 +363,11 @@ impl Gpu {
         self.kernel_moves.1 += bytes_out;
     }
 
-    /// The host waits for the copies of `chunk`.
-    pub fn wait_for_copies(&mut self) {
-        self.device.wait_for_stream(Stream::In);
+    /// The host waits for the last copy in of `chunk`, if no kernel used it yet.
+    pub fn wait_for_arrival(&mut self, chunk: TraceChunk) {
+        if let Some(arrived) = self.chunks[chunk as usize].unused {
+            self.device.wait_for(arrived);
+        }
     }
 
     /// The host waits for `stamp`.

@@ -7,10 +7,76 @@
 //! ```text
 //!   planned         a plan of `plan`, carried out by one who knows the position
 //!   resident        everything stays: the yardstick where it fits
+//!   prefix          leading layers stay, the others through a double buffer
+//!   block_swap      block by block, one ahead, the host waits at each
+//!   leaf            layer by layer, one ahead, nothing stays
+//!   window          a window of layers, each copied back: the seed's
+//!   lru             least recently used; on demand, or prefetched perfectly
+//!   demand_paging   managed memory
+//!   zero_copy       kernels read over the link
+//!   clairvoyant     knows the future, whole chunks
+//!
+//!   order, feed     what those per module have in common
+//!   future, cache   what those per chunk have in common;  pool  memory in bytes
 //! ```
 
-pub mod planned;
-pub mod resident;
+mod block_swap;
+mod cache;
+pub mod clairvoyant;
+mod demand_paging;
+mod feed;
+mod future;
+mod leaf;
+mod lru;
+mod order;
+mod planned;
+mod pool;
+mod prefix;
+mod resident;
+mod window;
+mod zero_copy;
 
+pub use block_swap::BlockSwap;
+pub use clairvoyant::Clairvoyant;
+pub use demand_paging::DemandPaging;
+pub use leaf::Leaf;
+pub use lru::Lru;
 pub use planned::Planned;
+pub use prefix::Prefix;
 pub use resident::Resident;
+pub use window::Window;
+pub use zero_copy::ZeroCopy;
+
+use super::run::{Infeasible, Outcome, Setup, run};
+use crate::workload::Trace;
+
+/// Names of the policies that others use, in the order of the tables.
+pub const PEERS: &[&str] = &[
+    "resident",
+    "prefix",
+    "block-swap",
+    "leaf",
+    "window",
+    "lru",
+    "lru-prefetch",
+    "demand-paging",
+    "zero-copy",
+    "clairvoyant",
+];
+
+/// Runs the policy called `name`, one of [`PEERS`], over `trace`.
+pub fn run_peer(name: &str, trace: &Trace, setup: &Setup) -> Result<Outcome, Infeasible> {
+    match name {
+        "resident" => run(trace, setup, &mut Resident::default()),
+        "prefix" => run(trace, setup, &mut Prefix::new(trace)),
+        "block-swap" => run(trace, setup, &mut BlockSwap::new(trace)),
+        "leaf" => run(trace, setup, &mut Leaf::new(trace)),
+        "window" => run(trace, setup, &mut Window::new(trace)),
+        "lru" => run(trace, setup, &mut Lru::on_demand(trace)),
+        "lru-prefetch" => run(trace, setup, &mut Lru::prefetching(trace, setup)),
+        "demand-paging" => run(trace, setup, &mut DemandPaging::new(trace)),
+        "zero-copy" => run(trace, setup, &mut ZeroCopy::new(trace)),
+        "clairvoyant" => clairvoyant::best(trace, setup),
+        _ => Err(Infeasible::new(format!("there is no policy {name}"))),
+    }
+}

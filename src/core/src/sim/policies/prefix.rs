@@ -1,0 +1,101 @@
+//! Resident prefix and a double buffer: the leading layers stay, the others
+//! pass through a buffer of twice the largest of them, as far ahead as it
+//! allows. A few outliers stay as well where they fit: embeddings, heads,
+//! small tensors of many layers in one allocation.
+
+use super::feed::{Feed, leading};
+use super::order::Order;
+use crate::sim::run::{Evict, Gpu, Infeasible, Launching, Policy};
+use crate::workload::{Trace, TraceChunk};
+
+pub struct Prefix {
+    feed: Feed,
+}
+
+impl Prefix {
+    pub fn new(trace: &Trace) -> Self {
+        // As deep as two slots of the largest reach in the smallest: enough.
+        const DEPTH: usize = 32;
+        Self { feed: Feed::new(Order::of(trace), DEPTH, Evict::Clean, false) }
+    }
+}
+
+/// Weights that are much larger than the others, as many as fit into `bytes`.
+fn outliers(gpu: &Gpu, weights: &[TraceChunk], bytes: u64) -> Vec<TraceChunk> {
+    let mut by_size: Vec<TraceChunk> = weights.to_vec();
+    by_size.sort_by_key(|&chunk| std::cmp::Reverse(gpu.bytes(chunk)));
+    let total: u64 = weights.iter().map(|&chunk| gpu.bytes(chunk)).sum();
+    // Half of all bytes are in chunks of this size or larger.
+    let mut seen = 0;
+    let typical = by_size.iter().map(|&chunk| gpu.bytes(chunk)).find(|&bytes| {
+        seen += bytes;
+        2 * seen >= total
+    });
+    let large = 4 * typical.unwrap_or(0);
+    let mut left = bytes;
+    by_size
+        .into_iter()
+        .take_while(|&chunk| gpu.bytes(chunk) > large)
+        .filter(|&chunk| {
+            let rest = left.checked_sub(gpu.bytes(chunk));
+            left = rest.unwrap_or(left);
+            rest.is_some()
+        })
+        .collect()
+}
+
+impl Policy for Prefix {
+    fn name(&self) -> &'static str {
+        "prefix"
+    }
+
+    fn begin(&mut self, gpu: &mut Gpu) -> Result<(), Infeasible> {
+        let capacity = self.feed.order().capacity(gpu)?;
+        let weights = self.feed.order().weights();
+        if weights.iter().map(|&chunk| gpu.bytes(chunk)).sum::<u64>() <= capacity {
+            self.feed.begin(gpu, &weights, 0);
+            return Ok(());
+        }
+        let mut residents = self.feed.order().keep_shared(gpu, capacity / 4);
+        residents.extend(outliers(gpu, &weights, capacity / 2));
+        residents.sort_unstable();
+        residents.dedup();
+        let rest: Vec<TraceChunk> =
+            weights.into_iter().filter(|chunk| residents.binary_search(chunk).is_err()).collect();
+        let kept: u64 = residents.iter().map(|&chunk| gpu.bytes(chunk)).sum();
+        // A shorter prefix may leave larger ones to be streamed: the buffer is
+        // for the largest of what is streamed in the end.
+        let mut slots = 0;
+        loop {
+            let left = (capacity - kept)
+                .checked_sub(slots)
+                .ok_or_else(|| Infeasible::new("two slots of the largest layer do not fit"))?;
+            let leading = leading(gpu, &rest, left);
+            let largest = rest[leading.len()..].iter().map(|&c| gpu.bytes(c)).max().unwrap_or(0);
+            if 2 * largest <= slots {
+                let prefix: u64 = leading.iter().map(|&chunk| gpu.bytes(chunk)).sum();
+                residents.extend(leading);
+                self.feed.begin(gpu, &residents, capacity - kept - prefix);
+                return Ok(());
+            }
+            slots = 2 * largest;
+        }
+    }
+
+    fn allocated(&mut self, gpu: &mut Gpu, chunk: TraceChunk) -> Result<(), Infeasible> {
+        self.feed.allocated(gpu, chunk);
+        Ok(())
+    }
+
+    fn freed(&mut self, gpu: &mut Gpu, chunk: TraceChunk) {
+        self.feed.freed(gpu, chunk);
+    }
+
+    fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
+        self.feed.before(gpu, launch)
+    }
+
+    fn after(&mut self, gpu: &mut Gpu, launch: Launching<'_>) {
+        self.feed.after(gpu, launch);
+    }
+}
