@@ -1,0 +1,155 @@
+//! What the words on the command line mean, and the lists of what is known.
+
+use crate::scene::{self, Kind};
+use autooffload_core::units::{self, Size, format_bytes};
+use autooffload_core::workload::cards::{self, CARDS, Card, LINKS};
+use autooffload_core::workload::models::{self, Model};
+use autooffload_core::workload::{Trace, format};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Where a trace comes from.
+#[derive(Clone)]
+pub enum Source {
+    Catalogue(&'static Model),
+    File(PathBuf),
+}
+
+/// A name of the catalogue, else a file.
+pub fn source(text: &str) -> Result<Source, String> {
+    if let Some(model) = model(text) {
+        return Ok(Source::Catalogue(model));
+    }
+    let path = PathBuf::from(text);
+    if path.is_file() {
+        return Ok(Source::File(path));
+    }
+    Err(format!(
+        "neither a file nor a known trace; the known ones are {}",
+        names(models::catalogue().iter().map(|model| model.name))
+    ))
+}
+
+fn model(name: &str) -> Option<&'static Model> {
+    models::catalogue().iter().find(|model| model.name == name)
+}
+
+pub fn card(name: &str) -> Result<&'static Card, String> {
+    cards::card(name).ok_or_else(|| {
+        format!("not a known card; the known ones are {}", names(CARDS.iter().map(|card| card.name)))
+    })
+}
+
+/// Decimal GB/s, or the name of a link.
+pub fn link(text: &str) -> Result<f64, String> {
+    if let Some(link) = cards::link(text) {
+        return Ok(link.bytes_per_s / 1e9);
+    }
+    match text.parse::<f64>() {
+        Ok(rate) if (0.1..=10_000.0).contains(&rate) => Ok(rate),
+        Ok(_) => Err("a link has 0.1 to 10000 GB/s".into()),
+        Err(_) => Err(format!(
+            "not a number of GB/s, nor one of {}",
+            names(LINKS.iter().map(|link| link.name))
+        )),
+    }
+}
+
+pub fn size(text: &str) -> Result<Size, String> {
+    units::parse_size(text)
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+impl Source {
+    /// Its trace; one of the catalogue with so many iterations.
+    pub fn trace(&self, iterations: u32) -> Result<Trace, String> {
+        match self {
+            Source::Catalogue(model) => Ok(model.trace(iterations)),
+            Source::File(path) => {
+                let bytes = std::fs::read(path)
+                    .map_err(|error| format!("{}: cannot be read: {error}", path.display()))?;
+                format::read(&bytes).map_err(|error| {
+                    format!(
+                        "{}: {error}\nAn example of the format: autooffload trace {} -o -",
+                        path.display(),
+                        models::catalogue()[0].name
+                    )
+                })
+            }
+        }
+    }
+}
+
+impl Source {
+    /// Its trace, long enough for a steady state, and what kind of order it has.
+    pub fn steady(&self) -> Result<(Kind, Trace), String> {
+        if let Source::Catalogue(model) = self {
+            return Ok((Kind::of(model), scene::steady_trace(model)));
+        }
+        let trace = self.trace(0)?;
+        match Kind::shown_by(&trace) {
+            Some(kind) => Ok((kind, trace)),
+            None => Err(format!(
+                "{}: it has no mark of an iteration; put a line `iteration 0` where each begins",
+                trace.name
+            )),
+        }
+    }
+}
+
+pub fn list_traces() -> Result<(), String> {
+    let mut text = String::new();
+    for model in models::catalogue() {
+        let trace = model.trace(1);
+        text += &format!(
+            "{:<24} {:>11} weights {:>11} activations  {}\n",
+            model.name,
+            format_bytes(trace.weight_bytes()),
+            format_bytes(trace.activation_bytes),
+            model.title,
+        );
+    }
+    print(&text)
+}
+
+pub fn list_cards() -> Result<(), String> {
+    let mut text = String::new();
+    for card in CARDS {
+        text += &format!(
+            "{:<20} {:>11}  {:>6.1} TFLOP/s  {:>5.0} GB/s  usually on {}\n",
+            card.name,
+            format_bytes(card.vram_bytes),
+            card.flops_per_s / 1e12,
+            card.memory_bytes_per_s / 1e9,
+            card.link
+        );
+    }
+    for link in LINKS {
+        text += &format!("{:<20} {:>8.1} GB/s\n", link.name, link.bytes_per_s / 1e9);
+    }
+    print(&text)
+}
+
+pub fn write_trace(source: &Source, output: &Path, iterations: u32) -> Result<(), String> {
+    let text = format::write(&source.trace(iterations)?);
+    if output == Path::new("-") {
+        return write(&mut std::io::stdout().lock(), text.as_bytes());
+    }
+    std::fs::write(output, text)
+        .map_err(|error| format!("{}: cannot be written: {error}", output.display()))
+}
+
+/// To standard output. A reader that has seen enough (`| head`) is no failure.
+pub fn print(text: &str) -> Result<(), String> {
+    write(&mut std::io::stdout().lock(), text.as_bytes())
+}
+
+fn write(to: &mut impl Write, bytes: &[u8]) -> Result<(), String> {
+    match to.write_all(bytes).and_then(|()| to.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| format!("standard output: {error}")),
+    }
+}

@@ -1,0 +1,307 @@
+//! What the cells say together, and whether it is what was wanted.
+//!
+//! Pure: cells in, figures and verdicts out. Not here: how a cell comes about.
+
+use super::cell::Cell;
+use super::spread::{Spread, rounded};
+use crate::scene::Kind;
+use serde_json::{Map, Value, json};
+
+/// Cells above this multiple of B2 are listed, each with its reason.
+const EXCEPTION: f64 = 1.05;
+/// A tie: closer than the model clock means anything.
+const TIE: f64 = 1.001;
+
+/// One thing that is wanted, and what was found.
+#[derive(Debug, PartialEq)]
+pub struct Target {
+    pub name: String,
+    pub wanted: String,
+    pub found: String,
+    pub holds: bool,
+}
+
+/// Planning time by size, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Planning {
+    pub chunks: usize,
+    pub launches: usize,
+    pub plan_ms: f64,
+    pub search_ms: f64,
+}
+
+/// A row of one of the tables of costs.
+#[derive(Clone, Debug)]
+pub struct Cost {
+    pub what: String,
+    pub spread: Spread,
+}
+
+impl Cost {
+    pub fn json(&self) -> Value {
+        self.spread.json_with(json!({ "what": self.what }))
+    }
+}
+
+pub struct Judged {
+    pub figures: Map<String, Value>,
+    pub targets: Vec<Target>,
+}
+
+/// `whole`: the whole grid was run, so that what needs it can be judged, time
+/// by the clock on the wall included.
+pub fn judge(cells: &[Cell], planning: &[Planning], whole: bool) -> Judged {
+    let mut targets = Targets(Vec::new());
+    let mut figures = Map::new();
+    let periodic: Vec<&Cell> = of_kind(cells, Kind::Periodic);
+    let streaming: Vec<&Cell> = cells.iter().filter(|cell| cell.streamed() > 0).collect();
+
+    figures.insert("cells".into(), json!(cells.len()));
+    figures.insert("streamed_cells".into(), json!(streaming.len()));
+    let infeasible: Vec<&Cell> = cells.iter().filter(|cell| cell.ours.is_err()).collect();
+    figures.insert(
+        "infeasible".into(),
+        infeasible.iter().map(|cell| cell_json(cell, json!({ "why": cell.why() }))).collect(),
+    );
+    targets.add("cells in which ours runs", "all", infeasible.is_empty(), || {
+        format!("all but {} of {}", infeasible.len(), cells.len())
+    });
+    let beyond = cells.iter().filter(|cell| {
+        cell.ours.as_ref().is_ok_and(|run| run.peak_bytes > cell.resident + cell.activations)
+    });
+    let beyond = beyond.count();
+    targets.add("cells within the budget at every moment", "all", beyond == 0, || {
+        format!("all but {beyond}")
+    });
+
+    bounds(&periodic, &mut figures, &mut targets);
+    resident(&periodic, &mut figures, &mut targets);
+    prefix(&periodic, whole, &mut figures, &mut targets);
+    fastest(&streaming, &mut figures, &mut targets);
+    first_iterations(&periodic, &mut figures, &mut targets);
+    phases(&of_kind(cells, Kind::Phases), &mut figures, &mut targets);
+    random(&of_kind(cells, Kind::Random), &mut figures, &mut targets);
+    time(planning, whole, &mut figures, &mut targets);
+    figures.insert("targets".into(), targets.0.iter().map(Target::json).collect());
+    Judged { figures, targets: targets.0 }
+}
+
+fn of_kind(cells: &[Cell], kind: Kind) -> Vec<&Cell> {
+    cells.iter().filter(|cell| cell.kind == kind).collect()
+}
+
+fn bounds(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Targets) {
+    let over_b1 = Spread::of(cells.iter().filter_map(|cell| cell.over_b1()));
+    let over_b2 = Spread::of(cells.iter().filter_map(|cell| cell.over_b2()));
+    let above: Vec<(&Cell, f64)> = cells
+        .iter()
+        .filter_map(|cell| Some((*cell, cell.over_b2().filter(|ratio| *ratio > EXCEPTION)?)))
+        .collect();
+    let exceptions: Vec<Value> = above
+        .iter()
+        .map(|(cell, ratio)| {
+            cell_json(cell, json!({ "ratio": rounded(*ratio), "why": cell.why() }))
+        })
+        .collect();
+    figures.insert("over_b1".into(), over_b1.json());
+    figures.insert("over_b2".into(), over_b2.json_with(json!({ "exceptions": exceptions })));
+    let share = above.len() as f64 / over_b2.cells.max(1) as f64;
+    targets.at_most("time over B2, median", 1.01, over_b2.median);
+    targets.at_most("time over B2, 90th percentile", 1.025, over_b2.p90);
+    targets.at_most("share of cells above 1.05 of B2", 0.05, Some(share));
+    targets.at_most("time over B2, worst", 1.15, over_b2.worst);
+}
+
+fn resident(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Targets) {
+    let free = cells.iter().filter(|cell| cell.link_over_compute() <= 0.8);
+    let over = Spread::of(free.filter_map(|cell| cell.over_resident()));
+    figures.insert("over_resident_where_free".into(), json!(over.worst.map(rounded)));
+    figures.insert("over_resident_where_free_spread".into(), over.json());
+    targets.at_most("time over resident where streaming is free, worst", 1.01, over.worst);
+}
+
+fn prefix(cells: &[&Cell], whole: bool, figures: &mut Map<String, Value>, targets: &mut Targets) {
+    let speedup = |cell: &&&Cell| Some(cell.policy_ns("prefix")? / cell.ours_ns()?);
+    let near = |cell: &&&Cell| (0.8..=1.3).contains(&cell.link_over_compute());
+    let half = Spread::of(
+        cells.iter().filter(|cell| cell.share == 0.5).filter(near).filter_map(|c| speedup(&c)),
+    );
+    let any = Spread::of(cells.iter().filter(near).filter_map(|cell| speedup(&cell)));
+    figures.insert("speedup_over_prefix_at_half".into(), half.json());
+    figures.insert("speedup_over_prefix_at_any_share".into(), any.json());
+    if whole {
+        targets.at_least(
+            "speed-up over resident prefix at R/W 0.5, (D/BW)/C in 0.8..1.3, median",
+            1.25,
+            half.median,
+        );
+    }
+}
+
+fn fastest(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Targets) {
+    let beaten: Vec<Value> = cells
+        .iter()
+        .filter_map(|cell| {
+            let ours = cell.ours_ns().unwrap_or(f64::INFINITY);
+            let (by, ns) = cell.fastest_other().filter(|(_, ns)| *ns * TIE < ours)?;
+            Some(cell_json(cell, json!({ "by": by, "ratio": rounded(ours / ns) })))
+        })
+        .collect();
+    let won = cells.len() - beaten.len();
+    figures.insert("ours_fastest_cells".into(), json!(won));
+    targets.add("cells that stream in which ours is the fastest", "all", beaten.is_empty(), || {
+        format!("{won} of {}", cells.len())
+    });
+    figures.insert("ours_not_fastest".into(), beaten.into());
+
+    let mut names: Vec<(&'static str, bool)> = Vec::new();
+    for other in cells.iter().flat_map(|cell| &cell.others) {
+        if !names.contains(&(other.name, other.clairvoyant)) {
+            names.push((other.name, other.clairvoyant));
+        }
+    }
+    let row = |clairvoyant: bool, ns: &dyn Fn(&Cell) -> Option<f64>| {
+        let spread = Spread::of(cells.iter().filter_map(|cell| Some(ns(cell)? / cell.b2_ns)));
+        let slower = Spread::of(cells.iter().filter_map(|cell| Some(ns(cell)? / cell.ours_ns()?)));
+        spread.json_with(json!({
+            "cells": cells.len(), "feasible": spread.cells, "clairvoyant": clairvoyant,
+            "ours_faster_median": slower.median.map(rounded),
+        }))
+    };
+    let mut table = Map::new();
+    table.insert("ours".into(), row(false, &|cell| cell.ours_ns()));
+    for (name, clairvoyant) in names {
+        table.insert(name.into(), row(clairvoyant, &|cell| cell.policy_ns(name)));
+    }
+    figures.insert("policies".into(), table.into());
+}
+
+fn first_iterations(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Targets) {
+    /// How near the steady time an iteration counts as steady.
+    const STEADY: f64 = 1.05;
+    let runs: Vec<_> = cells
+        .iter()
+        .filter(|cell| cell.streamed() > 0)
+        .filter_map(|cell| Some((*cell, cell.ours.as_ref().ok()?)))
+        .collect();
+    let mut table = Map::new();
+    for (index, name) in ["first", "second", "third", "fourth"].into_iter().enumerate() {
+        let over = runs.iter().filter_map(|(_, run)| {
+            Some(*run.iterations.get(index)? as f64 / run.ns)
+        });
+        table.insert(name.into(), Spread::of(over).json());
+    }
+    figures.insert("iterations".into(), table.into());
+    let late: Vec<Value> = runs
+        .iter()
+        .filter_map(|(cell, run)| {
+            let third = *run.iterations.get(2)? as f64 / run.ns;
+            (third > STEADY).then(|| cell_json(cell, json!({ "third": rounded(third) })))
+        })
+        .collect();
+    figures.insert("steady_by_third".into(), json!(late.is_empty()));
+    targets.add("third iteration within 1.05 of the steady one", "all", late.is_empty(), || {
+        format!("all but {} of {}", late.len(), runs.len())
+    });
+    figures.insert("late_to_steady".into(), late.into());
+}
+
+fn phases(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Targets) {
+    let over = Spread::of(cells.iter().filter_map(|cell| cell.over_b2()));
+    let recovery = cells.iter().filter_map(|cell| cell.recovery).max();
+    let rows: Vec<Value> = cells
+        .iter()
+        .map(|cell| {
+            let ratio = cell.over_b2().map(rounded);
+            cell_json(cell, json!({ "ratio": ratio, "recovery": cell.recovery, "why": cell.why() }))
+        })
+        .collect();
+    figures.insert("cycle_over_bound".into(), over.json());
+    figures.insert("phase_recovery_iterations".into(), json!(recovery));
+    figures.insert("phase_cells".into(), rows.into());
+    if !cells.is_empty() {
+        targets.at_most("whole cycle over its phase-aware bound, worst", 1.035, over.worst);
+        let found = recovery.map(f64::from);
+        targets.at_most("iterations until a changed phase is steady, worst", 1.0, found);
+    }
+}
+
+fn random(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Targets) {
+    let over = |cell: &&Cell| Some(cell.ours_ns()? / cell.fastest_other()?.1);
+    let streaming = cells.iter().filter(|cell| cell.streamed() > 0);
+    let spread = Spread::of(streaming.filter_map(over));
+    figures.insert("random_over_best_simple".into(), json!(spread.worst.map(rounded)));
+    figures.insert("random_over_best_simple_spread".into(), spread.json());
+    if !cells.is_empty() {
+        targets.at_most("random experts over the best simple policy, worst", 1.05, spread.worst);
+    }
+}
+
+fn time(
+    planning: &[Planning],
+    whole: bool,
+    figures: &mut Map<String, Value>,
+    targets: &mut Targets,
+) {
+    let rows: Vec<Value> = planning
+        .iter()
+        .map(|row| {
+            json!({ "chunks": row.chunks, "launches": row.launches,
+                    "plan_ms": rounded(row.plan_ms), "search_ms": rounded(row.search_ms) })
+        })
+        .collect();
+    let largest = planning.iter().find(|row| row.chunks == 10_000);
+    figures.insert("plan_ms_by_size".into(), rows.into());
+    figures.insert("plan_ms_10k_chunks".into(), json!(largest.map(|row| rounded(row.plan_ms))));
+    figures.insert("search_ms_10k_chunks".into(), json!(largest.map(|row| rounded(row.search_ms))));
+    if !whole {
+        return; // a clock on the wall judges nothing on a machine that does other things too
+    }
+    targets.at_most("first plan, 10,000 chunks (ms)", 50.0, largest.map(|row| row.plan_ms));
+    targets.at_most("searched plan, 10,000 chunks (ms)", 2000.0, largest.map(|row| row.search_ms));
+    let smaller = planning.iter().find(|row| row.chunks == 1_000);
+    let growth = smaller.zip(largest).map(|(small, large)| large.plan_ms / small.plan_ms / 10.0);
+    targets.at_most("first plan: time per chunk at 10,000 over that at 1,000", 2.0, growth);
+}
+
+/// Which cell, with `more` beside it.
+fn cell_json(cell: &Cell, more: Value) -> Value {
+    let mut made = json!({ "trace": cell.trace, "card": cell.card, "link": cell.link,
+                           "share": cell.share });
+    if let (Value::Object(made), Value::Object(more)) = (&mut made, more) {
+        made.extend(more);
+    }
+    made
+}
+
+struct Targets(Vec<Target>);
+
+impl Targets {
+    fn add(&mut self, name: &str, wanted: &str, holds: bool, otherwise: impl Fn() -> String) {
+        let found = if holds { wanted.to_string() } else { otherwise() };
+        self.0.push(Target { name: name.into(), wanted: wanted.into(), found, holds });
+    }
+
+    /// Nothing found is not a target held.
+    fn at_most(&mut self, name: &str, most: f64, found: Option<f64>) {
+        let holds = found.is_some_and(|found| found <= most);
+        self.limit(name, format!("≤ {most}"), found, holds);
+    }
+
+    fn at_least(&mut self, name: &str, least: f64, found: Option<f64>) {
+        let holds = found.is_some_and(|found| found >= least);
+        self.limit(name, format!("≥ {least}"), found, holds);
+    }
+
+    fn limit(&mut self, name: &str, wanted: String, found: Option<f64>, holds: bool) {
+        let found = found.map_or("nothing".into(), |found| format!("{found:.4}"));
+        self.0.push(Target { name: name.into(), wanted, found, holds });
+    }
+}
+
+impl Target {
+    fn json(&self) -> Value {
+        json!({ "name": self.name, "wanted": self.wanted, "found": self.found,
+                "holds": self.holds })
+    }
+}

@@ -1,0 +1,72 @@
+//! How long planning takes, by the clock on the wall, on one thread.
+
+use super::judge::Planning;
+use autooffload_core::plan::{self, Chunk, Effort, Machine, Phase, Problem};
+use std::time::Instant;
+
+/// Launches per chunk.
+const LAUNCHES: usize = 10;
+
+/// The median of so many runs of each.
+const RUNS: usize = 3;
+
+pub fn planning(sizes: &[usize]) -> Result<Vec<Planning>, String> {
+    let measure = |problem: &Problem, effort| -> Result<f64, String> {
+        let mut taken = Vec::new();
+        for _ in 0..RUNS {
+            let began = Instant::now();
+            let made = plan::plan(problem, None, effort);
+            taken.push(began.elapsed().as_secs_f64() * 1e3);
+            std::hint::black_box(made.map_err(|unfit| unfit.to_string())?);
+        }
+        taken.sort_by(f64::total_cmp);
+        Ok(taken[RUNS / 2])
+    };
+    let row = |&chunks: &usize| {
+        let problem = synthetic(chunks);
+        Ok(Planning {
+            chunks,
+            launches: problem.phases[0].steps.len(),
+            plan_ms: measure(&problem, Effort::Quick)?,
+            search_ms: measure(&problem, Effort::Searched)?,
+        })
+    };
+    sizes.iter().map(row).collect()
+}
+
+/// One cycle over `chunks` chunks of 2 to 64 MiB, each followed by launches
+/// that touch nothing, one chunk in fifty in use all through its block, half
+/// of the bytes in memory, link and kernels about equally busy: where there is
+/// most to decide.
+fn synthetic(chunks: usize) -> Problem {
+    let mut random = 0x5eed;
+    let mut phase = Phase { repeats: 1, ..Phase::default() };
+    let mut made = Vec::with_capacity(chunks);
+    for index in 0..chunks as u32 {
+        let frames = 1 + draw(&mut random) % 32;
+        made.push(Chunk { id: index, frames, pinned: false });
+        let block = index - index % 50;
+        for launch in 0..LAUNCHES {
+            let ns = 5_000 + u64::from(draw(&mut random) % 270_000);
+            match launch {
+                0 => phase.push(ns, &[index]),
+                3 if block != index => phase.push(ns, &[block]),
+                _ => phase.push(ns, &[]),
+            }
+        }
+    }
+    let machine = Machine {
+        frames: made.iter().map(|chunk| chunk.frames).sum::<u32>() / 2,
+        ..Machine::default()
+    };
+    Problem { chunks: made, phases: vec![phase], machine, window_frames: None }
+}
+
+/// SplitMix64, upper half.
+fn draw(state: &mut u64) -> u32 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut word = *state;
+    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((word ^ (word >> 31)) >> 32) as u32
+}

@@ -1,0 +1,270 @@
+//! `autooffload forecast`: what a card would give.
+//!
+//! The plan is the library's own planner's, made with everything known; the
+//! expected time is what the simulator says of carrying it out. Not here: what
+//! learning costs in the first iterations (see `bench`).
+
+use crate::arguments::{self, Source};
+use crate::scene::{Kind, Ran, Scene, Steady};
+use autooffload_core::plan::{self, Effort};
+use autooffload_core::units::{Size, format_bytes};
+use autooffload_core::workload::cards::{self, Card};
+use serde_json::{Value, json};
+
+/// Streaming counts as free up to this multiple of the time with everything
+/// in VRAM.
+const FREE: f64 = 1.01;
+/// The budget from which it is free is found to this many bytes.
+const STEP: u64 = 64 << 20;
+const GIB: u64 = 1 << 30;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// A name that `autooffload traces` lists, or a trace file
+    #[arg(value_parser = arguments::source)]
+    trace: Source,
+    /// Device memory for everything, activations included: 8G, 512M, or 40% of the card's
+    #[arg(long, value_name = "SIZE", value_parser = arguments::size)]
+    vram: Size,
+    /// Host-to-device bandwidth: decimal GB/s, or pcie3, pcie4, pcie5 [default: the card's]
+    #[arg(long, value_name = "GB/S", value_parser = arguments::link)]
+    link: Option<f64>,
+    /// As `autooffload cards` lists it
+    #[arg(long, value_name = "NAME", default_value = "rtx-4090", value_parser = arguments::card)]
+    card: &'static Card,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(options: &Options) -> Result<(), String> {
+    let Options { card, .. } = *options;
+    let link = options
+        .link
+        .or_else(|| Some(cards::link(card.link)?.bytes_per_s / 1e9))
+        .ok_or("the card's usual link is not known; name one with --link")?;
+    let vram = match options.vram {
+        Size::Bytes(bytes) => bytes,
+        Size::Percent(share) => (card.vram_bytes as f64 * share / 100.0) as u64,
+    };
+    let (kind, trace) = options.trace.steady()?;
+    let scene = Scene::new(trace, card, link);
+    let found = forecast(&scene, kind, vram)?;
+    let text = if options.json {
+        serde_json::to_string_pretty(&found.json(&scene)).expect("plain values") + "\n"
+    } else {
+        found.text(&scene)
+    };
+    arguments::print(&text)
+}
+
+struct Forecast {
+    vram: u64,
+    /// Of the weights: with frames of their own, and shared by what streams.
+    resident: u64,
+    ring: u64,
+    /// By the planner's own clock, one iteration (or cycle).
+    planned_ns: f64,
+    b1_ns: f64,
+    b2_ns: f64,
+    compute_ns: f64,
+    everything_resident_ns: f64,
+    expected: crate::scene::Run,
+    /// Less time per iteration with a GiB more.
+    another_gib_saves_ns: f64,
+    /// VRAM from which streaming is free; `None`: not even with everything there.
+    free_from: Option<u64>,
+    phases: Vec<Phase>,
+}
+
+struct Phase {
+    number: u16,
+    /// Of one visit.
+    iterations: u32,
+    weights: u64,
+    streamed: u64,
+    planned_ns: u64,
+    /// Mean of its iterations in the steady stretch.
+    expected_ns: f64,
+}
+
+fn forecast(scene: &Scene, kind: Kind, vram: u64) -> Result<Forecast, String> {
+    let activations = scene.trace.activation_bytes;
+    let Some(room) = vram.checked_sub(activations).filter(|room| *room > 0) else {
+        return Err(format!(
+            "{} of VRAM do not hold the activations, {}; give more with --vram",
+            format_bytes(vram),
+            format_bytes(activations)
+        ));
+    };
+    let steady = scene.steady(kind);
+    let everything_resident_ns = scene.resident(steady)?.ns;
+    let setup = scene.setup(room);
+    let known = scene.oracle(&setup);
+    let plan = plan::plan(&known.problem, None, Effort::Searched).map_err(|unfit| {
+        let frame = known.problem.machine.frame_bytes;
+        let missing = u64::from(unfit.needed_frames.saturating_sub(unfit.available_frames)) * frame;
+        format!(
+            "{} of VRAM hold the activations ({}), but not beside them what the largest launch \
+             needs at once; give at least {} with --vram",
+            format_bytes(vram),
+            format_bytes(activations),
+            format_bytes(vram + missing)
+        )
+    })?;
+    let expected = scene.carried_out(&setup, &known, &plan, steady)?;
+    let ns_at = |room: u64| -> Ran { scene.planned(&scene.setup(room), steady)?.1 };
+    let more = ns_at(room + GIB).map_or(expected.ns, |run| run.ns);
+
+    let frame = known.problem.machine.frame_bytes;
+    let phases = known.problem.phases.iter().zip(&plan.phases).zip(&known.phases);
+    let phases = phases.map(|((phase, planned), &number)| {
+        let mut chunks = phase.uses.clone();
+        chunks.sort_unstable();
+        chunks.dedup();
+        let frames = |&chunk: &u32| u64::from(known.problem.chunks[chunk as usize].frames);
+        let of_phase = (steady.from..steady.to).filter(|&mark| expected.phases[mark] == number);
+        let times: Vec<u64> = of_phase.map(|mark| expected.iterations[mark]).collect();
+        Phase {
+            number,
+            iterations: phase.repeats,
+            weights: chunks.iter().map(frames).sum::<u64>() * frame,
+            streamed: planned.streamed_bytes,
+            planned_ns: planned.period_ns,
+            expected_ns: times.iter().sum::<u64>() as f64 / times.len().max(1) as f64,
+        }
+    });
+    let phases: Vec<Phase> = phases.collect();
+    let planned_ns = match &phases[..] {
+        [one] => one.planned_ns as f64,
+        several => {
+            several.iter().map(|p| p.planned_ns as f64 * f64::from(p.iterations.max(1))).sum()
+        }
+    };
+    let bounds = scene.bounds(room, steady, kind);
+    Ok(Forecast {
+        vram,
+        resident: u64::from(plan.resident_frames()) * frame,
+        ring: u64::from(plan.shared_frames) * frame,
+        planned_ns,
+        b1_ns: bounds.b1_ns,
+        b2_ns: bounds.b2_ns,
+        compute_ns: scene.compute_ns(steady),
+        everything_resident_ns,
+        another_gib_saves_ns: (expected.ns - more).max(0.0),
+        free_from: free_from(scene, steady, everything_resident_ns),
+        expected,
+        phases,
+    })
+}
+
+/// The least VRAM with which streaming costs nothing, to the next [`STEP`].
+fn free_from(scene: &Scene, steady: Steady, resident_ns: f64) -> Option<u64> {
+    let free = |steps: u64| {
+        let ran = scene.planned(&scene.setup(steps * STEP), steady).and_then(|(_, ran)| ran);
+        ran.is_ok_and(|run| run.ns <= FREE * resident_ns)
+    };
+    // Not free at `below`, free at `at`.
+    let (mut below, mut at) = (0, scene.weights().div_ceil(STEP) + 1);
+    if !free(at) {
+        return None;
+    }
+    while at - below > 1 {
+        let middle = below + (at - below) / 2;
+        if free(middle) { at = middle } else { below = middle }
+    }
+    Some(at * STEP + scene.trace.activation_bytes)
+}
+
+impl Forecast {
+    fn text(&self, scene: &Scene) -> String {
+        let weights = scene.weights();
+        let per = if self.phases.len() > 1 { "cycle" } else { "iteration" };
+        let mut text = format!(
+            "{} on {}, link {} GB/s, {} of VRAM\n\n",
+            scene.trace.name,
+            scene.card.name,
+            scene.link,
+            format_bytes(self.vram)
+        );
+        let mut row = |name: &str, value: String| text += &format!("  {name:<32} {value}\n");
+        row("weights", format_bytes(weights));
+        row("activations", format_bytes(scene.trace.activation_bytes));
+        let share = 100.0 * self.resident as f64 / weights as f64;
+        row("weights that stay", format!("{} ({share:.0} %)", format_bytes(self.resident)));
+        row("ring for those that stream", format_bytes(self.ring));
+        row(&format!("streamed per {per}"), format_bytes(self.expected.bytes_in as u64));
+        row(&format!("kernels per {per}"), seconds(self.compute_ns));
+        row("no policy beats", format!("{} (B1 {})", seconds(self.b2_ns), seconds(self.b1_ns)));
+        row(
+            &format!("expected per {per}"),
+            format!(
+                "{}, {:.3} of that, {:.2} of the time with everything in VRAM",
+                seconds(self.expected.ns),
+                self.expected.ns / self.b2_ns,
+                self.expected.ns / self.everything_resident_ns
+            ),
+        );
+        row("by the planner's own clock", seconds(self.planned_ns));
+        row(
+            "another GiB of VRAM saves",
+            format!("{} per {per}", seconds(self.another_gib_saves_ns)),
+        );
+        row(
+            "streaming is free from",
+            match self.free_from {
+                Some(bytes) if bytes <= self.vram => {
+                    format!("{} of VRAM: it is free here", format_bytes(bytes))
+                }
+                Some(bytes) => format!("{} of VRAM", format_bytes(bytes)),
+                None => "nowhere below all weights in VRAM".into(),
+            },
+        );
+        if self.phases.len() > 1 {
+            text += "\n  phase  iterations      weights  streamed each      planned     expected\n";
+            for phase in &self.phases {
+                text += &format!(
+                    "  {:<5}  {:>10}  {:>11}  {:>13}  {:>11}  {:>11}\n",
+                    phase.number,
+                    phase.iterations,
+                    format_bytes(phase.weights),
+                    format_bytes(phase.streamed),
+                    seconds(phase.planned_ns as f64),
+                    seconds(phase.expected_ns)
+                );
+            }
+        }
+        text
+    }
+
+    fn json(&self, scene: &Scene) -> Value {
+        let phase = |phase: &Phase| {
+            json!({ "phase": phase.number, "iterations": phase.iterations,
+                    "weights": phase.weights, "streamed": phase.streamed,
+                    "planned_ns": phase.planned_ns, "expected_ns": phase.expected_ns.round() })
+        };
+        json!({
+            "trace": scene.trace.name, "card": scene.card.name, "link": scene.link,
+            "vram": self.vram, "weights": scene.weights(),
+            "activations": scene.trace.activation_bytes, "resident": self.resident,
+            "ring": self.ring, "streamed": self.expected.bytes_in.round(),
+            "copies": self.expected.copies.round(), "compute_ns": self.compute_ns.round(),
+            "b1_ns": self.b1_ns.round(), "b2_ns": self.b2_ns.round(),
+            "planned_ns": self.planned_ns.round(), "expected_ns": self.expected.ns.round(),
+            "everything_resident_ns": self.everything_resident_ns.round(),
+            "another_gib_saves_ns": self.another_gib_saves_ns.round(),
+            "free_from": self.free_from,
+            "phases": self.phases.iter().map(phase).collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// As people read durations.
+fn seconds(ns: f64) -> String {
+    match ns {
+        ns if ns >= 10e9 => format!("{:.1} s", ns / 1e9),
+        ns if ns >= 1e9 => format!("{:.2} s", ns / 1e9),
+        ns if ns >= 10e6 => format!("{:.0} ms", ns / 1e6),
+        ns => format!("{:.2} ms", ns / 1e6),
+    }
+}

@@ -1,0 +1,134 @@
+"""The tables of scripts/bench, for a terminal.
+
+Pure: the contents of plan.json in, text out. Not here: what is measured and
+how it is judged (cli/src/bench).
+"""
+
+MS = 1e6
+
+
+def everything(found):
+    parts = [headline(found), over_bounds(found), policies(found), iterations(found),
+             phases(found), costs(found), planning(found), targets(found)]
+    return "\n".join(part for part in parts if part)
+
+
+def headline(found):
+    return (f"\n{found['cells']} cells, {found['streamed_cells']} of which stream"
+            f"{' (a part of the grid)' if found['quick'] else ''}\n{found.get('machine', '')}")
+
+
+def over_bounds(found):
+    """By trace and by share: where the time over B2 comes from is seen best there."""
+    cells = [cell for cell in found["details"]
+             if cell["kind"] == "periodic" and cell["over_b2"] is not None]
+    rows = [["all", *spread([cell["over_b2"] for cell in cells]),
+             *spread([cell["over_b1"] for cell in cells])]]
+    for key in ("trace", "share", "link"):
+        rows.append(None)
+        for value in unique(cell[key] for cell in cells):
+            some = [cell for cell in cells if cell[key] == value]
+            name = {"share": f"R/W {value}", "link": f"{value} GB/s"}.get(key, value)
+            rows.append([name, *spread([cell["over_b2"] for cell in some]),
+                         *spread([cell["over_b1"] for cell in some])])
+    text = table("time over the bounds, steady iteration",
+                 ["", "B2: median", "p90", "worst", "B1: median", "p90", "worst"], rows)
+    exceptions = found["over_b2"]["exceptions"]
+    if exceptions:
+        text += "\nabove 1.05 of B2:\n"
+        for cell in exceptions:
+            text += (f"  {cell['ratio']:.3f}  {cell['trace']}, {cell['card']}, "
+                     f"{cell['link']} GB/s, R/W {cell['share']}: {cell['why']}\n")
+    return text
+
+
+def policies(found):
+    rows = []
+    for name, row in found["policies"].items():
+        rows.append([name, *(number(row[key]) for key in ("median", "p90", "worst")),
+                     f"{row['feasible']} of {row['cells']}", number(row["ours_faster_median"])])
+    text = table("policies on the same traces and clock, time over B2 where anything is streamed",
+                 ["", "median", "p90", "worst", "feasible", "slower than ours (median)"], rows)
+    speedup = found["speedup_over_prefix_at_half"]
+    return text + (f"\nover resident prefix at R/W 0.5, where (D/BW)/C is 0.8 to 1.3: "
+                   f"{number(speedup['median'])} (median of {speedup['cells']} cells); "
+                   f"ours the fastest in {found['ours_fastest_cells']} of "
+                   f"{found['streamed_cells']} cells that stream\n")
+
+
+def iterations(found):
+    rows = [[name, number(row["median"]), number(row["p90"]), number(row["worst"])]
+            for name, row in found["iterations"].items()]
+    late = found["late_to_steady"]
+    text = table("iterations over the steady one (periodic traces that stream)",
+                 ["", "median", "p90", "worst"], rows)
+    return text + (f"\nsteady by the third: {'yes' if found['steady_by_third'] else 'no'}"
+                   + (f" ({len(late)} cells are not)" if late else "") + "\n")
+
+
+def phases(found):
+    rows = [[f"{row['trace']}, {row['card']}, {row['link']} GB/s, R/W {row['share']}",
+             number(row["ratio"]), str(row["recovery"])] for row in found["phase_cells"]]
+    return rows and table("several phases: a whole cycle over its phase-aware bound",
+                          ["", "over bound", "iterations to recover"], rows)
+
+
+def costs(found):
+    text = ""
+    for key, title in (("detours", "what a detour costs (added time, in steady iterations)"),
+                       ("jitter", "what jitter costs (time over the same without)"),
+                       ("misestimates", "what planning with wrong rates costs "
+                                        "(time over planning with the right ones)")):
+        rows = [[row["what"], number(row["median"]), number(row["p90"]), number(row["worst"]),
+                 str(row["cells"])] for row in found[key]]
+        if rows:
+            text += table(title, ["", "median", "p90", "worst", "cells"], rows)
+    return text
+
+
+def planning(found):
+    rows = [[f"{row['chunks']:,} chunks, {row['launches']:,} launches",
+             f"{row['plan_ms']:.1f}", f"{row['search_ms']:.0f}"]
+            for row in found["plan_ms_by_size"]]
+    return table("planning time, one thread (ms)", ["", "first plan", "searched"], rows)
+
+
+def targets(found):
+    rows = [["ok" if row["holds"] else "FAILED", row["name"], row["wanted"], row["found"]]
+            for row in found["targets"]]
+    return table("targets", ["", "", "wanted", "found"], rows, left=2)
+
+
+# --- text ---------------------------------------------------------------------
+
+def spread(values):
+    ordered = sorted(values)
+    return [number(value) for value in (quantile(ordered, 0.5), quantile(ordered, 0.9),
+                                        ordered[-1] if ordered else None)]
+
+
+def quantile(ordered, share):
+    """Nearest rank, as the program's own figures are."""
+    if not ordered:
+        return None
+    return ordered[min(len(ordered) - 1, max(0, -(-int(share * 1000) * len(ordered) // 1000) - 1))]
+
+
+def number(value):
+    return "–" if value is None else f"{value:.3f}"
+
+
+def unique(values):
+    return list(dict.fromkeys(values))
+
+
+def table(title, head, rows, left=1):
+    """Aligned columns below a title; the first `left` to the left. None: a blank line."""
+    text = [[str(cell) for cell in row] for row in [head, *(row for row in rows if row)]]
+    widths = [max(len(row[column]) for row in text) for column in range(len(head))]
+    lines = []
+    for row in [head, *rows]:
+        cells = [str(cell).ljust(width) if column < left else str(cell).rjust(width)
+                 for column, (cell, width) in enumerate(zip(row, widths))] if row else []
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    return "\n".join([f"\n{title}", *lines]) + "\n"
