@@ -16,7 +16,7 @@ pub mod cards;
 pub mod format;
 pub mod models;
 
-pub use build::Builder;
+pub use build::{Builder, limits};
 
 /// Virtual time and durations.
 pub type Nanos = u64;
@@ -51,7 +51,7 @@ pub struct Use {
 }
 
 /// In the order in which the host issues them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     Launch(Launch),
     /// The host waits for all work queued so far, then is busy for `host_ns`
@@ -67,7 +67,7 @@ pub enum Event {
 }
 
 /// A kernel launch, or several in a row that touch the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Launch {
     /// `uses[first_use..][..use_count]` of the trace.
     pub first_use: u32,

@@ -225,12 +225,12 @@ pub mod sdxl {
         // What the way down leaves for the way up.
         let mut skips = vec![CHANNELS[0]];
         let mut inputs = CHANNELS[0];
-        for level in 0..3 {
+        for (level, channels) in CHANNELS.into_iter().enumerate() {
             for _ in 0..2 {
                 net.block();
                 residual(&mut net, level, inputs);
                 transformer(&mut net, level);
-                inputs = CHANNELS[level];
+                inputs = channels;
                 skips.push(inputs);
             }
             if level < 2 {

@@ -358,9 +358,9 @@ fn mixtral_apart(model: &Model, options: &Options) -> Trace {
     let mut chosen = vec![[0, 1]; layers];
     for _ in 0..options.iterations * options.runs {
         for pair in &mut chosen {
-            for place in 0..2 {
+            for place in pair.iter_mut() {
                 if random.below(4) > 0 {
-                    pair[place] = random.below(experts as u64) as usize;
+                    *place = random.below(experts as u64) as usize;
                 }
             }
             while pair[0] == pair[1] {
