@@ -78,7 +78,7 @@ impl Learner {
             }
             let chunk = phase.uses[(step.first_use + cursor.index) as usize];
             cursor.index += 1;
-            if chunk != NO_CHUNK {
+            if chunk != NO_CHUNK && !self.known.erratic(chunk) {
                 let distance = (at - track.now).clamp(1, i64::from(u32::MAX)) as u32;
                 return Some(Upcoming { chunk, distance });
             }

@@ -30,11 +30,16 @@ const DOUBTS: u32 = 12;
 const CONTEXT: u32 = 2;
 /// Places of a chunk, in one phase, that are looked at.
 const PLACES: usize = 32;
-/// A phase with fewer landmarks is confirmed after as many.
+/// A phase with fewer landmarks is confirmed after as many, and if nearly all
+/// came: chance repeats a few.
 const SHORT: u32 = 8;
+/// One in so many landmarks has to agree for a candidate to be tried.
+const AGREED_OF: u32 = 4;
 /// A candidate longer than this many laps of the phase under way is no loop
 /// around it worth unrolling.
 const UNROLLED: u64 = 6;
+/// A candidate that has to be followed with more jumps than this is none.
+const CANDIDATE_JUMPS: u32 = 3;
 /// A variant differs in few places, if in many chunks.
 const VARIANT_SLIPS: u32 = 8;
 /// Changes of a phase between two rises of the version, at most.
@@ -51,6 +56,8 @@ struct Lap {
     missed: u32,
     skipped: u32,
     slips: u32,
+    /// Those to another place than a few landmarks further on.
+    jumps: u32,
     /// Misses and skips that the lap before had, too.
     recurred: u32,
 }
@@ -100,6 +107,8 @@ pub(super) struct Track {
     lap: Lap,
     change: Change,
     doubts: u32,
+    /// The landmark that was next before a skip that nothing has confirmed yet.
+    skipped_from: Option<u32>,
     /// The first step held.
     doubted_at: Moment,
     /// The last lap was mostly something else.
@@ -216,6 +225,7 @@ impl Learner {
         if let Some(track) = &self.track
             && track.expected == chunk
         {
+            known.clear(1);
             self.hit(chunk, at);
             return true;
         }
@@ -242,6 +252,7 @@ impl Learner {
         track.next_step = step + 1;
         track.now = track.base + i64::from(phase.steps[step as usize].offset);
         track.doubts = 0;
+        track.skipped_from = None;
         track.lap.hits += 1;
         self.record.entry_mut(at).place = place(track.slot, step);
         let next = track.next + 1;
@@ -323,6 +334,7 @@ impl Learner {
             lap: Lap::default(),
             change: Change::None,
             doubts: 0,
+            skipped_from: None,
             doubted_at: now,
             poor: false,
             prelude: None,
@@ -345,13 +357,15 @@ impl Learner {
         }
         if let Some(track) = &self.track {
             let bit = 1u64 << track.slot;
-            let known = &self.known.chunks[chunk as usize];
+            let length = self.phase(track.slot).length();
+            let known = &mut self.known.chunks[chunk as usize];
             let marks = known.marks & bit != 0;
             if !marks && known.uses & bit != 0 {
+                known.clear(1);
                 return true;
             }
-            let length = self.phase(track.slot).length();
             if !marks && before.is_some_and(|(_, lag)| lag < length / 8) {
+                self.note_miss(chunk);
                 return false;
             }
         }
@@ -388,10 +402,18 @@ impl Learner {
                 let context = self.context(phase, landmark);
                 let count = phase.count();
                 let forward = current.map_or(0, |track| (landmark + count - track.next) % count);
+                // What was used too recently to be due cannot tell alone.
+                let due = || {
+                    let gap = u64::from(phase.landmarks[landmark as usize].gap);
+                    lag.is_some_and(|lag| lag >= gap / 2)
+                };
+                let unskipped = current.is_some_and(|track| track.skipped_from == Some(landmark));
                 let clear = context >= CONTEXT
+                    || unskipped
                     || (current.is_some()
                         && self.crossed.is_none()
-                        && forward <= SKIP.min(count / 2))
+                        && forward <= SKIP.min(count / 2)
+                        && due())
                     || (current.is_none() && landmark == phase.settle(0).0 && self.between());
                 // Longest context, then near, then recent.
                 let rank = (context, current.is_some(), phase.used_at, u32::MAX - forward);
@@ -429,6 +451,14 @@ impl Learner {
     /// Goes to `place`, whose landmark was just seen in step `at`.
     fn jump(&mut self, place: Place, at: Moment) {
         self.epoch += 1;
+        for back in 1..place.context {
+            // Held for nothing.
+            if let Some((chunk, _)) = self.recent.get(back)
+                && let Some(known) = self.known.chunks.get_mut(chunk as usize)
+            {
+                known.clear(2);
+            }
+        }
         // The landmarks held that turn out to be the first of the visit.
         let held = self.track.as_ref().map_or(u32::MAX, |track| track.doubts + 1);
         if let Some(crossed) = self.crossed.take() {
@@ -455,12 +485,28 @@ impl Learner {
         let count = phase.count();
         let forward = (place.landmark + count - track.next) % count;
         let wraps = place.landmark < track.next;
-        if !wraps || forward <= SKIP.min(count / 2) {
+        let skipped_from = track.skipped_from.take();
+        if place.context < CONTEXT {
+            track.skipped_from = Some(track.next);
+        }
+        if skipped_from == Some(place.landmark) {
+            // What seemed a skip was noise.
+            track.lap.missed += 1;
+            if let Some((chunk, _)) = self.recent.get(1)
+                && let Some(known) = self.known.chunks.get_mut(chunk as usize)
+            {
+                known.blame();
+            }
+            track.skipped_from = None;
+        } else if !wraps || forward <= SKIP.min(count / 2) {
             // A skip, perhaps over the end of the lap.
             let end = if wraps { count } else { place.landmark };
             let lap = phase.laps + 1;
             for landmark in &mut phase.landmarks[track.next as usize..end as usize] {
                 if landmark.chunk != NO_CHUNK {
+                    if forward <= SKIP {
+                        self.known.chunks[landmark.chunk as usize].blame();
+                    }
                     track.lap.skipped += 1;
                     let again = landmark.skipped_in != 0 && landmark.skipped_in + 1 == lap;
                     track.lap.recurred += u32::from(again);
@@ -468,6 +514,7 @@ impl Learner {
                 }
             }
             track.lap.slips += 1;
+            track.lap.jumps += u32::from(forward > SKIP);
             if wraps {
                 track.laps += 1;
                 track.trailing = true;
@@ -479,12 +526,17 @@ impl Learner {
             }
         } else {
             // Back: a repetition, or a new beginning.
-            track.lap = Lap { slips: track.lap.slips + 1, ..Lap::default() };
+            let (slips, jumps) = (track.lap.slips + 1, track.lap.jumps + 1);
+            track.lap = Lap { slips, jumps, ..Lap::default() };
             track.change = Change::None;
             track.laps += u32::from(place.landmark < place.context);
             track.trailing = false;
         }
         let Some(track) = &mut self.track else { return };
+        let known = self.phases[track.slot].as_ref().is_some_and(|phase| phase.known());
+        if !known && track.lap.jumps > CANDIDATE_JUMPS {
+            return self.lose();
+        }
         track.next = place.landmark;
         self.arrive(at);
     }
@@ -555,14 +607,11 @@ impl Learner {
     /// Something that has no place here: an insertion, or the first of
     /// something else.
     fn hold(&mut self, chunk: ChunkId, at: Moment, stranger: bool) {
+        self.note_miss(chunk);
         let Some(track) = &mut self.track else { return };
         let phase = self.phases[track.slot].as_deref().expect("the phase under way");
-        let known = &mut self.known.chunks[chunk as usize];
-        let lap = phase.laps + 1;
-        let again = lap > 1 && known.missed_in == lap_stamp(phase.serial, lap - 1);
-        known.missed_in = lap_stamp(phase.serial, lap);
+        self.known.chunks[chunk as usize].blame();
         track.lap.missed += 1;
-        track.lap.recurred += u32::from(again);
         if track.doubts == 0 {
             track.doubted_at = at;
         }
@@ -570,6 +619,18 @@ impl Learner {
         if track.doubts > DOUBTS || (stranger && !phase.known()) {
             self.lose();
         }
+    }
+
+    /// `chunk` has no place in the phase under way. In two laps running, the
+    /// phase has changed.
+    fn note_miss(&mut self, chunk: ChunkId) {
+        let Some(track) = &mut self.track else { return };
+        let phase = self.phases[track.slot].as_deref().expect("the phase under way");
+        let known = &mut self.known.chunks[chunk as usize];
+        let lap = phase.laps + 1;
+        let again = lap > 1 && known.missed_in == lap_stamp(phase.serial, lap - 1);
+        known.missed_in = lap_stamp(phase.serial, lap);
+        track.lap.recurred += u32::from(again);
     }
 
     /// Nothing known goes on.
@@ -606,7 +667,9 @@ impl Learner {
             return self.lose();
         }
         if !phase.known() {
-            if phase.count() * (track.laps.min(SHORT)) >= SHORT {
+            if phase.count() < SHORT && track.poor {
+                self.lose();
+            } else if phase.count() * track.laps.min(SHORT) >= SHORT {
                 self.confirm();
             }
             return;
@@ -744,7 +807,10 @@ impl Learner {
         if let Some(track) = &self.track {
             let phase = self.phase(track.slot);
             let poor = track.poor || track.lap.missed + track.lap.skipped > track.lap.hits;
-            if !poor && lag > phase.length().saturating_mul(UNROLLED) {
+            let length = phase.length();
+            // The loop under way itself, or one around it that is too long.
+            let same = lag * 2 > length && lag * 2 < length * 3;
+            if phase.known() && !poor && (same || lag > length.saturating_mul(UNROLLED)) {
                 return;
             }
         }
@@ -765,6 +831,9 @@ impl Learner {
         let seen =
             phase.places(chunk).find(|&l| u64::from(phase.landmarks[l as usize].step) == offset);
         let Some(seen) = seen else { return };
+        if candidate.agreed * AGREED_OF < seen + 1 {
+            return;
+        }
         let mut prelude = self.lost_since.map(|since| (since, from));
         if let Some(track) = self.track.take() {
             let crossed = self.crossed.take();

@@ -115,7 +115,25 @@ struct Known {
     uses: u64,
     /// The lap in which it last came unexpectedly; see `follow::lap_stamp`.
     missed_in: u32,
+    /// Rises when it comes unexpectedly or fails to come, falls when it comes
+    /// as expected.
+    erratic: u8,
     scratch: Scratch,
+}
+
+/// From here on a chunk is not predicted, and marks no place: an expert that a
+/// router picks.
+const ERRATIC: u8 = 8;
+const MOST_ERRATIC: u8 = 16;
+
+impl Known {
+    fn blame(&mut self) {
+        self.erratic = (self.erratic + 2).min(MOST_ERRATIC);
+    }
+
+    fn clear(&mut self, by: u8) {
+        self.erratic = self.erratic.saturating_sub(by);
+    }
 }
 
 #[derive(Default)]
@@ -128,6 +146,10 @@ impl Chunks for KnownChunks {
     fn born(&self, chunk: ChunkId) -> Moment {
         // Not in the table: not learned.
         self.chunks.get(chunk as usize).map_or(Moment::MAX, |known| known.born)
+    }
+
+    fn erratic(&self, chunk: ChunkId) -> bool {
+        self.chunks.get(chunk as usize).is_some_and(|known| known.erratic >= ERRATIC)
     }
 
     fn scratch(&mut self, chunk: ChunkId) -> &mut Scratch {

@@ -17,6 +17,8 @@ use crate::address_map::{ChunkId, NO_CHUNK};
 /// used once or twice; what is used more often is mostly activations.
 const LANDMARK_USES: u32 = 2;
 const CHUNKS_PER_LANDMARK: usize = 3;
+/// As long as there are fewer landmarks than this, more chunks mark places.
+const FEW_LANDMARKS: u32 = 8;
 
 /// End of a chain.
 const END: u32 = u32::MAX;
@@ -43,6 +45,8 @@ pub(super) struct Landmark {
     pub step: u32,
     /// The next landmark of the same chunk.
     next: u32,
+    /// Operations since its chunk was used before, in the lap or the one before.
+    pub gap: u32,
     /// The lap, counted from 1, in which it was left out last.
     pub skipped_in: u32,
 }
@@ -99,8 +103,10 @@ pub(super) struct Phase {
 #[derive(Clone, Copy, Default)]
 pub(super) struct Scratch {
     round: u32,
-    /// Step of the last use, relative to the beginning of the iteration.
+    /// Step and operation of the last use, relative to the beginning of the
+    /// iteration.
     step: i64,
+    operation: i64,
     uses: u32,
     first_use: u32,
     last_use: u32,
@@ -112,6 +118,8 @@ pub(super) struct Scratch {
 pub(super) trait Chunks {
     /// Uses of `chunk` before this are another, dead chunk's.
     fn born(&self, chunk: ChunkId) -> Moment;
+    /// Comes when it is not expected, and does not when it is.
+    fn erratic(&self, chunk: ChunkId) -> bool;
     fn scratch(&mut self, chunk: ChunkId) -> &mut Scratch;
     /// A number never used before.
     fn next_round(&mut self) -> u32;
@@ -133,9 +141,13 @@ impl Phase {
         let round = chunks.next_round();
         let mut distinct: Vec<ChunkId> = Vec::new();
         let count = (to - from) as i64;
+        let first = record.entry(from).operation;
+        let last = record.entry(to - 1);
+        let length = (last.operation + u64::from(last.operations) - first) as i64;
         // First: where each chunk was used last, as seen from the next lap.
         for at in from..to {
             let step = (at - from) as i64;
+            let operation = (record.entry(at).operation - first) as i64 - length;
             for chunk in record.uses(at) {
                 if at < chunks.born(chunk) {
                     continue;
@@ -153,18 +165,28 @@ impl Phase {
                     distinct.push(chunk);
                 } else if scratch.step - step == -count - 1 {
                     // Continues its use of the step before.
-                    scratch.step = step - count;
+                    (scratch.step, scratch.operation) = (step - count, operation);
                     continue;
                 }
                 scratch.uses += 1;
-                scratch.step = step - count;
+                (scratch.step, scratch.operation) = (step - count, operation);
             }
         }
+        let steady = distinct.iter().any(|&chunk| !chunks.erratic(chunk));
         let mut limit = LANDMARK_USES;
-        let mut seldom = |limit| {
-            distinct.iter().filter(|&&chunk| chunks.scratch(chunk).uses <= limit).count()
-        };
-        while seldom(limit) * CHUNKS_PER_LANDMARK < distinct.len() {
+        loop {
+            let (mut seldom, mut uses) = (0, 0);
+            for &chunk in &distinct {
+                let count = chunks.scratch(chunk).uses;
+                if count <= limit {
+                    seldom += 1;
+                    uses += count;
+                }
+            }
+            let enough = seldom * CHUNKS_PER_LANDMARK >= distinct.len() && uses >= FEW_LANDMARKS;
+            if enough || seldom == distinct.len() {
+                break;
+            }
             limit *= 2;
         }
         // Then: lay it out.
@@ -177,6 +199,7 @@ impl Phase {
                 if at < chunks.born(chunk) {
                     continue;
                 }
+                let erratic = steady && chunks.erratic(chunk);
                 let index = phase.uses.len() as u32;
                 phase.uses.push(chunk);
                 phase.next_use.push(END);
@@ -188,10 +211,12 @@ impl Phase {
                 }
                 scratch.last_use = index;
                 let begins = i64::from(step) - scratch.step > 1;
-                scratch.step = i64::from(step);
-                if begins && scratch.uses <= limit {
+                let operation = (entry.operation - first) as i64;
+                let gap = (operation - scratch.operation) as u32;
+                (scratch.step, scratch.operation) = (i64::from(step), operation);
+                if begins && scratch.uses <= limit && !erratic {
                     let landmark = phase.landmarks.len() as u32;
-                    phase.landmarks.push(Landmark { chunk, step, next: END, skipped_in: 0 });
+                    phase.landmarks.push(Landmark { chunk, step, next: END, gap, skipped_in: 0 });
                     if scratch.last_landmark == END {
                         scratch.first_landmark = landmark;
                     } else {
