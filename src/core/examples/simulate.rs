@@ -36,8 +36,18 @@ fn main() {
 
     println!(
         "{:14} {:>10} {:>10} {:>10} {:>7} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7}",
-        "policy", "first ms", "steady ms", "total ms", "GB in", "copy", "slot", "host", "program",
-        "release", "peak GB", "ns/op"
+        "policy",
+        "first ms",
+        "steady ms",
+        "total ms",
+        "GB in",
+        "copy",
+        "slot",
+        "host",
+        "program",
+        "release",
+        "peak GB",
+        "ns/op"
     );
     let begun = Instant::now();
     let oracle = oracle(&trace, &setup);

@@ -675,6 +675,10 @@ impl Device {
                 queue.done += 1;
                 let operation = queue.operations.pop_front().expect("the mark");
                 self.memory -= operation.releases;
+                // It had nothing to wait for but its submission.
+                self.totals.stalls.host_ns += self.now - self.still_since;
+                self.still_since = self.now;
+                self.link_then = self.engines[COPIES_IN].busy_until(self.now);
                 let totals = self.totals();
                 self.marks.push(Marked { tag, at: self.now, totals });
                 return true;

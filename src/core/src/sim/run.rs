@@ -6,6 +6,7 @@
 //! forget to wait for a copy. What it can still do wrong is found:
 //! - a launch whose chunks are not all present by the policy's claims: panic;
 //! - more claimed than there is, in the order of submission: panic;
+//! - bytes or memory that the device and the books count differently: panic;
 //! - memory overwritten while in use: then two contents occupy it at the same
 //!   virtual time, and [`Outcome::over_budget`] is set.
 //!
@@ -189,8 +190,11 @@ pub struct Gpu {
     started: bool,
     /// Taken by the next kernel itself; moved by it over the link.
     kernel_takes: u64,
+    kernel_waits: Waits,
     kernel_moves: (u64, u64),
     released: u64,
+    /// Bytes in and out that were submitted.
+    moved: (u64, u64),
     /// The copies that the compute stream has waited for.
     waited: Waits,
 }
@@ -211,8 +215,10 @@ impl Gpu {
             claimed: 0,
             started: false,
             kernel_takes: 0,
+            kernel_waits: Waits::NONE,
             kernel_moves: (0, 0),
             released: 0,
+            moved: (0, 0),
             waited: Waits::NONE,
         }
     }
@@ -302,6 +308,7 @@ impl Gpu {
         self.claim(chunk, bytes);
         after.merge(&self.chunks[chunk as usize].saved);
         let arrived = self.device.copy_in(Stream::In, bytes, after, bytes);
+        self.moved.0 += bytes;
         self.note_arrival(chunk, arrived);
         arrived
     }
@@ -332,6 +339,7 @@ impl Gpu {
         let over = entry.unused.unwrap_or(entry.last_use);
         let freed = if back > 0 {
             let saved = self.device.copy_out(Stream::Out, back, waits);
+            self.moved.1 += back;
             self.chunks[chunk as usize].saved.add(saved);
             saved
         } else if how == Evict::Fingerprint && self.release_ns() > 0 {
@@ -350,11 +358,13 @@ impl Gpu {
         self.chunks[chunk as usize].remote = true;
     }
 
-    /// The next kernel brings `chunk` in by itself.
-    pub fn page_in(&mut self, chunk: TraceChunk) {
+    /// The next kernel brings `chunk` in by itself, once `after` is over.
+    pub fn page_in(&mut self, chunk: TraceChunk, after: Waits) {
         let bytes = self.bytes(chunk);
         self.claim(chunk, bytes);
         self.kernel_takes += bytes;
+        self.kernel_waits.merge(&after);
+        self.kernel_waits.merge(&self.chunks[chunk as usize].saved);
     }
 
     /// The next kernel moves these bytes over the link by itself.
@@ -413,7 +423,7 @@ impl Gpu {
     // --- what the program does ------------------------------------------------
 
     fn launch(&mut self, policy: &str, launch: Launching<'_>, ns: Nanos, kernels: u16) {
-        let mut waits = Waits::NONE;
+        let mut waits = std::mem::take(&mut self.kernel_waits);
         for used in launch.uses {
             let chunk = &self.chunks[used.chunk as usize];
             assert!(
@@ -436,6 +446,7 @@ impl Gpu {
         let stamp = self.device.kernel(Stream::Compute, ns, kernels, waits, takes);
         let moves = std::mem::take(&mut self.kernel_moves);
         if moves != (0, 0) {
+            self.moved = (self.moved.0 + moves.0, self.moved.1 + moves.1);
             self.device.kernel_moves(moves.0, moves.1);
         }
         for used in launch.uses {
@@ -447,6 +458,17 @@ impl Gpu {
                 chunk.dirty = chunk.bytes;
             }
         }
+    }
+
+    /// Lets everything come to its end, and compares the device with the books.
+    fn balance(&mut self, activation_bytes: u64) {
+        for stream in [Stream::In, Stream::Release, Stream::Out, Stream::Compute] {
+            self.device.wait_for_stream(stream);
+        }
+        let totals = self.device.totals();
+        assert_eq!((totals.bytes_in, totals.bytes_out), self.moved, "bytes over the link");
+        assert_eq!(self.device.memory_bytes(), activation_bytes + self.claimed, "memory");
+        assert_eq!(self.claimed, self.chunks.iter().map(|chunk| chunk.present).sum::<u64>());
     }
 
     fn allocate(&mut self, chunk: TraceChunk) {
@@ -510,6 +532,9 @@ pub fn run(trace: &Trace, setup: &Setup, policy: &mut dyn Policy) -> Result<Outc
     gpu.device.wait_for_stream(Stream::Compute);
     let marks: Vec<_> = gpu.device.marks().collect();
     assert_eq!(marks.len(), phases.len() + 1, "the device has come to every mark");
+    let last = marks[phases.len()];
+    let peak_bytes = gpu.device.peak_bytes();
+    gpu.balance(trace.activation_bytes);
     let iterations = marks.windows(2).zip(&phases);
     let iterations = iterations.map(|(pair, &phase)| {
         let [from, to] = [&pair[0], &pair[1]];
@@ -527,10 +552,10 @@ pub fn run(trace: &Trace, setup: &Setup, policy: &mut dyn Policy) -> Result<Outc
     });
     Ok(Outcome {
         iterations: iterations.collect(),
-        total_ns: marks[phases.len()].at,
-        totals: gpu.device.totals(),
-        peak_bytes: gpu.device.peak_bytes(),
-        over_budget: gpu.device.peak_bytes() > setup.budget_bytes,
+        total_ns: last.at,
+        totals: last.totals,
+        peak_bytes,
+        over_budget: peak_bytes > setup.budget_bytes,
         launches: number as u64,
     })
 }

@@ -3,6 +3,7 @@
 
 use super::future::{Future, NEVER};
 use super::pool::Pool;
+use crate::sim::device::Waits;
 use crate::sim::run::{Evict, Gpu, Infeasible, Launching};
 use crate::workload::TraceChunk;
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ pub enum Merit {
 
 pub struct Cache {
     merit: Merit,
+    evict: Evict,
     pool: Pool,
     /// What is present, by rank: the first goes first.
     ranked: BTreeSet<(u64, TraceChunk)>,
@@ -29,9 +31,10 @@ pub struct Cache {
 }
 
 impl Cache {
-    pub fn new(merit: Merit, chunks: usize) -> Self {
+    pub fn new(merit: Merit, evict: Evict, chunks: usize) -> Self {
         Self {
             merit,
+            evict,
             pool: Pool::default(),
             ranked: BTreeSet::new(),
             rank: vec![0; chunks],
@@ -80,7 +83,7 @@ impl Cache {
     fn evict(&mut self, gpu: &mut Gpu, chunk: TraceChunk) {
         self.ranked.remove(&(self.rank[chunk as usize], chunk));
         let bytes = gpu.present(chunk);
-        let freed = gpu.evict(chunk, bytes, Evict::Clean);
+        let freed = gpu.evict(chunk, bytes, self.evict);
         self.pool.give(bytes, freed);
     }
 
@@ -115,7 +118,7 @@ impl Cache {
         &mut self,
         gpu: &mut Gpu,
         launch: Launching<'_>,
-        mut bring: impl FnMut(&mut Gpu, TraceChunk, crate::sim::device::Waits),
+        mut bring: impl FnMut(&mut Gpu, TraceChunk, Waits),
     ) -> Result<(), Infeasible> {
         for used in launch.uses {
             let chunk = used.chunk;

@@ -8,7 +8,7 @@
 
 use super::cache::{Cache, Merit};
 use super::future::{Future, NEVER};
-use crate::sim::run::{Gpu, Infeasible, Launching, Outcome, Policy, Setup, run};
+use crate::sim::run::{Evict, Gpu, Infeasible, Launching, Outcome, Policy, Setup, run};
 use crate::workload::{Nanos, Trace, TraceChunk};
 use std::rc::Rc;
 
@@ -25,7 +25,7 @@ impl Clairvoyant {
     }
 
     fn within(trace: &Trace, future: Rc<Future>, horizon: Nanos) -> Self {
-        Self { cache: Cache::new(Merit::Needed, trace.chunks.len()), future, horizon }
+        Self { cache: Cache::new(Merit::Needed, Evict::Clean, trace.chunks.len()), future, horizon }
     }
 }
 
@@ -34,9 +34,10 @@ impl Clairvoyant {
 pub fn best(trace: &Trace, setup: &Setup) -> Result<Outcome, Infeasible> {
     const SHARES: [f64; 6] = [0.01, 0.03, 0.1, 0.2, 0.4, 0.8];
     let future = Rc::new(Future::of(trace, &setup.card));
-    let marks = trace.events.iter().filter(|event| {
-        matches!(event, crate::workload::Event::Iteration { .. })
-    });
+    let marks = trace
+        .events
+        .iter()
+        .filter(|event| matches!(event, crate::workload::Event::Iteration { .. }));
     let iteration = future.compute_ns() as f64 / marks.count().max(1) as f64;
     let horizons = SHARES.iter().map(|share| (share * iteration) as Nanos).chain([NEVER]);
     let mut best: Option<Outcome> = None;

@@ -1,9 +1,9 @@
 //! Managed memory: kernels run into page faults and wait for the pages, at the
-//! few per cent of the link's rate that faults reach; least recently used
-//! pages go back over the link. Whole chunks stand for pages.
+//! few per cent of the link's rate that faults reach, once the least recently
+//! used pages have gone back over the link. Whole chunks stand for pages.
 
 use super::cache::{Cache, Merit};
-use crate::sim::run::{Gpu, Infeasible, Launching, Policy};
+use crate::sim::run::{Evict, Gpu, Infeasible, Launching, Policy};
 use crate::workload::{Nanos, Trace, TraceChunk};
 
 pub struct DemandPaging {
@@ -14,7 +14,7 @@ pub struct DemandPaging {
 
 impl DemandPaging {
     pub fn new(trace: &Trace) -> Self {
-        Self { cache: Cache::new(Merit::Recent, trace.chunks.len()), missing: 0 }
+        Self { cache: Cache::new(Merit::Recent, Evict::CopyBack, trace.chunks.len()), missing: 0 }
     }
 }
 
@@ -33,20 +33,17 @@ impl Policy for DemandPaging {
     }
 
     fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
-        let (mut missing, mut taken) = (0, 0);
-        let free = gpu.free();
-        self.cache.demand(gpu, launch, |gpu, chunk, _| {
+        let mut missing = 0;
+        self.cache.demand(gpu, launch, |gpu, chunk, after| {
             let used = launch.uses.iter().find(|used| used.chunk == chunk);
             let permille = used.map_or(1000, |used| u64::from(used.permille));
             // Only what is read is faulted in, and nothing if nothing was ever written.
             if !gpu.is_undefined(chunk) {
                 missing += gpu.bytes(chunk) * permille / 1000;
             }
-            taken += gpu.bytes(chunk);
-            gpu.page_in(chunk);
+            gpu.page_in(chunk, after);
         })?;
-        let evicted = gpu.free() + taken - free;
-        gpu.kernel_moves(missing, evicted);
+        gpu.kernel_moves(missing, 0);
         self.missing = missing;
         Ok(())
     }

@@ -124,9 +124,11 @@ impl Feed {
             }
             if self.pool.free() < gpu.bytes(chunk) {
                 // Things that were expected and did not come are in the way.
-                let stale = self.buffered.iter().copied().find(|&other| {
-                    !launch.uses.iter().any(|used| used.chunk == other)
-                });
+                let stale = self
+                    .buffered
+                    .iter()
+                    .copied()
+                    .find(|&other| !launch.uses.iter().any(|used| used.chunk == other));
                 match stale {
                     Some(stale) if distance == 0 => self.drop(gpu, stale),
                     _ => return,

@@ -3,7 +3,7 @@
 
 use super::cache::{Cache, Merit};
 use super::future::{Future, NEVER};
-use crate::sim::run::{Gpu, Infeasible, Launching, Policy, Setup};
+use crate::sim::run::{Evict, Gpu, Infeasible, Launching, Policy, Setup};
 use crate::workload::{Trace, TraceChunk};
 
 pub struct Lru {
@@ -13,7 +13,7 @@ pub struct Lru {
 
 impl Lru {
     pub fn on_demand(trace: &Trace) -> Self {
-        Self { cache: Cache::new(Merit::Recent, trace.chunks.len()), future: None }
+        Self { cache: Cache::new(Merit::Recent, Evict::Clean, trace.chunks.len()), future: None }
     }
 
     /// Sees the future, and uses it to fetch, not to evict.

@@ -163,6 +163,11 @@ impl<'a> Planned<'a> {
             let number = (step - self.base[self.ahead_iteration]) as usize;
             while let Some(&(index, lead)) = self.uses[phase][number].get(self.ahead.1) {
                 let part = self.parts[index as usize];
+                if !gpu.exists(part.chunk) {
+                    // Not allocated yet: it will be demanded.
+                    self.ahead.1 += 1;
+                    continue;
+                }
                 if !part.present {
                     let start = if lead == NONE { 0 } else { step.saturating_sub(u64::from(lead)) };
                     let awaited = |slot: usize| {

@@ -1,0 +1,308 @@
+//! The policies on cycles whose time is known by a formula, and all of them on
+//! random small programs.
+
+use autooffload_core::plan::{Effort, plan};
+use autooffload_core::sim::device::Waits;
+use autooffload_core::sim::oracle::{Oracle, oracle};
+use autooffload_core::sim::policies::{PEERS, Planned, run_peer};
+use autooffload_core::sim::run::{Evict, Launching};
+use autooffload_core::sim::{Gpu, Infeasible, Outcome, Policy, Setup, run};
+use autooffload_core::workload::cards::{Costs, card};
+use autooffload_core::workload::{Builder, Event, Launch, Trace, Use};
+
+const MIB: u64 = 1 << 20;
+
+fn weight(chunk: u32) -> Use {
+    Use { chunk, permille: 1000, writes: false }
+}
+
+fn taking(ns: u64) -> Launch {
+    Launch { first_use: 0, use_count: 0, ns, flops: 0, bytes: 0, kernels: 0 }
+}
+
+/// `count` chunks of `bytes`, one kernel of `ns` each, `iterations` times.
+fn cycle(count: u32, bytes: u64, ns: u64, iterations: u32) -> Trace {
+    let mut builder = Builder::new("cycle", 0);
+    for _ in 0..count {
+        builder.chunk(bytes);
+    }
+    for _ in 0..iterations {
+        builder.event(Event::Iteration { phase: 0 });
+        for chunk in 0..count {
+            builder.launch(taking(ns), &[weight(chunk)]);
+        }
+    }
+    builder.finish()
+}
+
+fn setup(budget_bytes: u64) -> Setup {
+    Setup::new(card("rtx-4090").expect("in the table"), 26e9, budget_bytes)
+}
+
+fn planned(trace: &Trace, setup: &Setup) -> (Oracle, Outcome, f64) {
+    let oracle = oracle(trace, setup);
+    let plan = plan(&oracle.problem, None, Effort::Searched).expect("a plan");
+    let mut policy = Planned::new(&oracle, &plan, &trace.chunks);
+    let outcome = run(trace, setup, &mut policy).expect("feasible");
+    let period = plan.phases[0].period_ns as f64;
+    (oracle, outcome, period)
+}
+
+#[test]
+fn a_plan_takes_the_time_that_the_planner_says() {
+    // 64 chunks of 32 MiB: 1.29 ms each over the link.
+    for (share, ns) in [(0.25, 600_000), (0.5, 645_000), (0.5, 1_000_000), (0.75, 400_000)] {
+        let trace = cycle(64, 32 * MIB, ns, 8);
+        let budget = (64.0 * 32.0 * share) as u64 * MIB;
+        let (_, outcome, period) = planned(&trace, &setup(budget));
+        assert!(!outcome.over_budget);
+        let steady = outcome.steady_ns(0, 3).expect("iterations");
+        println!("{share} {ns}: {:.3} ms, planned {:.3} ms", steady / 1e6, period / 1e6);
+        assert!((steady / period - 1.0).abs() < 0.01, "{share} {ns}: {steady} against {period}");
+    }
+}
+
+/// A peer on 64 chunks of 32 MiB of which half fit, every cost but the link's
+/// left out: ms per iteration. Compute is `ns` per chunk; the link takes 1.290 ms.
+fn peer_at_half(name: &str, ns: u64) -> f64 {
+    let trace = cycle(64, 32 * MIB, ns, 8);
+    let costs = Costs {
+        copy_ns: 0,
+        launch_ns: 0,
+        submit_ns: 0,
+        event_ns: 0,
+        sync_ns: 0,
+        ..Costs::default()
+    };
+    let setup = Setup { costs, ..setup(32 * 32 * MIB) };
+    let outcome = run_peer(name, &trace, &setup).expect("feasible");
+    assert!(!outcome.over_budget);
+    outcome.steady_ns(0, 3).expect("iterations") / 1e6
+}
+
+#[track_caller]
+fn close(ms: f64, expected: f64, share: f64) {
+    assert!((ms / expected - 1.0).abs() < share, "{ms} ms, expected {expected}");
+}
+
+/// One 32 MiB chunk over a link of 26 GB/s, ms.
+const COPY: f64 = 33.554432 / 26.0;
+
+#[test]
+fn a_resident_prefix_streams_only_while_the_rest_computes() {
+    // 30 stay, 34 pass through two slots; aC + max((1 - a)C, X/BW).
+    for ns in [300_000, 645_000, 1_290_000, 2_000_000] {
+        let kernel = ns as f64 / 1e6;
+        // Two copies fit beside the resident part: the slots.
+        let expected = 30.0 * kernel + (34.0 * kernel).max(34.0 * COPY - 1.0 * COPY);
+        close(peer_at_half("prefix", ns), expected, 0.04);
+    }
+}
+
+#[test]
+fn the_other_peers_take_their_known_time() {
+    for ns in [300_000, 1_290_000, 4_000_000] {
+        let kernel = ns as f64 / 1e6;
+        // Nothing stays and one is ahead: the longer of both, each time.
+        close(peer_at_half("leaf", ns), 64.0 * kernel.max(COPY), 0.01);
+        // The same, at the rate of pageable memory and both ways at once.
+        let pageable = COPY / Costs::default().pageable_share;
+        // The copy in is slower while the copy out runs, as long as one takes.
+        let both_ways = pageable * (2.0 - Costs::default().duplex_share);
+        close(peer_at_half("window", ns), 64.0 * kernel.max(both_ways), 0.03);
+        // On a cycle nothing is ever found.
+        close(peer_at_half("lru", ns), 64.0 * kernel.max(COPY), 0.08);
+        close(peer_at_half("lru-prefetch", ns), 64.0 * kernel.max(COPY), 0.03);
+        // Half is read over the link.
+        let read = kernel.max(COPY / Costs::default().zero_copy_share);
+        close(peer_at_half("zero-copy", ns), 32.0 * kernel + 32.0 * read, 0.01);
+        // What goes makes room ahead of time.
+        let faults = COPY / Costs::default().fault_share;
+        close(peer_at_half("demand-paging", ns), 64.0 * (kernel + faults), 0.01);
+        // Blocks of two chunks; 14 of them stay, 18 take turns.
+        let block = 2.0 * kernel.max(COPY);
+        close(peer_at_half("block-swap", ns), 28.0 * kernel + 18.0 * block, 0.08);
+        // At most what is missing, moved once, spread as far as whole chunks allow.
+        let bound = (64.0 * kernel).max(32.0 * COPY);
+        let clairvoyant = peer_at_half("clairvoyant", ns);
+        assert!((1.0..1.35).contains(&(clairvoyant / bound)), "{clairvoyant} over {bound}");
+    }
+}
+
+#[test]
+fn everything_stays_where_it_fits() {
+    let trace = cycle(16, 32 * MIB, 100_000, 4);
+    let resident = run_peer("resident", &trace, &setup(16 * 32 * MIB)).expect("it fits");
+    for name in PEERS.iter().filter(|name| !["leaf", "window"].contains(name)) {
+        let outcome = run_peer(name, &trace, &setup(16 * 32 * MIB)).expect("it fits");
+        assert_eq!(outcome.total_ns, resident.total_ns, "{name}");
+        assert_eq!(outcome.totals.bytes_in, 0, "{name}");
+    }
+    let missing = run_peer("resident", &trace, &setup(15 * 32 * MIB));
+    assert!(missing.is_err());
+}
+
+/// Numbers that depend on a seed alone.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % end
+    }
+}
+
+/// Programs of all sorts: cycles with detours, chunks that come and go, some
+/// written to, waits of the host and copies of the program's.
+fn program(seed: u64) -> Trace {
+    let random = &mut Random(seed);
+    let mut builder = Builder::new("random", random.below(8) * MIB);
+    let weights = 3 + random.below(10) as u32;
+    for _ in 0..weights {
+        builder.chunk((1 + random.below(12)) * MIB);
+    }
+    let caches = random.below(3) as u32;
+    for _ in 0..caches {
+        builder.chunk((1 + random.below(3)) * MIB);
+    }
+    let phases = 1 + random.below(2) as u16;
+    let orders: Vec<Vec<u32>> = (0..phases)
+        .map(|_| (0..4 + random.below(10)).map(|_| random.below(weights.into()) as u32).collect())
+        .collect();
+    let mut alive = 0;
+    for _ in 0..4 + random.below(6) {
+        let phase = random.below(phases.into()) as u16;
+        builder.event(Event::Iteration { phase });
+        if alive < caches && random.below(2) == 0 {
+            builder.event(Event::Allocate { chunk: weights + alive });
+            alive += 1;
+        }
+        for &chunk in &orders[phase as usize] {
+            let writes = random.below(40) == 0;
+            let mut uses = vec![Use { chunk, permille: 1 + random.below(1000) as u16, writes }];
+            if alive > 0 && random.below(3) == 0 {
+                let chunk = weights + random.below(alive.into()) as u32;
+                uses.push(Use { chunk, permille: 1000, writes: random.below(2) == 0 });
+            }
+            builder.launch(taking(random.below(400_000)), &uses);
+            match random.below(12) {
+                0 => builder.event(Event::HostSync { host_ns: random.below(100_000) }),
+                1 => builder.event(Event::Copy {
+                    bytes: random.below(100_000),
+                    to_device: random.below(2) == 0,
+                }),
+                2 => builder.launch(taking(random.below(900_000)), &[]),
+                _ => {}
+            }
+        }
+    }
+    if alive == caches && alive > 0 {
+        builder.event(Event::Free { chunk: weights + alive - 1 });
+    }
+    builder.finish()
+}
+
+/// What holds whatever the policy: memory, order of time, bytes in and out.
+fn check(name: &str, seed: u64, trace: &Trace, setup: &Setup, outcome: &Outcome) {
+    assert!(!outcome.over_budget, "{name}, program {seed}");
+    assert!(outcome.peak_bytes >= trace.activation_bytes);
+    let sum = |of: &dyn Fn(&autooffload_core::sim::run::IterationResult) -> u64| -> u64 {
+        outcome.iterations.iter().map(of).sum()
+    };
+    // Every program here begins with a mark.
+    assert_eq!(sum(&|i| i.ns), outcome.total_ns, "{name}, program {seed}: time is complete");
+    for iteration in &outcome.iterations {
+        let busy = iteration.kernel_ns + iteration.stall_ns;
+        assert!(
+            busy <= iteration.ns + 1,
+            "{name}, program {seed}: {busy} busy of {}",
+            iteration.ns
+        );
+    }
+    assert_eq!(sum(&|i| i.bytes_in), outcome.totals.bytes_in);
+    assert_eq!(sum(&|i| i.bytes_out), outcome.totals.bytes_out);
+    assert!(setup.budget_bytes >= outcome.peak_bytes);
+}
+
+/// One slot for two chunks, and a choice of mistakes.
+struct Careless {
+    waits: bool,
+    fetches: bool,
+}
+
+impl Policy for Careless {
+    fn name(&self) -> &'static str {
+        "careless"
+    }
+
+    fn begin(&mut self, gpu: &mut Gpu) -> Result<(), Infeasible> {
+        gpu.place(0, gpu.bytes(0), Waits::NONE);
+        Ok(())
+    }
+
+    fn freed(&mut self, _: &mut Gpu, _: u32) {}
+
+    fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
+        let wanted = launch.uses[0].chunk;
+        if !gpu.is_present(wanted) && self.fetches {
+            let freed = gpu.evict(1 - wanted, gpu.bytes(1 - wanted), Evict::Clean);
+            gpu.fetch(wanted, gpu.bytes(wanted), if self.waits { freed } else { Waits::NONE });
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn memory_that_is_overwritten_too_early_is_noticed() {
+    let trace = cycle(2, 32 * MIB, 5_000_000, 3);
+    let with = |waits| {
+        let mut policy = Careless { waits, fetches: true };
+        run(&trace, &setup(32 * MIB), &mut policy).expect("feasible")
+    };
+    assert!(!with(true).over_budget);
+    let outcome = with(false);
+    assert!(outcome.over_budget && outcome.peak_bytes > 32 * MIB);
+}
+
+#[test]
+#[should_panic = "launch 1 uses chunk 1, of which 0 of 33554432 bytes are present"]
+fn a_launch_without_its_chunk_is_noticed() {
+    let trace = cycle(2, 32 * MIB, 5_000_000, 3);
+    let _ = run(&trace, &setup(32 * MIB), &mut Careless { waits: true, fetches: false });
+}
+
+#[test]
+fn all_policies_hold_the_cap_on_random_programs_and_are_deterministic() {
+    let mut ran = std::collections::BTreeMap::new();
+    for seed in 0..400 {
+        let trace = program(seed);
+        trace.check().expect("well formed");
+        let total: u64 = trace.chunks.iter().sum();
+        let share = 30 + Random(seed ^ 77).below(80);
+        let jitter = if seed % 3 == 0 { 0.2 } else { 0.0 };
+        let setup = Setup {
+            kernel_jitter: jitter,
+            copy_jitter: jitter,
+            seed,
+            hash_one_in: (seed % 4) as u32,
+            ..setup(trace.activation_bytes + total * share / 100)
+        };
+        for name in PEERS {
+            let Ok(outcome) = run_peer(name, &trace, &setup) else { continue };
+            check(name, seed, &trace, &setup, &outcome);
+            assert_eq!(Ok(outcome), run_peer(name, &trace, &setup), "{name}, program {seed}");
+            *ran.entry(*name).or_insert(0) += 1;
+        }
+        let known = oracle(&trace, &setup);
+        let Ok(plan) = plan(&known.problem, None, Effort::Quick) else { continue };
+        let once = || run(&trace, &setup, &mut Planned::new(&known, &plan, &trace.chunks));
+        let Ok(outcome) = once() else { continue };
+        check("planned", seed, &trace, &setup, &outcome);
+        assert_eq!(Ok(outcome), once(), "planned, program {seed}");
+        *ran.entry("planned").or_insert(0) += 1;
+    }
+    println!("{ran:?}");
+    for name in PEERS.iter().chain(&["planned"]) {
+        assert!(ran.get(name).is_some_and(|&count| count >= 40), "{name} ran too rarely: {ran:?}");
+    }
+}
