@@ -150,6 +150,7 @@ fn write_machine(out: &mut Writer, machine: &Machine) {
     out.number(machine.copy_ns);
     out.number(machine.release_ns);
     out.float(machine.release_bytes_per_s);
+    out.float(machine.release_gpu_share);
     out.number(machine.backlog_bytes);
 }
 
@@ -309,6 +310,7 @@ fn read_machine(input: &mut Reader) -> Result<Machine, Refused> {
         copy_ns: input.wide()?,
         release_ns: input.wide()?,
         release_bytes_per_s: input.float()?,
+        release_gpu_share: input.float()?,
         backlog_bytes: input.wide()?,
     })
 }

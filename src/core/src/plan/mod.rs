@@ -110,6 +110,9 @@ pub struct Machine {
     /// overwritten: fixed, and by size (fingerprint, or copy to the host).
     pub release_ns: Nanos,
     pub release_bytes_per_s: f64,
+    /// The share of that time which is taken from kernels, on average: one
+    /// fingerprint in sixteen parts, say.
+    pub release_gpu_share: f64,
     /// Bytes of copies that may be ready to run at the same time: what a copy
     /// of the program's may have to wait behind.
     pub backlog_bytes: u64,
@@ -124,6 +127,7 @@ impl Default for Machine {
             copy_ns: 8_000,
             release_ns: 0,
             release_bytes_per_s: f64::INFINITY,
+            release_gpu_share: 0.0,
             backlog_bytes: 32 << 20,
         }
     }

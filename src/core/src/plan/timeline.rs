@@ -90,7 +90,12 @@ impl Clock {
         scenario: Scenario,
         mut times: Option<&mut Times>,
     ) -> f64 {
-        let compute = schedule.compute_ns as f64 * scenario.compute;
+        let nominal = schedule.compute_ns as f64;
+        // What releases take from kernels, as if each kernel gave its share.
+        let taken: u64 = schedule.copies.iter().map(|copy| copy.release_latency).sum();
+        let slower = 1.0 + machine.release_gpu_share * taken as f64 / nominal.max(1.0);
+        let scenario = Scenario { compute: scenario.compute * slower, ..scenario };
+        let compute = nominal * scenario.compute;
         let (Some(&first), Some(&last)) = (schedule.groups.first(), schedule.groups.last()) else {
             return compute;
         };
