@@ -1,0 +1,82 @@
+//! Writes the first seeds of the fuzz targets.
+//!
+//!     cargo run --release -p autooffload-core --example fuzz_seeds
+//!
+//! Files already there stay, but for those of the same name: what fuzzing found
+//! is kept beside them.
+
+#[path = "../tests/plan_support/mod.rs"]
+mod plan_support;
+
+use autooffload_core::plan::file::{Saved, encode};
+use autooffload_core::workload::format;
+use plan_support::Random;
+use plan_support::saved::random_saved;
+use std::path::Path;
+
+fn main() -> std::io::Result<()> {
+    let mut random = Random::new(1);
+    let mut written = 0;
+    let mut write = |target: &str, name: &str, bytes: &[u8]| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+        std::fs::create_dir_all(&folder)?;
+        written += 1;
+        std::fs::write(folder.join(name), bytes)
+    };
+
+    for (index, text) in TRACES.iter().enumerate() {
+        write("trace", &format!("seed-{index}"), text.as_bytes())?;
+        let trace = format::read(text.as_bytes()).expect("a well-formed trace");
+        write("trace", &format!("rewritten-{index}"), format::write(&trace).as_bytes())?;
+    }
+    write("plan_file", "nothing", &encode(&Saved::default()))?;
+    for (index, (chunks, steps, phases)) in
+        [(1, 1, 1), (3, 5, 1), (8, 12, 2), (20, 30, 3), (5, 9, 0)].into_iter().enumerate()
+    {
+        let file = encode(&random_saved(&mut random, chunks, steps, phases));
+        write("plan_file", &format!("whole-{index}"), &file)?;
+        // What the target puts its own header and checksum around.
+        write("plan_file", &format!("body-{index}"), &file[18..file.len() - 4])?;
+    }
+    for index in 0..12 {
+        let length = random.within(20, 300);
+        let bytes: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
+        write("planner", &format!("random-{index}"), &bytes)?;
+    }
+    for index in 0..8 {
+        let length = random.within(40, 400);
+        let bytes: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
+        write("learner", &format!("random-{index}"), &bytes)?;
+    }
+    for (index, program) in PROGRAMS.iter().enumerate() {
+        write("learner", &format!("program-{index}"), program)?;
+    }
+    println!("{written} files");
+    Ok(())
+}
+
+const TRACES: [&str; 5] = [
+    "autooffload-trace 1\nname empty\nactivations 0\nevents 0\n",
+    "autooffload-trace 1\nname one\nactivations 4096\nchunks 2 2097152\nchunks 1 20971520\n\
+     launch 1000 0 0 1 0\nlaunch 0 5000000 4096 3 1 2/250\nagain 0\nevents 3\n",
+    "autooffload-trace 1\nname steps\nactivations 893386752\nchunks 4 18874368\niteration 0\n\
+     loop 3\nlaunch 5 6 7 1 0\nlaunch 5 6 7 1 1\nlaunch 5 6 7 1 2 3!\nend\nsync 30000\n\
+     to-device 4096\nto-host 8\nevents 13\n",
+    "autooffload-trace 1\nname cache\nactivations 1\nchunks 3 2097152\niteration 0\n\
+     allocate 2\nlaunch 9 0 0 1 0 2/500!\nfree 2\niteration 1\nlaunch 9 0 0 1\nevents 6\n",
+    "autooffload-trace 1\nname nested\nactivations 0\nchunks 2 4194304\nloop 2\niteration 0\n\
+     loop 2\nlaunch 1 2 3 4 0\nlaunch 1 2 3 4 1\nend\nend\nevents 10\n",
+];
+
+/// For `targets::learner`: a control byte above 2, length, repeats, chunks.
+const PROGRAMS: [&[u8]; 3] = [
+    // A cycle of six, thrice, looked at; again after a detour.
+    &[3, 5, 2, 1, 2, 3, 4, 5, 6, 2, 3, 1, 0, 40, 41, 3, 5, 2, 1, 2, 3, 4, 5, 6, 2],
+    // Two phases that take turns, times measured, a chunk freed.
+    &[
+        3, 3, 4, 1, 2, 3, 4, 3, 3, 4, 11, 12, 13, 14, 1, 20, 16, 9, 3, 3, 4, 1, 2, 3, 4, 2, 0, 2,
+        3, 3, 4, 11, 12, 13, 14, 2,
+    ],
+    // One chunk in most operations, and operations that touch nothing.
+    &[3, 7, 9, 193, 60, 194, 60, 195, 60, 191, 196, 60, 197, 60, 198, 60, 191, 2],
+];

@@ -1,0 +1,229 @@
+//! What is tried on arbitrary bytes: by the fuzz targets, and on every file of
+//! `fuzz/seeds` by `tests/fuzz_corpus.rs`, which includes this file too.
+
+#![allow(dead_code)] // each fuzz target calls one
+
+#[path = "../tests/plan_support/check.rs"]
+mod check;
+
+use autooffload_core::address_map::ChunkId;
+use autooffload_core::learn::Learner;
+use autooffload_core::plan::file::{MAX_CHUNKS, Saved, decode, encode};
+use autooffload_core::plan::{Chunk, Effort, Machine, Phase, Problem, plan as make_plan};
+use autooffload_core::workload::format;
+
+/// Reading never panics; what it accepts is written and read again unchanged.
+pub fn trace(data: &[u8]) {
+    if let Ok(trace) = format::read(data) {
+        let text = format::write(&trace);
+        let again = format::read(text.as_bytes()).expect("what was written is read");
+        assert!(again == trace.normalized());
+        assert_eq!(format::write(&again), text);
+    }
+}
+
+/// Reading never panics; nor does using what was accepted.
+pub fn plan_file(data: &[u8]) {
+    let accepted = decode(data, signature_in(data));
+    // The checksum keeps arbitrary bytes out. Behind a right one, they go on.
+    let mut signed = encode(&Saved::default());
+    signed.truncate(18);
+    signed.extend_from_slice(data);
+    signed.extend(crc32fast::hash(&signed).to_le_bytes());
+    for saved in [accepted, decode(&signed, 0)].into_iter().flatten() {
+        saved.check().expect("what was accepted is consistent");
+        assert!(decode(&encode(&saved), saved.signature).as_ref() == Ok(&saved));
+        use_saved(&saved);
+    }
+}
+
+fn signature_in(data: &[u8]) -> u64 {
+    let bytes = data.get(10..18).and_then(|bytes| bytes.try_into().ok());
+    bytes.map_or(0, u64::from_le_bytes)
+}
+
+/// As the streamer does: checks the plan for the order that came with it.
+fn use_saved(saved: &Saved) {
+    let work: u64 = saved.plan.layouts.iter().map(|layout| u64::from(layout.frames)).sum();
+    if work > 1 << 16 || saved.plan.shared_frames > 1 << 16 {
+        return; // it would only take long
+    }
+    let mut index_of = vec![u32::MAX; MAX_CHUNKS as usize];
+    for (index, layout) in saved.plan.layouts.iter().enumerate() {
+        index_of[layout.id as usize] = index as u32;
+    }
+    let chunk = |layout: &autooffload_core::plan::Layout| Chunk {
+        id: layout.id,
+        frames: layout.frames,
+        pinned: false,
+    };
+    let mut problem = Problem {
+        chunks: saved.plan.layouts.iter().map(chunk).collect(),
+        machine: saved.machine,
+        ..Problem::default()
+    };
+    for described in &saved.description.phases {
+        let mut phase = Phase { repeats: described.repeats, ..Phase::default() };
+        for step in &described.steps {
+            let used = &described.uses[step.first_use as usize..][..step.use_count as usize];
+            let touched: Vec<u32> = used.iter().map(|&id| index_of[id as usize]).collect();
+            if touched.contains(&u32::MAX) {
+                return; // no plan came with it
+            }
+            phase.push(step.ns, &touched);
+        }
+        problem.phases.push(phase);
+    }
+    let _ = saved.plan.verify(&problem);
+}
+
+/// Any small problem: no panic, and a plan that can be carried out.
+pub fn planner(data: &[u8]) {
+    let mut input = Bytes(data);
+    let mut problem = Problem {
+        machine: Machine {
+            link_bytes_per_s: 1e9 * f64::from(1 + input.next()),
+            copy_ns: 250 * u64::from(input.next()),
+            release_ns: 1000 * u64::from(input.next()),
+            release_bytes_per_s: match input.next() {
+                0 => f64::INFINITY,
+                rate => 1e9 * f64::from(rate),
+            },
+            backlog_bytes: u64::from(input.next()) << 20,
+            ..Machine::default()
+        },
+        window_frames: match input.next() {
+            0..128 => None,
+            window => Some(u32::from(window) - 128),
+        },
+        ..Problem::default()
+    };
+    let effort = if input.next() % 2 == 0 { Effort::Quick } else { Effort::Searched };
+    let available = u32::from(input.next()) << (input.next() % 4);
+    problem.machine.frames = available;
+    let count = 1 + u32::from(input.next() % 24);
+    for id in 0..count {
+        let frames = u32::from(input.next());
+        problem.chunks.push(Chunk { id: 7 * id, frames: 1 + frames / 8, pinned: frames % 8 == 7 });
+    }
+    let phases = 1 + input.next() % 3;
+    let mut used = vec![false; count as usize];
+    for _ in 0..phases {
+        let mut phase = Phase { repeats: u32::from(input.next()), ..Phase::default() };
+        let steps = 1 + input.next() % 40;
+        for _ in 0..steps {
+            let ns = u64::from(input.next()) << (input.next() % 24);
+            let mut needs: Vec<u32> =
+                (0..input.next() % 4).map(|_| u32::from(input.next()) % count).collect();
+            needs.sort_unstable();
+            needs.dedup();
+            needs.iter().for_each(|&chunk| used[chunk as usize] = true);
+            phase.push(ns, &needs);
+        }
+        problem.phases.push(phase);
+    }
+    // A problem names the chunks of its phases, and no others.
+    let rest: Vec<u32> = (0..count).filter(|&chunk| !used[chunk as usize]).collect();
+    rest.iter().for_each(|&chunk| problem.phases[0].push(1000, &[chunk]));
+
+    let Ok(first) = make_plan(&problem, None, effort) else { return };
+    first.verify(&problem).expect("it proves itself");
+    check::check(&problem, &first, 4).expect("it can be carried out");
+    // Something changed; the plan in force may be kept, in whole or in part.
+    problem.machine.frames += u32::from(input.next() % 16);
+    problem.machine.link_bytes_per_s *= f64::from(200 + u32::from(input.next())) / 256.0;
+    for step in problem.phases.iter_mut().flat_map(|phase| &mut phase.steps) {
+        step.ns += u64::from(input.next());
+    }
+    if let Ok(second) = make_plan(&problem, Some(&first), effort) {
+        second.verify(&problem).expect("it proves itself");
+        check::check(&problem, &second, 4).expect("it can be carried out");
+    }
+}
+
+/// Any program: what is predicted names no freed chunk and comes in order, and
+/// what is described is consistent.
+pub fn learner(data: &[u8]) {
+    let mut input = Bytes(data);
+    let mut learner = Learner::new();
+    let mut freed = [false; 64];
+    let mut version = learner.version();
+    // A program is a list of loops: repetitions of a stretch of operations.
+    let mut operations = 0;
+    while !input.0.is_empty() && operations < 20_000 {
+        let control = input.next();
+        match control % 16 {
+            0 => {
+                let chunk = input.next() % 64;
+                freed[usize::from(chunk)] = true;
+                learner.forget(ChunkId::from(chunk));
+            }
+            1 => {
+                let from = learner.operations().saturating_sub(u64::from(input.next()));
+                let count = u64::from(input.next());
+                learner.measured(from..from + count, u64::from(input.next()) << 12);
+            }
+            2 => look(&learner, &freed),
+            _ => {
+                let length = usize::from(1 + input.next() % 32);
+                let repeats = 1 + input.next() % 32;
+                let stretch: Vec<Vec<ChunkId>> = (0..length)
+                    .map(|_| {
+                        let word = input.next();
+                        let more = if word >= 192 { input.next() } else { word };
+                        let mut chunks = vec![ChunkId::from(word % 64), ChunkId::from(more % 64)];
+                        chunks.sort_unstable();
+                        chunks.dedup();
+                        if word == 191 {
+                            chunks.clear();
+                        }
+                        chunks
+                    })
+                    .collect();
+                for _ in 0..repeats {
+                    for chunks in &stretch {
+                        chunks.iter().for_each(|&chunk| freed[chunk as usize] = false);
+                        learner.observe(chunks);
+                        operations += 1;
+                    }
+                }
+            }
+        }
+        if learner.version() != version {
+            assert!(learner.version() > version);
+            version = learner.version();
+            describe(&learner);
+        }
+    }
+    assert_eq!(learner.operations(), operations);
+    look(&learner, &freed);
+    describe(&learner);
+}
+
+fn look(learner: &Learner, freed: &[bool]) {
+    let Some(mut cursor) = learner.ahead() else { return };
+    let mut last = 0;
+    for _ in 0..200 {
+        let Some(next) = learner.next(&mut cursor) else { return };
+        assert!(!freed[next.chunk as usize], "{next:?} was freed");
+        assert!(next.distance >= last.max(1), "{next:?} after {last}");
+        last = next.distance;
+    }
+}
+
+fn describe(learner: &Learner) {
+    let description = learner.describe();
+    let saved = Saved { description, ..Saved::default() };
+    saved.check().expect("a description that can be saved");
+}
+
+/// Bytes to decide by; zeros when they have run out.
+struct Bytes<'a>(&'a [u8]);
+
+impl Bytes<'_> {
+    fn next(&mut self) -> u8 {
+        let (&first, rest) = self.0.split_first().unwrap_or((&0, &[]));
+        self.0 = rest;
+        first
+    }
+}
