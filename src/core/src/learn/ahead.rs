@@ -40,6 +40,14 @@ impl Learner {
         })
     }
 
+    /// Where the last operation stands in the predicted order: an upcoming
+    /// access comes at this plus its distance. Rises, but not always by one:
+    /// programs do a thing more or less now and then. Starts anew with each
+    /// epoch.
+    pub fn position(&self) -> i64 {
+        self.track.as_ref().map_or(0, |track| track.now)
+    }
+
     /// The access at `cursor`, which moves on to the next: over the end of the
     /// iteration into its repetition, and into the next phase where that is
     /// known. `None`: nothing is predicted further.
