@@ -7,9 +7,10 @@ use autooffload_core::workload::cards::{Costs, card, link};
 use autooffload_core::workload::models::{Kind, catalogue};
 
 #[test]
+#[cfg_attr(miri, ignore = "too much for an interpreter")]
 fn the_bounds_of_every_model_are_in_order() {
     for model in catalogue() {
-        let trace = model.trace(6);
+        let trace = model.trace(4);
         for name in ["rtx-4090", "h200"] {
             let card = card(name).unwrap();
             let bandwidth = link(card.link).unwrap().bytes_per_s;

@@ -445,6 +445,11 @@ mod tests {
         Work::new(&trace, &models_card(), &Costs::default(), BW, Reading::Whole)
     }
 
+    /// Fewer cases where each takes long.
+    fn cases(usual: usize) -> usize {
+        if cfg!(miri) { usual / 100 } else { usual }
+    }
+
     fn models_card() -> Card {
         *card("rtx-4090").unwrap()
     }
@@ -515,7 +520,7 @@ mod tests {
     #[test]
     fn b2_is_what_its_definition_says() {
         let mut random = Random::new(11);
-        for _ in 0..2000 {
+        for _ in 0..cases(2000) {
             let case = random_case(&mut random);
             let work = work_of(&case.sizes, &case.cycle, 2);
             let iteration = work.iterations().next().unwrap().1;
@@ -529,7 +534,7 @@ mod tests {
     #[test]
     fn less_memory_or_a_slower_link_never_lower_a_bound() {
         let mut random = Random::new(12);
-        for _ in 0..500 {
+        for _ in 0..cases(500) {
             let case = random_case(&mut random);
             let work = work_of(&case.sizes, &case.cycle, 4);
             let iteration = work.iterations().nth(1).unwrap().1;
@@ -593,6 +598,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn nothing_that_can_be_carried_out_beats_a_bound() {
         let mut random = Random::new(13);
         let (mut tight, mut cases) = (0, 0);
@@ -706,6 +712,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn the_share_of_a_budget_is_what_was_asked_for() {
         let trace = models::model("flux1-dev").unwrap().trace(1);
         for share in [0.1, 0.25, 0.5, 1.0] {
@@ -718,6 +725,7 @@ mod tests {
     /// The feasibility study's figure for this model: far more than B1 for any
     /// policy, as its convolutions compute long over few weights.
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn sdxl_is_held_up_by_its_long_convolutions() {
         let trace = models::model("sdxl-unet").unwrap().trace(2);
         let mut most = 0.0f64;

@@ -554,6 +554,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn every_model_comes_back_as_it_was() {
         for model in models::catalogue() {
             let options = models::Options { iterations: 6, runs: 2, ..Default::default() };
@@ -565,6 +566,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn equal_steps_are_written_once() {
         let flux = models::model("flux1-dev").unwrap();
         let (one, many) = (write(&flux.trace(1)), write(&flux.trace(28)));
@@ -646,7 +648,7 @@ mod tests {
     #[test]
     fn any_trace_comes_back_as_it_was() {
         let mut random = Random::new(21);
-        for _ in 0..3000 {
+        for _ in 0..if cfg!(miri) { 20 } else { 3000 } {
             let trace = random_trace(&mut random);
             // A chunk that is allocated later does not exist before; the
             // generator's may be named before its first allocation.
@@ -786,6 +788,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn nesting_and_size_are_bounded() {
         let head = "autooffload-trace 1\nname x\nactivations 0\nchunks 1000 1\n";
         let nested = |depth: usize, times: usize| {
@@ -804,6 +807,7 @@ mod tests {
 
     /// Whatever is done to a file, the answer is a well-formed trace or an error.
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn no_damage_is_more_than_an_error() {
         let mut random = Random::new(23);
         let files = [

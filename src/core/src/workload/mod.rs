@@ -56,14 +56,25 @@ pub enum Event {
     Launch(Launch),
     /// The host waits for all work queued so far, then is busy for `host_ns`
     /// before it issues anything else (`.item()`, a sampler on the host).
-    HostSync { host_ns: Nanos },
+    HostSync {
+        host_ns: Nanos,
+    },
     /// The program's own copy between host and device, in order on the compute stream.
-    Copy { bytes: u64, to_device: bool },
-    Allocate { chunk: TraceChunk },
-    Free { chunk: TraceChunk },
+    Copy {
+        bytes: u64,
+        to_device: bool,
+    },
+    Allocate {
+        chunk: TraceChunk,
+    },
+    Free {
+        chunk: TraceChunk,
+    },
     /// An iteration of phase `phase` begins here. For whoever scores a policy;
     /// no policy may look at it.
-    Iteration { phase: u16 },
+    Iteration {
+        phase: u16,
+    },
 }
 
 /// A kernel launch, or several in a row that touch the same.

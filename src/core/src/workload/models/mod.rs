@@ -1,8 +1,8 @@
 //! Traces of published architectures.
 //!
 //! A model is a table of dimensions, written down as a list of operations
-//! ([`net`]); its tensors are put into device allocations the way PyTorch's
-//! caching allocator would ([`allocator`]); a run is that list again and again,
+//! (`net`); its tensors are put into device allocations the way PyTorch's
+//! caching allocator would (`allocator`); a run is that list again and again,
 //! with the marks and host waits that such programs have. The totals are checked
 //! against the published sizes of the checkpoints.
 //!
@@ -436,6 +436,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn weights_come_out_as_published() {
         // Segments of 20 MiB are not filled to the last, and many tensors of
         // SDXL are of 3 MiB: what that wastes is bounded here as well.
@@ -456,6 +457,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn flux_takes_as_long_as_published() {
         let trace = model("flux1-dev").unwrap().trace(2);
         for (name, seconds) in [("rtx-4090", 0.59), ("h100", 0.23), ("l40s", 0.49)] {
@@ -465,6 +467,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn a_step_of_wan_takes_as_long_on_either_expert() {
         let trace = model("wan22-a14b").unwrap().trace(4);
         assert_eq!(iteration_ns(&trace, "h200", 0), iteration_ns(&trace, "h200", 1));
@@ -472,6 +475,7 @@ mod tests {
 
     /// Batch 1 decoding reads all weights for each token and does little else.
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn decoding_is_bound_by_memory() {
         let trace = model("llama3-70b-decode").unwrap().trace(2);
         let entry = card("h200").unwrap();
@@ -481,6 +485,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn the_same_arguments_give_the_same_trace() {
         let model = model("mixtral-decode").unwrap();
         let generate =
@@ -490,6 +495,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn a_token_of_mixtral_touches_two_experts_a_layer() {
         let trace = model("mixtral-decode").unwrap().generate(&Options {
             iterations: 1,
@@ -503,6 +509,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too much for an interpreter")]
     fn variants_are_well_formed_and_go_astray() {
         for variant in VARIANTS {
             let trace = variant.trace(40, 7);
