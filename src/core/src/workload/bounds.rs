@@ -210,7 +210,8 @@ impl Work {
     }
 
     /// The longest iteration of `phase`, the first of those: the usual one where
-    /// some are cut short.
+    /// some are cut short. What holds for it need not hold for those; for what a
+    /// run measured, [`sequence_bound`] of the same stretch is the yardstick.
     pub fn typical(&self, phase: u16) -> Option<Steps> {
         let of_phase = self.iterations().filter(|(of, _)| *of == phase).map(|(_, steps)| steps);
         of_phase.reduce(|best, next| {
