@@ -38,6 +38,7 @@ use std::time::{Duration, Instant};
 
 use autooffload_core::address_map::{AddressMap, Arena};
 use autooffload_core::config::{Config, Window as WindowSetting};
+use autooffload_core::plan::Effort;
 use autooffload_core::streamer::{Effect, Shortage, Streamer, Window};
 use dashmap::DashMap;
 use once_cell::sync::OnceCell;
@@ -383,9 +384,12 @@ impl Streaming {
         let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
             let DeviceState { streamer, machinery } = state;
             // Not while something captures: what it uses cannot be waited for.
-            if streamer.plan_due() && !any_capture() && streamer.adopt_plan(machinery) {
+            if streamer.plan_due()
+                && !any_capture()
+                && streamer.adopt_plan(Effort::Quick, machinery)
+            {
                 engine.publish_streamer(streamer);
-                engine.stats.plan_began(streamer.record_length(), streamer.period().unwrap_or(0));
+                engine.stats.plan_began(streamer.operations(), streamer.period().unwrap_or(0));
                 log::debug!("device {device}: adopted a plan: {}", streamer.describe());
             }
             // A word that only looks like an address may name what another
@@ -520,7 +524,7 @@ impl Engine {
         set(&stats.layout_changes, counters.layout_changes);
         set(&stats.demotions, counters.demotions);
         set(&stats.slips, streamer.slips());
-        set(&stats.record_length, streamer.record_length());
+        set(&stats.operations, streamer.operations());
     }
 
     /// One clear line for a request that could not be met. Programs ask again

@@ -53,12 +53,12 @@ pub struct Stats {
     pub slips: AtomicU64,
     pub kept_resident_bytes: AtomicU64,
     pub refused: AtomicU64,
-    /// Tokens in a learned iteration, 0 before; streamed bytes and record
-    /// length when the present plan began.
+    /// Operations in a learned iteration, 0 before; streamed bytes and
+    /// operations when the present plan began.
     pub period: AtomicU64,
     pub plan_began_bytes: AtomicU64,
     pub plan_began_at: AtomicU64,
-    pub record_length: AtomicU64,
+    pub operations: AtomicU64,
     link_bytes_per_s: AtomicU64,
     /// Waits of launches for copies, on the device; those sampled, and their sum.
     fence_waits: AtomicU64,
@@ -126,21 +126,21 @@ impl Stats {
 
     /// A plan was adopted: what it keeps and streams with is what the summary
     /// tells, not what is left when the program has freed everything.
-    pub fn plan_began(&self, record_length: u64, period: u64) {
+    pub fn plan_began(&self, operations: u64, period: u64) {
         self.plan_resident_bytes.store(get(&self.resident_bytes), Ordering::Relaxed);
         self.plan_ring_bytes.store(get(&self.ring_bytes), Ordering::Relaxed);
         self.period.store(period, Ordering::Relaxed);
-        self.plan_began_at.store(record_length, Ordering::Relaxed);
+        self.plan_began_at.store(operations, Ordering::Relaxed);
         self.plan_began_bytes.store(get(&self.streamed_bytes), Ordering::Relaxed);
     }
 
     /// Bytes streamed in one learned iteration, on the average since the plan.
     fn streamed_per_iteration(&self) -> Option<u64> {
         let period = get(&self.period);
-        let tokens = get(&self.record_length).checked_sub(get(&self.plan_began_at))?;
+        let operations = get(&self.operations).checked_sub(get(&self.plan_began_at))?;
         let bytes = get(&self.streamed_bytes) - get(&self.plan_began_bytes);
-        (period > 0 && tokens >= period)
-            .then(|| (u128::from(bytes) * u128::from(period) / u128::from(tokens)) as u64)
+        (period > 0 && operations >= period)
+            .then(|| (u128::from(bytes) * u128::from(period) / u128::from(operations)) as u64)
     }
 
     pub fn json(&self, host: (u64, u64, u64)) -> Value {

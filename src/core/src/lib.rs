@@ -5,8 +5,8 @@
 //! ```text
 //!   params       which addresses a launch names
 //!   address_map  whose they are
-//!   history      the record of accesses, and what it predicts
-//!   planner      what stays, what streams, where in the ring
+//!   learn        in which order chunks come
+//!   plan         what stays, what streams, where in the ring, and when
 //!   streamer     the state of one device's memory, and every decision
 //!   zone         who may reuse stream-ordered memory, and after whom
 //!   host_limits  how much host memory may be taken
@@ -19,12 +19,10 @@
 
 pub mod address_map;
 pub mod config;
-pub mod history;
 pub mod host_limits;
 pub mod learn;
 pub mod params;
 pub mod plan;
-pub mod planner;
 pub mod sim;
 pub mod streamer;
 pub mod units;

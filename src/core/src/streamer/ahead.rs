@@ -5,58 +5,93 @@
 
 use super::*;
 
+/// Accesses looked at in one call: a prediction that changed with every
+/// operation must not cost a walk along all of it each time.
+const ACCESSES_PER_CALL: u32 = 128;
+/// Operations looked ahead at the most.
+const FAR: u32 = 1 << 14;
+
 impl Streamer {
     /// Submits the copies that the prediction asks for and the ring has room for.
     pub fn look_ahead(&mut self, mechanism: &mut impl Mechanism) {
         if self.ring.is_empty() {
             return;
         }
-        let Some(cursor) = self.history.cursor() else {
+        if self.learner.epoch() != self.learned_epoch || self.disturbed {
+            self.learned_epoch = self.learner.epoch();
+            self.start_over();
+        }
+        let Some(mut cursor) = self.ahead.or_else(|| self.learner.ahead()) else {
             return self.look_ahead_by_birth(mechanism);
         };
-        self.ahead = self.ahead.max(cursor);
-        while self.ahead < self.history.len() {
-            let Some(id) = self.history.token(self.ahead) else { break };
+        for _ in 0..ACCESSES_PER_CALL {
+            let mut after = cursor;
+            let Some(upcoming) = self.learner.next(&mut after) else { break };
+            if upcoming.distance > FAR {
+                break;
+            }
+            let id = upcoming.chunk;
             let living = self.chunks.get(id as usize).and_then(Option::as_ref);
             if living.is_some_and(|chunk| !chunk.resident()) {
-                let expected = Some((self.epoch, self.ahead));
-                if !self.chunk(id).present() && !self.prefetch(id, cursor, mechanism) {
+                let complete = self.chunk(id).present() || self.prefetch(id, mechanism);
+                // What has come of it stays, too.
+                let at = self.learner.position() + i64::from(upcoming.distance);
+                self.chunk_mut(id).expected = Some((self.epoch, at));
+                if !complete {
                     break;
                 }
-                self.chunk_mut(id).expected = expected;
             }
-            self.ahead += 1;
+            cursor = after;
         }
+        self.ahead = Some(cursor);
     }
 
-    /// Whether `id`'s content may go under ring frames that others still need.
-    pub(super) fn evictable(&self, occupant: ChunkId, cursor: Position) -> bool {
+    /// What was expected no longer is; what is, is found out anew.
+    pub(super) fn start_over(&mut self) {
+        self.epoch += 1;
+        self.ahead = None;
+        self.disturbed = false;
+    }
+
+    /// Whether `id`'s content is there for a use to come.
+    pub(super) fn awaited(&self, id: ChunkId) -> bool {
+        let expected = self.chunk(id).expected;
+        expected.is_some_and(|(epoch, at)| epoch == self.epoch && self.learner.position() < at)
+    }
+
+    /// Whether `occupant`'s content may go under frames that others need.
+    fn evictable(&self, occupant: ChunkId) -> bool {
         let chunk = self.chunk(occupant);
-        let awaited = chunk
-            .expected
-            .is_some_and(|(epoch, position)| epoch == self.epoch && position >= cursor);
         // What the present operation touched may well be touched by the next.
-        chunk.holds == 0 && !awaited && chunk.touched_at < self.operation
+        chunk.holds == 0 && !self.awaited(occupant) && chunk.touched_at < self.operation
     }
 
     /// Whether all content on the shared frames of `part` may go.
-    fn clear_of_need(&self, part: &Part, evictable: impl Fn(ChunkId) -> bool) -> bool {
-        part.slots().filter_map(|slot| self.occupants[slot as usize]).all(|(id, _)| evictable(id))
+    fn clear_of_need(&self, part: &Part, evictable: impl Fn(&Self, ChunkId) -> bool) -> bool {
+        let mut occupants = part.slots().filter_map(|slot| self.occupants[slot as usize]);
+        occupants.all(|(id, _)| evictable(self, id))
+    }
+
+    fn prefetch(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) -> bool {
+        self.prefetch_over(id, Self::evictable, mechanism)
     }
 
     /// Submits the copies of the absent parts of `id`, as far as they evict
-    /// nothing that is needed. `true`: all of them.
-    fn prefetch(&mut self, id: ChunkId, cursor: Position, mechanism: &mut impl Mechanism) -> bool {
+    /// only what `evictable` allows. `true`: all of them.
+    fn prefetch_over(
+        &mut self,
+        id: ChunkId,
+        evictable: impl Fn(&Self, ChunkId) -> bool,
+        mechanism: &mut impl Mechanism,
+    ) -> bool {
         // Attach only where that waits for nothing: when unmapped.
-        if !self.chunk(id).mapped
-            && !self.attach_ahead(id, |s, occupant| s.evictable(occupant, cursor), mechanism)
-        {
+        if !self.chunk(id).mapped && !self.attach_ahead(id, &evictable, mechanism) {
             return false;
         }
         for index in 0..self.chunk(id).parts.len() {
             let Streamed { part, present } = self.chunk(id).parts[index];
             if !present
-                && (!self.clear_of_need(&part, |occupant| self.evictable(occupant, cursor))
+                && (!self.clear_of_need(&part, &evictable)
                     || self.fetch(id, index, false, mechanism).is_err())
             {
                 return false;
@@ -82,7 +117,7 @@ impl Streamer {
             let frames = hole.end - hole.start;
             let part = Part { first: hole.start, frames, at, lap };
             at = part.slot(frames);
-            if !self.clear_of_need(&part, |occupant| evictable(self, occupant)) {
+            if !self.clear_of_need(&part, &evictable) {
                 return false;
             }
             parts.push(part);
@@ -98,13 +133,13 @@ impl Streamer {
 
     /// With nothing learned yet, what was allocated after the chunk touched
     /// last is likely to be used next.
-    pub(super) fn look_ahead_by_birth(&mut self, mechanism: &mut impl Mechanism) {
+    fn look_ahead_by_birth(&mut self, mechanism: &mut impl Mechanism) {
         const CHUNKS_AHEAD: usize = 2;
-        let Some(last) = self.history.len().checked_sub(1).and_then(|p| self.history.token(p))
-        else {
-            return;
-        };
-        let operation = self.operation;
+        /// Operations for which a chunk is left where it is: after a use, and
+        /// before one that may never come.
+        const WARM: Operation = 4;
+        const PATIENCE: Operation = 64;
+        let Some(last) = self.newcomer else { return };
         let next: Vec<ChunkId> = self
             .chunks
             .iter()
@@ -119,27 +154,19 @@ impl Streamer {
             if self.chunk(id).present() {
                 continue;
             }
-            // Recently touched or not yet used: leave it where it is.
             let cold = |streamer: &Self, occupant: ChunkId| {
                 let chunk = streamer.chunk(occupant);
-                chunk.holds == 0
-                    && chunk.touched_at + 4 < operation
-                    && chunk.expected.is_none_or(|(epoch, _)| epoch != streamer.epoch)
+                let guessed = chunk.guessed_at.is_some_and(|at| {
+                    chunk.touched_at <= at && streamer.operation <= at + PATIENCE
+                });
+                streamer.evictable(occupant)
+                    && chunk.touched_at + WARM < streamer.operation
+                    && !guessed
             };
-            if !self.chunk(id).mapped && !self.attach_ahead(id, cold, mechanism) {
+            if !self.prefetch_over(id, cold, mechanism) {
                 return;
             }
-            for index in 0..self.chunk(id).parts.len() {
-                let Streamed { part, present } = self.chunk(id).parts[index];
-                if !present
-                    && (!self.clear_of_need(&part, |occupant| cold(self, occupant))
-                        || self.fetch(id, index, false, mechanism).is_err())
-                {
-                    return;
-                }
-            }
-            let epoch = self.epoch;
-            self.chunk_mut(id).expected = Some((epoch, Position::MAX));
+            self.chunk_mut(id).guessed_at = Some(self.operation);
         }
     }
 }

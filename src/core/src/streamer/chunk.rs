@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::FrameId;
+use crate::learn::Operation;
 use crate::plan::Part;
 
 #[derive(Debug)]
@@ -27,12 +28,12 @@ pub(super) struct Chunk {
     /// Launches under way, between begin and end, on any thread.
     pub holds: u32,
     /// Operation that touched it last; its allocation counts as a touch.
-    pub touched_at: u64,
-    /// Position of its last token in the record.
-    pub token_at: u64,
-    /// Fetched ahead of a use that has not come yet: the position in the
-    /// record where it is expected, under the prediction numbered `epoch`.
-    pub expected: Option<(u64, u64)>,
+    pub touched_at: Operation,
+    /// Fetched ahead of a use that has not come yet: where it is in the order
+    /// predicted, and the number of that prediction.
+    pub expected: Option<(u64, i64)>,
+    /// Fetched on a guess by this operation.
+    pub guessed_at: Option<Operation>,
 }
 
 /// A part, and whether its content is on its frames.

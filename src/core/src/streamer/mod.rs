@@ -1,8 +1,9 @@
 //! The state of one device's managed memory, and every decision about it.
 //!
-//! A [`Streamer`] knows its chunks, its frames and its ring, follows the
-//! access record, and acts through a [`Mechanism`]: over CUDA in the
-//! preloaded library, over a model of memory in the tests.
+//! A [`Streamer`] knows its chunks, its frames and its ring, tells the
+//! [`Learner`] what is touched, carries out the [`Plan`], and acts through a
+//! [`Mechanism`]: over CUDA in the preloaded library, over a model of memory in
+//! the tests.
 //!
 //! Every frame of a chunk is *its own* or belongs to a *part*: a run of frames
 //! that it shares with parts of other chunks, on the ring. A chunk without
@@ -44,8 +45,8 @@ mod ring;
 use std::ops::Range;
 
 use crate::address_map::ChunkId;
-use crate::history::{History, Position};
-use crate::plan::Part;
+use crate::learn::{Cursor, Learner, Operation};
+use crate::plan::{Machine, Part, Plan};
 use chunk::{Chunk, PartExt, Streamed};
 use frames::KEEP_NONE;
 
@@ -125,25 +126,36 @@ pub struct Streamer {
     occupants: Vec<Option<(ChunkId, u32)>>,
     /// Where the next chunk is attached.
     ring_cursor: u32,
-    history: History,
-    /// Where the lookahead stands in the record.
-    ahead: Position,
+    learner: Learner,
+    /// Operations observed when the last one was touched; what is touched now
+    /// is touched at this.
+    operation: Operation,
+    /// How far the look ahead has come, under the prediction of `epoch`.
+    ahead: Option<Cursor>,
     /// Prediction number: expectations of an older one are void.
     epoch: u64,
-    operation: u64,
+    /// The learner's own number of the same prediction.
+    learned_epoch: u64,
+    /// Something went that was awaited.
+    disturbed: bool,
     window: Window,
+    machine: Machine,
+    /// Carried out last.
+    plan: Option<Plan>,
+    planning: plans::Planning,
+    /// When something was last fetched.
+    fetched_at: Operation,
     /// The layout changed since the last plan, which may not be worth keeping.
     unplanned_changes: u64,
-    /// Period for which the present plan was made.
-    planned_period: Option<u64>,
-    /// Length of the record when something was last fetched.
-    fetched_at: Position,
-    /// No new plan before the record has this length.
-    next_plan_at: Position,
+    /// Shared frames of the largest operation since the last plan.
     largest_operation: u32,
     /// How many chunks are not resident.
     streamed_chunks: u32,
     counters: Counters,
+    /// Touched last after a pause.
+    newcomer: Option<ChunkId>,
+    /// For [`Learner::observe`]; kept for its memory.
+    touched: Vec<ChunkId>,
 }
 
 /// The user's wish for the ring.
@@ -175,18 +187,23 @@ impl Streamer {
             ring: Vec::new(),
             occupants: Vec::new(),
             ring_cursor: 0,
-            history: History::new(),
-            ahead: 0,
-            epoch: 0,
+            learner: Learner::new(),
             operation: 0,
+            ahead: None,
+            epoch: 0,
+            learned_epoch: 0,
+            disturbed: false,
             window,
-            unplanned_changes: 0,
-            planned_period: None,
+            machine: Machine::default(),
+            plan: None,
+            planning: plans::Planning::default(),
             fetched_at: 0,
-            next_plan_at: 0,
+            unplanned_changes: 0,
             largest_operation: 0,
             streamed_chunks: 0,
             counters: Counters::default(),
+            newcomer: None,
+            touched: Vec::new(),
         }
     }
 
@@ -223,13 +240,14 @@ impl Streamer {
         self.largest_operation
     }
 
-    /// Length of the learned iteration, in tokens of the record.
+    /// Operations in an iteration that the present plan was made for.
     pub fn period(&self) -> Option<u64> {
-        self.planned_period
+        self.planning.period()
     }
 
+    /// How often the predicted order turned out to be another.
     pub fn slips(&self) -> u64 {
-        self.history.slips()
+        self.learner.epoch()
     }
 
     pub fn contains(&self, id: ChunkId) -> bool {
@@ -245,9 +263,19 @@ impl Streamer {
         self.chunk(id).frames
     }
 
-    /// Tokens recorded so far.
-    pub fn record_length(&self) -> Position {
-        self.history.len()
+    /// Operations observed so far.
+    pub fn operations(&self) -> Operation {
+        self.learner.operations()
+    }
+
+    /// The operations took `ns` of GPU time, all together, stalls not counted.
+    pub fn measured(&mut self, operations: Range<Operation>, ns: u64) {
+        self.learner.measured(operations, ns);
+    }
+
+    /// What the link was seen to carry, host to device.
+    pub fn set_link_rate(&mut self, bytes_per_s: f64) {
+        self.machine.link_bytes_per_s = bytes_per_s;
     }
 
     pub fn set_window(&mut self, window: Window) {
@@ -345,8 +373,8 @@ impl Streamer {
             pinned: false,
             holds: 0,
             touched_at: self.operation,
-            token_at: 0,
             expected: None,
+            guessed_at: None,
         });
         Ok(())
     }
@@ -358,6 +386,7 @@ impl Streamer {
         if self.chunk(id).mapped {
             mechanism.unmap(id);
         }
+        self.learner.forget(id);
         let chunk = self.chunks[id as usize].take().expect("a chunk that lives");
         self.streamed_chunks -= u32::from(!chunk.resident());
         self.free.extend(chunk.own.into_iter().flatten());
@@ -428,7 +457,6 @@ impl Streamer {
         touches: &[(ChunkId, Effect)],
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
-        self.operation += 1;
         for &(id, _) in touches {
             self.chunk_mut(id).holds += 1;
         }
@@ -437,13 +465,23 @@ impl Streamer {
             self.release(touches);
             return Err(shortage);
         }
+        let mut ids = std::mem::take(&mut self.touched);
+        ids.clear();
+        ids.extend(touches.iter().map(|&(id, _)| id));
+        self.learner.observe(&ids);
+        self.touched = ids;
+        self.operation = self.learner.operations();
         for &(id, effect) in touches {
-            self.record(id);
             let operation = self.operation;
             let chunk = self.chunk_mut(id);
-            chunk.touched_at = operation;
+            let before = std::mem::replace(&mut chunk.touched_at, operation);
             if effect == Effect::Write {
                 chunk.written();
+            }
+            // In use by one operation after the other (activations), it says
+            // nothing about where the program is.
+            if before + 1 < operation {
+                self.newcomer = Some(id);
             }
         }
         Ok(())
@@ -456,35 +494,6 @@ impl Streamer {
             if let Some(Some(chunk)) = self.chunks.get_mut(id as usize) {
                 chunk.holds = chunk.holds.saturating_sub(1);
             }
-        }
-    }
-
-    fn record(&mut self, id: ChunkId) {
-        let operation = self.operation;
-        let streamed = self.is_streamed(id);
-        self.history.record_touch(id, operation);
-        // One token per burst: consecutive operations on a chunk are one use.
-        if self.chunk(id).touched_at + 1 >= operation {
-            return;
-        }
-        // What comes round far more often than streamed chunks do (activations
-        // that happen to be streamed) says nothing about where we are.
-        let now = self.history.len();
-        let interval = now - std::mem::replace(&mut self.chunk_mut(id).token_at, now);
-        if !streamed || interval < u64::from(self.streamed_chunks / 4) {
-            self.history.record_plain(id, operation);
-            return;
-        }
-        let chunks = &self.chunks;
-        let is_streamed = |token: ChunkId| {
-            chunks
-                .get(token as usize)
-                .and_then(Option::as_ref)
-                .is_some_and(|chunk| !chunk.resident())
-        };
-        if !self.history.record_landmark(id, operation, is_streamed) {
-            self.epoch += 1;
-            self.ahead = self.history.cursor().unwrap_or(0);
         }
     }
 

@@ -1,83 +1,158 @@
 //! When a new plan is due, what the planner is told, and how its answer is
 //! carried out.
+//!
+//! A plan is due when the learner has something new to tell, or when layouts
+//! had to change off the plan; not again at once, and less and less often for
+//! a program that never settles.
 
 use super::*;
-use crate::plan::{Layout, Plan};
-use crate::planner::{self, Item, Limits, Operations};
+use crate::learn;
+use crate::plan::{self, Effort, Layout, Nanos, Phase, Problem};
+
+/// What is remembered from one plan to the next.
+#[derive(Debug, Default)]
+pub(super) struct Planning {
+    /// [`Learner::version`] that the last plan was made for.
+    version: u64,
+    /// No new plan before this many operations.
+    not_before: Operation,
+    /// When the last one was made.
+    began_at: Operation,
+    /// Operations that it was meant to last at the least.
+    pause: Operation,
+    /// Plans that followed the one before too soon.
+    restless: u32,
+    /// Operations in an iteration of the phase it was made in.
+    period: Option<u64>,
+}
+
+impl Planning {
+    pub fn period(&self) -> Option<u64> {
+        self.period
+    }
+
+    /// A plan is being made, in a phase with iterations of `period` operations.
+    fn begins(&mut self, now: Operation, period: u64, version: u64) {
+        // Twice as long after each that did not last.
+        const RESTLESS_MOST: u32 = 8;
+        let soon = self.period.is_some() && now < self.began_at + 4 * self.pause;
+        self.restless = if soon { (self.restless + 1).min(RESTLESS_MOST) } else { 0 };
+        self.pause = period << self.restless;
+        self.began_at = now;
+        self.not_before = now + self.pause;
+        self.period = Some(period);
+        self.version = version;
+    }
+}
 
 impl Streamer {
-    /// Whether a whole iteration has been seen again that the present layout
-    /// was not planned for.
+    /// Whether [`Self::problem`] should be asked.
     #[inline]
     pub fn plan_due(&self) -> bool {
         !self.ring.is_empty()
-            && self.history.len() >= self.next_plan_at
-            && self.unplanned_changes > 0
-            && self.history.confirmed_period().is_some_and(|period| {
-                // A loop that streamed nothing (over the tensors of one
-                // chunk, while loading) teaches nothing.
-                self.fetched_at + period > self.history.len()
-            })
+            && self.operation >= self.planning.not_before
+            && (self.learner.version() != self.planning.version || self.unplanned_changes > 0)
     }
 
-    /// Adopts a plan for the iteration just confirmed. Waits for the chunks it
-    /// moves; leaves everything as it was, and answers `false`, when some chunk
-    /// is held elsewhere or nothing fits.
-    pub fn adopt_plan(&mut self, mechanism: &mut impl Mechanism) -> bool {
-        let Some(period) = self.history.confirmed_period() else { return false };
-        if self.chunks.iter().flatten().any(|chunk| chunk.holds > 0) {
-            return false;
-        }
-        // The record grows by an iteration between two plans at the least;
-        // twice as long after each, so that a restless program is not replanned for ever.
-        let pause = period << self.counters.plans.min(8);
-        self.next_plan_at = self.history.len() + pause;
+    /// What is to be planned, if it is time to. The next one is due when
+    /// something has changed since.
+    pub fn problem(&mut self) -> Option<Problem> {
+        /// Operations until we ask again when nothing is known.
+        const WAIT: Operation = 64;
+        let description = self.learner.describe();
+        let period = description.present.map(|present| {
+            let steps = &description.phases[present].steps;
+            steps.iter().map(|step| u64::from(step.operations)).sum::<u64>().max(1)
+        });
+        // A loop that streamed nothing (over the tensors of one chunk, while
+        // loading) teaches nothing.
+        let Some(period) = period.filter(|period| self.fetched_at + period > self.operation) else {
+            self.planning.not_before = self.operation + WAIT;
+            return None;
+        };
+        self.planning.begins(self.operation, period, self.learner.version());
         self.counters.plans += 1;
         self.unplanned_changes = 0;
-        self.planned_period = Some(period);
+        Some(self.pose(&description))
+    }
 
-        // Reuse within this much of other memory is one use: the ring keeps it.
-        let near = self.cap_frames / 8;
-        let items = self.items_of_last(period, near);
-        let others: u32 = self
-            .ids()
-            .filter(|&id| !items.iter().any(|item| item.chunk == id))
-            .filter(|&id| self.chunk(id).pinned)
-            .map(|id| self.chunk(id).frames)
-            .sum();
-        let available = self.cap_frames.saturating_sub(others);
-        let largest_chunk = items.iter().map(|item| item.frames).max().unwrap_or(1);
-        let window = match self.window {
+    /// The problem of `description`, as far as its chunks still live.
+    fn pose(&self, description: &learn::Description) -> Problem {
+        let mut index_of = vec![u32::MAX; self.chunks.len()];
+        for id in description.phases.iter().flat_map(|phase| &phase.uses) {
+            if let Some(Some(_)) = self.chunks.get(*id as usize) {
+                index_of[*id as usize] = 0;
+            }
+        }
+        let mut problem = Problem { machine: self.machine, ..Problem::default() };
+        let mut elsewhere = 0;
+        for id in self.ids() {
+            let Chunk { frames, pinned, .. } = *self.chunk(id);
+            if index_of[id as usize] == 0 {
+                index_of[id as usize] = problem.chunks.len() as u32;
+                problem.chunks.push(plan::Chunk { id, frames, pinned });
+            } else if pinned {
+                elsewhere += frames;
+            }
+        }
+        let link = self.machine.link_bytes_per_s;
+        problem.machine.frames = self.cap_frames.saturating_sub(elsewhere);
+        // What leaves is copied out, because a kernel may have written to it.
+        problem.machine.release_bytes_per_s = link;
+        for known in &description.phases {
+            let measured = known.steps.iter().any(|step| step.ns > 0);
+            let mut phase = Phase { repeats: known.repeats, ..Phase::default() };
+            for step in &known.steps {
+                let uses = &known.uses[step.first_use as usize..][..step.use_count as usize];
+                let uses: Vec<u32> = uses
+                    .iter()
+                    .map(|&id| index_of.get(id as usize).copied().unwrap_or(u32::MAX))
+                    .filter(|&index| index != u32::MAX)
+                    .collect();
+                let frames: u32 =
+                    uses.iter().map(|&index| problem.chunks[index as usize].frames).sum();
+                // Until times are known, bytes stand in for them.
+                let bytes = f64::from(frames) * self.machine.frame_bytes as f64;
+                let ns = if measured { step.ns } else { (bytes / link * 1e9) as Nanos };
+                phase.push(ns, &uses);
+            }
+            if !phase.uses.is_empty() {
+                problem.phases.push(phase);
+            }
+        }
+        let largest_chunk = problem.chunks.iter().map(|chunk| chunk.frames).max().unwrap_or(1);
+        problem.window_frames = match self.window {
             Window::Auto => None,
             Window::Chunks(count) => Some(count.saturating_mul(largest_chunk)),
             Window::Frames(frames) => Some(frames),
         };
-        let operations = self.operations_of_last(period, &items);
-        let limits = Limits { available, window };
-        let Some(plan) = planner::plan(&items, &operations, &limits) else { return false };
-        let parts = |id: ChunkId| {
-            let found = plan.streamed.iter().find(|&&(streamed, _)| streamed == id);
-            let frames = self.chunk(id).frames;
-            found.map(|&(_, at)| Part { first: 0, frames, at, lap: plan.ring_frames })
-        };
-        let layouts = items.iter().map(|item| Layout {
-            id: item.chunk,
-            frames: item.frames,
-            parts: parts(item.chunk).into_iter().collect(),
-        });
-        let plan = Plan {
-            layouts: layouts.collect(),
-            shared_frames: plan.ring_frames,
-            ..Plan::default()
-        };
-        self.adopt(&plan, mechanism)
+        problem
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// Plans and carries the plan out, at once. `false`: nothing has changed.
+    pub fn adopt_plan(&mut self, effort: Effort, mechanism: &mut impl Mechanism) -> bool {
+        if self.any_held() {
+            return false;
+        }
+        let Some(problem) = self.problem() else { return false };
+        let Ok(plan) = plan::plan(&problem, self.plan.as_ref(), effort) else { return false };
+        plan.verify(&problem).is_ok() && self.adopt(&plan, mechanism)
+    }
+
+    fn any_held(&self) -> bool {
+        self.chunks.iter().flatten().any(|chunk| chunk.holds > 0)
     }
 
     /// Carries `plan` out: moves what lies elsewhere, and nothing else. Waits
     /// for the chunks it moves; leaves everything as it was, and answers
     /// `false`, when some chunk is held or the plan was made for others.
     pub fn adopt(&mut self, plan: &Plan, mechanism: &mut impl Mechanism) -> bool {
-        if self.chunks.iter().flatten().any(|chunk| chunk.holds > 0) || !self.applies(plan) {
+        if self.any_held() || !self.applies(plan) {
             return false;
         }
         // What streamed together before the plan says nothing about it.
@@ -86,84 +161,9 @@ impl Streamer {
             // Whatever is unmapped now is attached again when it is used.
             self.unplanned_changes += 1;
         }
-        self.epoch += 1;
-        self.ahead = self.history.cursor().unwrap_or(0);
+        self.plan = Some(plan.clone());
+        self.start_over();
         true
-    }
-
-    /// What the operations of the last `period` tokens touched together, as
-    /// indices into `items`.
-    pub(super) fn operations_of_last(&self, period: u64, items: &[Item]) -> Operations {
-        let mut index_of = vec![u32::MAX; self.chunks.len()];
-        for (index, item) in items.iter().enumerate() {
-            index_of[item.chunk as usize] = index as u32;
-        }
-        let began = self.history.operation(self.history.len() - period);
-        let mut operations = Operations::default();
-        let mut present = (began, Vec::new());
-        for (operation, chunk) in self.history.touched_since(began) {
-            if operation != present.0 {
-                operations.push(&present.1);
-                present = (operation, Vec::new());
-            }
-            let index = index_of.get(chunk as usize).copied().unwrap_or(u32::MAX);
-            if index != u32::MAX {
-                present.1.push(index);
-            }
-        }
-        operations.push(&present.1);
-        operations
-    }
-
-    /// The chunks of the last `period` tokens, in order of first use.
-    ///
-    /// A chunk whose uses lie within `near` frames of other chunks counts as
-    /// used once, however often it was touched; any other as often as touched.
-    pub(super) fn items_of_last(&self, period: u64, near: u32) -> Vec<Item> {
-        struct Seen {
-            index: usize,
-            /// Frames of all chunks first seen before it, and up to its last token.
-            first: u32,
-            last: u32,
-            tokens: u32,
-        }
-        let mut seen: Vec<Option<Seen>> = Vec::new();
-        seen.resize_with(self.chunks.len(), || None);
-        let mut items: Vec<Item> = Vec::new();
-        let mut volume = 0;
-        for position in self.history.len() - period..self.history.len() {
-            let Some(id) = self.history.token(position) else { continue };
-            let Some(Some(chunk)) = self.chunks.get(id as usize) else { continue };
-            if let Some(seen) = &mut seen[id as usize] {
-                seen.last = volume;
-                seen.tokens += 1;
-                continue;
-            }
-            let index = items.len();
-            seen[id as usize] = Some(Seen { index, first: volume, last: volume, tokens: 1 });
-            items.push(Item { chunk: id, frames: chunk.frames, uses: 1, pinned: chunk.pinned });
-            volume += chunk.frames;
-        }
-        for seen in seen.iter().flatten() {
-            let frames = items[seen.index].frames;
-            if seen.last - seen.first > near.max(frames) {
-                items[seen.index].uses = seen.tokens;
-            }
-        }
-        // In use all the time, one burst longer than the iteration: no token.
-        let began = self.history.operation(self.history.len() - period);
-        for id in self.ids().filter(|&id| seen.get(id as usize).is_some_and(Option::is_none)) {
-            let chunk = self.chunk(id);
-            if chunk.touched_at >= began {
-                items.push(Item {
-                    chunk: id,
-                    frames: chunk.frames,
-                    uses: u32::MAX,
-                    pinned: chunk.pinned,
-                });
-            }
-        }
-        items
     }
 
     /// Whether the plan still describes what there is.

@@ -195,6 +195,7 @@ impl Streamer {
             return Ok(());
         }
         self.save(id, part.range(), mechanism)?;
+        self.disturbed |= self.awaited(id);
         mechanism.displace(id);
         for slot in part.slots() {
             self.occupants[slot as usize] = None;
@@ -254,7 +255,7 @@ impl Streamer {
         }
         let content = !self.chunk(id).undefined;
         mechanism.fetch(id, part.range(), content, demanded);
-        self.fetched_at = self.history.len();
+        self.fetched_at = self.operation;
         if demanded {
             self.counters.demand_fetches += 1;
         } else {
