@@ -71,7 +71,7 @@ impl Voters {
         let voter = &mut self.voters[index];
         // An agreement that took longer than the period itself says where the
         // period is only by its last member.
-        if again - voter.again > again - then {
+        if again - voter.again >= again - then {
             (voter.then, voter.again) = (then, again);
         }
         (voter.lag, voter.last) = (lag, again);

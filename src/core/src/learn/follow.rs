@@ -17,7 +17,7 @@
 //! twice in a row), or a variant becomes a phase of its own (a fifth differs).
 
 use super::discover::Candidate;
-use super::phase::Phase;
+use super::phase::{Landmark, Phase};
 use super::times::place;
 use super::visits::{Visit, VisitNumber};
 use super::*;
@@ -38,10 +38,15 @@ const AGREED_OF: u32 = 4;
 /// A candidate longer than this many laps of the phase under way is no loop
 /// around it worth unrolling.
 const UNROLLED: u64 = 6;
+/// A loop of so few operations is worth unrolling in any case.
+const SHORT_LOOP: u64 = 512;
 /// A candidate that has to be followed with more jumps than this is none.
 const CANDIDATE_JUMPS: u32 = 3;
 /// A variant differs in few places, if in many chunks.
 const VARIANT_SLIPS: u32 = 8;
+/// Between two laps, so many held landmarks that were there before are a
+/// stretch between two visits.
+const RETURNING: u32 = 2;
 /// Changes of a phase between two rises of the version, at most.
 const MOST_PATIENCE: u32 = 64;
 /// A stretch of fewer landmarks that does not repeat is no phase.
@@ -92,8 +97,9 @@ pub(super) struct Track {
     expected: ChunkId,
     /// The step that comes next.
     pub next_step: u32,
-    /// The last landmark of the lap was seen, the first of the next not yet:
-    /// `next_step` and `base` still are of the old lap.
+    /// The last landmark of the lap was seen, the first of the next not yet.
+    between: bool,
+    /// So are steps of the old lap: `next_step` and `base` are of that.
     pub trailing: bool,
     /// Virtual operations: the beginning of the lap, and the last one observed.
     pub base: i64,
@@ -109,6 +115,9 @@ pub(super) struct Track {
     doubts: u32,
     /// The landmark that was next before a skip that nothing has confirmed yet.
     skipped_from: Option<u32>,
+    /// All that is held was used before, but not of late: it may be a stretch
+    /// between phases that comes back.
+    returning: bool,
     /// The first step held.
     doubted_at: Moment,
     /// The last lap was mostly something else.
@@ -185,13 +194,15 @@ impl Learner {
         let at = self.record.length();
         self.record.push(operation, chunks);
         if let Some(track) = &mut self.track {
-            // Up to the step of the next landmark, which only the landmark enters.
             let phase = self.phases[track.slot].as_deref().expect("the phase under way");
-            let limit = if track.trailing {
-                phase.steps.len() as u32
-            } else {
-                phase.landmarks[track.next as usize].step
-            };
+            let count = phase.steps.len() as u32;
+            if track.trailing && track.next_step == count {
+                track.base += i64::from(phase.operations);
+                (track.next_step, track.trailing) = (0, false);
+            }
+            // Up to the step of the next landmark, which only the landmark enters.
+            let limit =
+                if track.trailing { count } else { phase.landmarks[track.next as usize].step };
             if track.next_step < limit {
                 track.now = track.base + i64::from(phase.steps[track.next_step as usize].offset);
                 track.next_step += 1;
@@ -236,7 +247,8 @@ impl Learner {
     /// The expected landmark came.
     fn hit(&mut self, chunk: ChunkId, at: Moment) {
         self.recent.push(chunk, at);
-        if self.track.as_ref().is_some_and(|track| track.trailing) {
+        self.interpose(at);
+        if self.track.as_ref().is_some_and(|track| track.between) {
             self.begin_lap(at);
         }
         if let Some(crossed) = self.crossed.take() {
@@ -247,8 +259,8 @@ impl Learner {
         let step = phase.landmarks[track.next as usize].step;
         if track.trailing {
             track.base += i64::from(phase.operations);
-            track.trailing = false;
         }
+        (track.between, track.trailing) = (false, false);
         track.next_step = step + 1;
         track.now = track.base + i64::from(phase.steps[step as usize].offset);
         track.doubts = 0;
@@ -259,6 +271,29 @@ impl Learner {
         self.advance(next);
     }
 
+    /// What was held between two visits, or between two laps, becomes a phase
+    /// of its own if it was there before. Now, in step `at`, goes on what was
+    /// expected.
+    fn interpose(&mut self, at: Moment) {
+        let Some(track) = self.track else { return };
+        if track.doubts == 0 || !track.returning {
+            return;
+        }
+        let between_laps = track.between && track.doubts >= RETURNING && self.crossed.is_none();
+        if between_laps {
+            self.end_visit(&track);
+            self.change_behind(&track, track.doubted_at);
+        } else if let Some(crossed) = self.crossed.take() {
+            self.change_behind(&crossed, track.doubted_at);
+        } else {
+            return;
+        }
+        self.epoch += 1;
+        self.keep_stretch(track.doubted_at, at, 1);
+        let entry = if between_laps { 0 } else { track.entry };
+        self.begin_visit(track.slot, entry, track.now + 1);
+    }
+
     /// `next` is expected from now on.
     fn advance(&mut self, next: u32) {
         let Some(track) = &mut self.track else { return };
@@ -267,7 +302,7 @@ impl Learner {
         track.next = next;
         track.expected = phase.landmarks[next as usize].chunk;
         if wrapped {
-            track.trailing = true;
+            (track.between, track.trailing) = (true, true);
             track.laps += 1;
             self.end_lap();
         }
@@ -325,6 +360,7 @@ impl Learner {
             next: entry,
             expected,
             next_step: step,
+            between: false,
             trailing: false,
             base,
             now: at - 1,
@@ -335,6 +371,7 @@ impl Learner {
             change: Change::None,
             doubts: 0,
             skipped_from: None,
+            returning: false,
             doubted_at: now,
             poor: false,
             prelude: None,
@@ -371,16 +408,14 @@ impl Learner {
         }
         self.recent.push(chunk, at);
         if let Some(place) = self.recall(chunk, before.map(|(_, lag)| lag)) {
-            let other = self.track.as_ref().is_some_and(|track| track.slot != place.slot);
+            let other = self.track.as_ref().is_none_or(|track| track.slot != place.slot);
             self.jump(place, at);
-            if other {
-                self.voters = Voters::default();
-            } else {
+            if !other {
                 self.propose(before, at);
             }
             return false;
         }
-        self.hold(chunk, at, before.is_none());
+        self.hold(chunk, at, before.map(|(_, lag)| lag));
         self.propose(before, at);
         false
     }
@@ -429,7 +464,7 @@ impl Learner {
     fn between(&self) -> bool {
         match &self.track {
             None => true,
-            Some(track) => track.trailing || track.next == track.entry && track.laps == 0,
+            Some(track) => track.between || track.next == track.entry && track.laps == 0,
         }
     }
 
@@ -517,7 +552,7 @@ impl Learner {
             track.lap.jumps += u32::from(forward > SKIP);
             if wraps {
                 track.laps += 1;
-                track.trailing = true;
+                (track.between, track.trailing) = (true, true);
                 track.next = 0;
                 self.end_lap();
                 if place.landmark == 0 {
@@ -530,7 +565,7 @@ impl Learner {
             track.lap = Lap { slips, jumps, ..Lap::default() };
             track.change = Change::None;
             track.laps += u32::from(place.landmark < place.context);
-            track.trailing = false;
+            (track.between, track.trailing) = (false, false);
         }
         let Some(track) = &mut self.track else { return };
         let known = self.phases[track.slot].as_ref().is_some_and(|phase| phase.known());
@@ -567,10 +602,10 @@ impl Learner {
         let Some(track) = &mut self.track else { return };
         let phase = self.phases[track.slot].as_deref().expect("the phase under way");
         let landmark = phase.landmarks[track.next as usize];
-        if track.trailing {
-            track.trailing = false;
+        if track.between {
             track.lap.start = None;
         }
+        (track.between, track.trailing) = (false, false);
         // Voids every cursor, so any origin will do.
         track.base = -i64::from(phase.offset(landmark.step));
         track.now = 0;
@@ -590,23 +625,32 @@ impl Learner {
         let lost_since = self.lost_since.take();
         let Some(track) = self.track.take() else {
             if let Some(from) = lost_since {
-                self.keep_stretch(from, begun);
+                self.keep_stretch(from, begun, STRETCH);
             }
             return;
         };
         let phase = self.phase(track.slot);
         if phase.known() {
             self.end_visit(&track);
-            self.change_behind(&track, begun);
+            if track.doubts > 0 && track.returning && track.doubted_at < begun {
+                self.change_behind(&track, track.doubted_at);
+                self.keep_stretch(track.doubted_at, begun, 1);
+            } else {
+                self.change_behind(&track, begun);
+            }
         } else {
             self.drop_phase(track.slot);
-            self.keep_stretch(track.prelude.map_or(track.doubted_at, |(from, _)| from), begun);
+            self.keep_stretch(
+                track.prelude.map_or(track.doubted_at, |(from, _)| from),
+                begun,
+                STRETCH,
+            );
         }
     }
 
     /// Something that has no place here: an insertion, or the first of
     /// something else.
-    fn hold(&mut self, chunk: ChunkId, at: Moment, stranger: bool) {
+    fn hold(&mut self, chunk: ChunkId, at: Moment, lag: Option<u64>) {
         self.note_miss(chunk);
         let Some(track) = &mut self.track else { return };
         let phase = self.phases[track.slot].as_deref().expect("the phase under way");
@@ -614,9 +658,11 @@ impl Learner {
         track.lap.missed += 1;
         if track.doubts == 0 {
             track.doubted_at = at;
+            track.returning = true;
         }
         track.doubts += 1;
-        if track.doubts > DOUBTS || (stranger && !phase.known()) {
+        track.returning &= lag.is_some_and(|lag| lag * 2 > phase.length() * 3);
+        if track.doubts > DOUBTS || (lag.is_none() && !phase.known()) {
             self.lose();
         }
     }
@@ -708,15 +754,13 @@ impl Learner {
         phase.confirmed = true;
         phase.repeats = track.laps;
         let serial = phase.serial;
-        let contains = phase.contains;
+        let slot = track.slot;
         self.version += 1;
         self.epoch += 1;
         if let Some((from, to)) = prelude {
-            self.keep_stretch(from, to);
+            self.keep_stretch(from, to, STRETCH);
         }
-        if let Some(slot) = contains.and_then(|inner| self.slot_of(inner)) {
-            self.drop_phase(slot);
-        }
+        self.drop_contained(slot);
         let model = self.visits.model(serial, 0);
         if let Some(track) = &mut self.track {
             track.model = model;
@@ -761,7 +805,7 @@ impl Learner {
     /// The visit `track` ended at `to`: a change that its last lap asked for is made.
     fn change_behind(&mut self, track: &Track, to: Moment) {
         let (Change::Update, Some(start)) = (track.change, track.lap.start) else { return };
-        if track.trailing
+        if track.between
             && let Some(phase) = self.lay_out(track.slot, start, to)
         {
             self.epoch += 1;
@@ -806,11 +850,12 @@ impl Learner {
         }
         if let Some(track) = &self.track {
             let phase = self.phase(track.slot);
-            let poor = track.poor || track.lap.missed + track.lap.skipped > track.lap.hits;
+            let poor = track.poor || track.lap.missed + track.lap.skipped > track.lap.hits + DOUBTS;
             let length = phase.length();
             // The loop under way itself, or one around it that is too long.
             let same = lag * 2 > length && lag * 2 < length * 3;
-            if phase.known() && !poor && (same || lag > length.saturating_mul(UNROLLED)) {
+            let long = lag > length.saturating_mul(UNROLLED).max(SHORT_LOOP);
+            if phase.known() && !poor && (same || long) {
                 return;
             }
         }
@@ -821,7 +866,7 @@ impl Learner {
 
     fn try_candidate(&mut self, candidate: Candidate, then: Moment, at: Moment) {
         let Candidate { then: from, again: to, .. } = candidate;
-        let Some(mut phase) = Phase::build(&self.record, from, to, &mut self.known) else { return };
+        let Some(phase) = Phase::build(&self.record, from, to, &mut self.known) else { return };
         if u64::from(phase.count()) > UNROLLED * u64::from(phase.marking()) {
             return;
         }
@@ -831,19 +876,24 @@ impl Learner {
         let seen =
             phase.places(chunk).find(|&l| u64::from(phase.landmarks[l as usize].step) == offset);
         let Some(seen) = seen else { return };
-        if candidate.agreed * AGREED_OF < seen + 1 {
+        // What came since the repetition began, where it should have.
+        let hits = (0..=seen)
+            .filter(|&index| {
+                let Landmark { chunk, step, .. } = phase.landmarks[index as usize];
+                let again = to + u64::from(step);
+                again <= at && self.record.uses(again).any(|used| used == chunk)
+            })
+            .count() as u32;
+        let hits = hits.max(candidate.agreed.min(seen + 1));
+        if hits * AGREED_OF < seen + 1 {
             return;
         }
         let mut prelude = self.lost_since.map(|since| (since, from));
         if let Some(track) = self.track.take() {
-            let crossed = self.crossed.take();
-            let current = self.phase(track.slot);
-            if crossed.is_some() {
+            let known = self.phase(track.slot).known();
+            if self.crossed.take().is_some() {
                 // What was expected never began.
-            } else if current.known() {
-                if current.length() < candidate.lag {
-                    phase.contains = Some(current.serial);
-                }
+            } else if known {
                 self.end_visit(&track);
             } else {
                 prelude = track.prelude.map(|(since, _)| (since, from));
@@ -851,7 +901,6 @@ impl Learner {
             }
         }
         self.lost_since = None;
-        let hits = candidate.agreed.min(seen + 1);
         let slot = self.insert(phase);
         self.epoch += 1;
         self.begin_visit(slot, 0, 0);
@@ -872,10 +921,10 @@ impl Learner {
     }
 
     /// The steps `from..to`, which nothing known explains, become a phase if
-    /// there is enough of them.
-    fn keep_stretch(&mut self, from: Moment, to: Moment) {
+    /// there are at least `least` landmarks in them.
+    fn keep_stretch(&mut self, from: Moment, to: Moment, least: u32) {
         let Some(mut phase) = Phase::build(&self.record, from, to, &mut self.known) else { return };
-        if phase.count() < STRETCH {
+        if phase.count() < least {
             return;
         }
         phase.once = true;
@@ -886,8 +935,22 @@ impl Learner {
         self.visits.push(Visit { slot, serial, entry: 0, laps: 1, exit: 0 });
     }
 
-    fn slot_of(&self, serial: u64) -> Option<usize> {
-        self.phases.iter().position(|phase| phase.as_ref().is_some_and(|p| p.serial == serial))
+    /// Forgets the phases that the longer one in `slot` consists of.
+    fn drop_contained(&mut self, slot: usize) {
+        let bit = 1u64 << slot;
+        let length = self.phase(slot).length();
+        for other in 0..PHASES {
+            let Some(phase) = self.phases[other].as_deref() else { continue };
+            let known = &self.known.chunks;
+            let contained = other != slot
+                && phase.length() < length
+                && phase
+                    .chunks()
+                    .all(|(chunk, marks)| !marks || known[chunk as usize].uses & bit != 0);
+            if contained {
+                self.drop_phase(other);
+            }
+        }
     }
 
     /// Gives `phase` a slot.

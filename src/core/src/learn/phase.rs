@@ -92,8 +92,6 @@ pub(super) struct Phase {
     /// Operations that have a time, and operations measured since the last check.
     pub timed_operations: u64,
     pub measured_since: u64,
-    /// The phase that this one is repetitions of, with something in between.
-    pub contains: Option<u64>,
     /// Landmarks changed since the version was raised last, and how many it takes.
     pub unrest: u32,
     pub patience: u32,

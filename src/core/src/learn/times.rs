@@ -53,8 +53,12 @@ impl Learner {
         if timed + untimed == 0 {
             return;
         }
-        let usual = if timed > 0 { believed / timed as f64 } else { 1.0 };
-        let scale = ns as f64 / (believed + usual * untimed as f64).max(f64::MIN_POSITIVE);
+        // Nothing believed of any: all alike.
+        let uniform = believed <= 0.0;
+        let usual = if uniform { 1.0 } else { believed / timed as f64 };
+        let expected =
+            if uniform { (timed + untimed) as f64 } else { believed + usual * untimed as f64 };
+        let scale = ns as f64 / expected;
         let mut phases = 0u64;
         for at in first..=last {
             let entry = *self.record.entry(at);
@@ -62,7 +66,8 @@ impl Learner {
             if count == 0 {
                 continue;
             }
-            let operation_ns = self.belief(&entry).unwrap_or(usual) * scale;
+            let belief = if uniform { None } else { self.belief(&entry) };
+            let operation_ns = belief.unwrap_or(usual) * scale;
             let step_ns = operation_ns * f64::from(entry.operations);
             self.record.entry_mut(at).ns = step_ns as f32;
             if let Some((slot, step)) = self.meant(&entry) {
@@ -169,6 +174,5 @@ impl Phase {
         self.laps = old.laps;
         self.unrest = old.unrest + 1;
         self.patience = old.patience;
-        self.contains = old.contains;
     }
 }
