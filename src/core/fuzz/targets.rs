@@ -8,9 +8,10 @@ mod check;
 
 use autooffload_core::address_map::ChunkId;
 use autooffload_core::learn::Learner;
-use autooffload_core::plan::file::{MAX_CHUNKS, Saved, decode, encode};
+use autooffload_core::plan::file::{Saved, decode, encode};
 use autooffload_core::plan::{Chunk, Effort, Machine, Phase, Problem, plan as make_plan};
 use autooffload_core::workload::format;
+use std::collections::BTreeMap;
 
 /// Reading never panics; what it accepts is written and read again unchanged.
 pub fn trace(data: &[u8]) {
@@ -48,10 +49,8 @@ fn use_saved(saved: &Saved) {
     if work > 1 << 16 || saved.plan.shared_frames > 1 << 16 {
         return; // it would only take long
     }
-    let mut index_of = vec![u32::MAX; MAX_CHUNKS as usize];
-    for (index, layout) in saved.plan.layouts.iter().enumerate() {
-        index_of[layout.id as usize] = index as u32;
-    }
+    let ids = saved.plan.layouts.iter().map(|layout| layout.id);
+    let index_of: BTreeMap<ChunkId, u32> = ids.zip(0..).collect();
     let chunk = |layout: &autooffload_core::plan::Layout| Chunk {
         id: layout.id,
         frames: layout.frames,
@@ -66,10 +65,9 @@ fn use_saved(saved: &Saved) {
         let mut phase = Phase { repeats: described.repeats, ..Phase::default() };
         for step in &described.steps {
             let used = &described.uses[step.first_use as usize..][..step.use_count as usize];
-            let touched: Vec<u32> = used.iter().map(|&id| index_of[id as usize]).collect();
-            if touched.contains(&u32::MAX) {
-                return; // no plan came with it
-            }
+            let touched: Option<Vec<u32>> =
+                used.iter().map(|id| index_of.get(id).copied()).collect();
+            let Some(touched) = touched else { return }; // no plan came with it
             phase.push(step.ns, &touched);
         }
         problem.phases.push(phase);

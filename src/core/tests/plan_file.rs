@@ -100,6 +100,8 @@ fn each_inconsistency_has_its_reason() {
     let breaks: &[(&str, Break)] = &[
         ("a rate is not above zero", &|s| s.machine.link_bytes_per_s = 0.0),
         ("a rate is not above zero", &|s| s.machine.release_bytes_per_s = f64::NAN),
+        ("a share is no share", &|s| s.machine.release_gpu_share = f64::NAN),
+        ("a share is no share", &|s| s.machine.release_gpu_share = 1.01),
         ("frames have no bytes", &|s| s.machine.frame_bytes = 0),
         ("memory is too large", &|s| s.machine.frame_bytes = u64::MAX),
         ("it does not fit", &|s| s.machine.frames = needed - 1),

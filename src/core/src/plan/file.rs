@@ -1,13 +1,24 @@
 //! A learned order and its plan, saved for the next start of the same program.
 //!
 //! ```text
-//!   file     "aoplan\r\n"  version u16  signature u64  body  crc32 u32
-//!   body     machine  ids  layouts  plan phases  description
+//!   file         "aoplan\r\n"  version u16  signature u64  body  crc32 u32
+//!   body         machine  layouts  plan  description
+//!   machine      the fields of [`Machine`], in order; rates and shares as f64
+//!   layouts      shared_frames  count  of each:
+//!                  ±id  frames  count of parts, of each:
+//!                    ±first  frames  ±at  ±lap
+//!   plan         count of phases, of each:
+//!                  ring_frames  period_ns  stall_ns  streamed_bytes
+//!                  count of copies, of each:  ±chunk  part  ±need  lead
+//!   description  present + 1, or 0  count of phases, of each:
+//!                  repeats  count of steps, of each:
+//!                    operations  ns  count of uses, of each:  ±id
 //! ```
 //!
-//! Fixed fields are little-endian, all else is in variable-length numbers
-//! (seven bits a byte, lowest first, the top bit set where more follow), with
-//! differences where neighbours are alike (zigzag: sign in the lowest bit).
+//! What has its type named is little-endian and of that size; all else is a
+//! number of variable length: seven bits a byte, lowest first, the top bit set
+//! where more follow. `±`: the difference to the one before (for `first` and
+//! `at`, to where the part before ended), doubled, all bits turned if negative.
 //! The checksum covers every byte before it.
 //!
 //! Whoever reads has no reason to trust: [`decode`] refuses, with its reason,
@@ -412,6 +423,7 @@ fn check_machine(machine: &Machine) -> Result<(), Refused> {
     // A NaN is above nothing. Without measured speeds, infinite ones are told.
     let rates = [machine.link_bytes_per_s, machine.release_bytes_per_s];
     must(rates.iter().all(|&rate| rate > 0.0), "a rate is not above zero")?;
+    must((0.0..=1.0).contains(&machine.release_gpu_share), "a share is no share")?;
     must(machine.frame_bytes > 0, "frames have no bytes")?;
     let bytes = u64::from(machine.frames).checked_mul(machine.frame_bytes);
     must(bytes.is_some(), "memory is too large")

@@ -36,6 +36,7 @@ pub fn random_saved(random: &mut Random, chunks: u32, steps: u32, phases: u32) -
     let machine = Machine {
         frames: frames + random.within(0, 9) as u32,
         release_ns: random.within(0, 1_000_000),
+        release_gpu_share: random.within(0, 16) as f64 / 16.0,
         link_bytes_per_s: random.within(1_000_000, 60_000_000_000) as f64 / 3.0,
         ..Machine::default()
     };
