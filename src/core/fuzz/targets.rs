@@ -80,7 +80,7 @@ pub fn planner(data: &[u8]) {
     let mut input = Bytes(data);
     let mut problem = Problem {
         machine: Machine {
-            link_bytes_per_s: 1e9 * f64::from(1 + input.next()),
+            link_bytes_per_s: 1e9 * (1.0 + f64::from(input.next())),
             copy_ns: 250 * u64::from(input.next()),
             release_ns: 1000 * u64::from(input.next()),
             release_bytes_per_s: match input.next() {
