@@ -127,6 +127,8 @@ pub struct Machinery {
     pub idle: bool,
     /// Rises with every copy and wait that we queue.
     pub queued: u64,
+    /// Of the last operation, if it is one of our context.
+    pub last_stream: Option<CUstream>,
     /// Why the host waits, should it.
     pub reason: WaitReason,
     /// An error that no operation could answer.
@@ -173,6 +175,7 @@ impl Device {
                 spare_events: HashMap::new(),
                 idle: false,
                 queued: 0,
+                last_stream: None,
                 reason: WaitReason::PlanChange,
                 failure: None,
                 foreign_bytes: None,
@@ -565,6 +568,17 @@ impl Mechanism for Machinery {
             self.spare(self.ctx, event);
         }
         self.await_resident_uses(chunk, copy_in);
+    }
+
+    fn gate(&mut self) {
+        // A stream that cannot be waited for: then copies are ready at once.
+        let Some(stream) = self.last_stream.filter(|_| !super::any_capture()) else { return };
+        let Some(event) = self.event(self.ctx) else { return };
+        if self.driver.event_record(event, stream).is_ok() {
+            let outcome = self.driver.stream_wait_event(self.copy_in, event);
+            self.note(outcome);
+        }
+        self.spare(self.ctx, event);
     }
 
     fn fetch(&mut self, chunk: ChunkId, frames: Range<u32>, content: bool, demanded: bool) {

@@ -440,7 +440,10 @@ impl Drop for Streaming {
             streamer.release(group);
             let _guard = ContextGuard::enter(self.engine.driver, machinery.ctx);
             let _relaxed = RelaxedCapture::enter(self.engine.driver);
+            let named = self.ctx == machinery.ctx && self.stream != STREAM_PER_THREAD;
+            machinery.last_stream = named.then_some(self.stream);
             streamer.look_ahead(machinery);
+            machinery.last_stream = None;
             self.engine.publish(state.as_ref());
             if slot.waiting.load(Ordering::Relaxed) > 0 {
                 slot.released.notify_all();

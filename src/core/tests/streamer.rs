@@ -27,6 +27,7 @@ struct Model {
     demanded: u64,
     /// Whose queued work may still be using each frame.
     busy: HashMap<FrameId, ChunkId>,
+    gates: u64,
     /// Chunks with uses or write-backs that no later fetch waits for.
     pending: HashSet<ChunkId>,
     /// One `map` in so many fails; 0: none.
@@ -99,6 +100,10 @@ impl Mechanism for Model {
         self.pending.remove(&chunk);
     }
 
+    fn gate(&mut self) {
+        self.gates += 1;
+    }
+
     fn fetch(&mut self, chunk: ChunkId, frames: Range<u32>, content: bool, demanded: bool) {
         self.demanded += u64::from(demanded);
         for index in frames.start as usize..frames.end as usize {
@@ -141,6 +146,8 @@ struct Program {
     clock: u64,
     /// Plans when that is due.
     plans: bool,
+    /// GPU time of each operation, 0: not measured.
+    operation_ns: u64,
 }
 
 impl Program {
@@ -151,6 +158,7 @@ impl Program {
             versions: HashMap::new(),
             clock: 0,
             plans: true,
+            operation_ns: 0,
         }
     }
 
@@ -190,6 +198,10 @@ impl Program {
             }
         }
         self.streamer.release(touches);
+        let done = self.streamer.operations();
+        if self.operation_ns > 0 && done.is_multiple_of(8) {
+            self.streamer.measured(done - 8..done, 8 * self.operation_ns);
+        }
         self.streamer.look_ahead(&mut self.model);
         self.streamer.check();
         assert!(self.model.frames.len() <= self.model.capacity);
@@ -228,6 +240,28 @@ fn a_cyclic_order_is_learned_and_then_always_prefetched() {
     }
     assert_eq!(demanded[4..], [0, 0, 0, 0], "{demanded:?}");
     assert!(program.streamer.period().is_some());
+}
+
+#[test]
+fn copies_are_held_back_to_their_planned_start_and_none_comes_late() {
+    for operation_us in [20, 200, 2_000] {
+        let (mut program, activation) = loaded(96, 40, 8);
+        program.operation_ns = operation_us * 1_000;
+        let mut late = Vec::new();
+        for _ in 0..24 {
+            let before = program.model.demanded;
+            for weight in 0..40 {
+                program.run(&[(weight, Effect::Write), (activation, Effect::Write)]).unwrap();
+                program.run(&[(activation, Effect::Write)]).unwrap();
+            }
+            late.push(program.model.demanded - before);
+        }
+        assert_eq!(late[22..], [0, 0], "{late:?}");
+        // Where copies cannot keep up, they start as soon as they can.
+        let gates = program.model.gates;
+        assert!((gates > 0) == (operation_us > 50), "{operation_us} us: {gates}");
+        assert!(gates <= program.streamer.counters().gated);
+    }
 }
 
 #[test]

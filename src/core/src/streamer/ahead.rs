@@ -3,6 +3,8 @@
 //!
 //! Never evicts what is expected earlier, and never waits.
 
+use std::cmp::Ordering;
+
 use super::*;
 
 /// Accesses looked at in one call: a prediction that changed with every
@@ -10,6 +12,34 @@ use super::*;
 const ACCESSES_PER_CALL: u32 = 128;
 /// Operations looked ahead at the most.
 const FAR: u32 = 1 << 14;
+
+/// When copies of one look ahead may become ready.
+#[derive(Default)]
+struct Gate {
+    /// Operations until the present access.
+    distance: u32,
+    /// The copies submitted from here on wait for the present operation.
+    closed: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Timing {
+    /// Not with this operation yet.
+    Later,
+    /// Once the present operation is over, and so the next one begins.
+    AfterThis,
+    Now,
+}
+
+impl Gate {
+    fn timing(&self, lead: u32) -> Timing {
+        match self.distance.cmp(&lead.saturating_add(1)) {
+            Ordering::Greater => Timing::Later,
+            Ordering::Equal => Timing::AfterThis,
+            Ordering::Less => Timing::Now,
+        }
+    }
+}
 
 impl Streamer {
     /// Submits the copies that the prediction asks for and the ring has room for.
@@ -24,6 +54,7 @@ impl Streamer {
         let Some(mut cursor) = self.ahead.or_else(|| self.learner.ahead()) else {
             return self.look_ahead_by_birth(mechanism);
         };
+        let mut gate = Gate::default();
         for _ in 0..ACCESSES_PER_CALL {
             let mut after = cursor;
             let Some(upcoming) = self.learner.next(&mut after) else { break };
@@ -33,7 +64,9 @@ impl Streamer {
             let id = upcoming.chunk;
             let living = self.chunks.get(id as usize).and_then(Option::as_ref);
             if living.is_some_and(|chunk| !chunk.resident()) {
-                let complete = self.chunk(id).present() || self.prefetch(id, mechanism);
+                gate.distance = upcoming.distance;
+                let complete =
+                    self.chunk(id).present() || self.prefetch(id, &mut gate, mechanism);
                 // What has come of it stays, too.
                 let at = self.learner.position() + i64::from(upcoming.distance);
                 self.chunk_mut(id).expected = Some((self.epoch, at));
@@ -72,16 +105,22 @@ impl Streamer {
         occupants.all(|(id, _)| evictable(self, id))
     }
 
-    fn prefetch(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) -> bool {
-        self.prefetch_over(id, Self::evictable, mechanism)
+    fn prefetch(
+        &mut self,
+        id: ChunkId,
+        gate: &mut Gate,
+        mechanism: &mut impl Mechanism,
+    ) -> bool {
+        self.prefetch_over(id, Self::evictable, Some(gate), mechanism)
     }
 
-    /// Submits the copies of the absent parts of `id`, as far as they evict
-    /// only what `evictable` allows. `true`: all of them.
+    /// Submits the copies of the absent parts of `id`, as far as it is time
+    /// and they evict only what `evictable` allows. `true`: all of them.
     fn prefetch_over(
         &mut self,
         id: ChunkId,
         evictable: impl Fn(&Self, ChunkId) -> bool,
+        mut gate: Option<&mut Gate>,
         mechanism: &mut impl Mechanism,
     ) -> bool {
         // Attach only where that waits for nothing: when unmapped.
@@ -89,11 +128,24 @@ impl Streamer {
             return false;
         }
         for index in 0..self.chunk(id).parts.len() {
-            let Streamed { part, present } = self.chunk(id).parts[index];
-            if !present
-                && (!self.clear_of_need(&part, &evictable)
-                    || self.fetch(id, index, false, mechanism).is_err())
-            {
+            let Streamed { part, present, lead } = self.chunk(id).parts[index];
+            if present {
+                continue;
+            }
+            let timing = match (lead, &gate) {
+                (Some(lead), Some(gate)) => gate.timing(lead),
+                _ => Timing::Now,
+            };
+            if timing == Timing::Later || !self.clear_of_need(&part, &evictable) {
+                return false;
+            }
+            if let (Timing::AfterThis, Some(gate)) = (timing, &mut gate) {
+                self.counters.gated += 1;
+                if !std::mem::replace(&mut gate.closed, true) {
+                    mechanism.gate();
+                }
+            }
+            if self.fetch(id, index, false, mechanism).is_err() {
                 return false;
             }
         }
@@ -163,7 +215,7 @@ impl Streamer {
                     && chunk.touched_at + WARM < streamer.operation
                     && !guessed
             };
-            if !self.prefetch_over(id, cold, mechanism) {
+            if !self.prefetch_over(id, cold, None, mechanism) {
                 return;
             }
             self.chunk_mut(id).guessed_at = Some(self.operation);

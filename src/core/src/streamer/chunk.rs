@@ -36,11 +36,14 @@ pub(super) struct Chunk {
     pub guessed_at: Option<Operation>,
 }
 
-/// A part, and whether its content is on its frames.
+/// A part, whether its content is on its frames, and when it should come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Streamed {
     pub part: Part,
     pub present: bool,
+    /// Its copy may be ready when this many operations are left before the one
+    /// that needs it. `None`: as early as its frames are free.
+    pub lead: Option<u32>,
 }
 
 impl Chunk {

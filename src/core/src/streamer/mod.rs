@@ -89,6 +89,9 @@ pub trait Mechanism {
     /// Every later [`Self::fetch`] waits for all uses of `chunk` so far, and
     /// for its write-backs: some of its frames are about to be written.
     fn displace(&mut self, chunk: ChunkId);
+    /// Every later [`Self::fetch`] begins when what the program has queued
+    /// up to now is over, as far as the stream of its last operation goes.
+    fn gate(&mut self);
     /// Queues the copy of `frames` of `chunk` from its host memory; with
     /// `content` false nothing is copied, but uses are ordered as if.
     fn fetch(&mut self, chunk: ChunkId, frames: Range<u32>, content: bool, demanded: bool);
@@ -103,8 +106,10 @@ pub struct Counters {
     pub streamed_touches: u64,
     pub hits: u64,
     pub demand_fetches: u64,
-    /// Fetches that the prediction asked for.
+    /// Fetches that the prediction asked for; of these, held back to their
+    /// planned start.
     pub prefetches: u64,
+    pub gated: u64,
     pub write_backs: u64,
     pub demotions: u64,
     /// Attachments, relocations: changes of the ring's layout off the plan.
@@ -273,9 +278,10 @@ impl Streamer {
         self.learner.measured(operations, ns);
     }
 
-    /// What the link was seen to carry, host to device.
-    pub fn set_link_rate(&mut self, bytes_per_s: f64) {
-        self.machine.link_bytes_per_s = bytes_per_s;
+    /// What the planner is to reckon with, from the next plan on. The frames
+    /// are not taken from here: they are the cap.
+    pub fn set_machine(&mut self, machine: Machine) {
+        self.machine = machine;
     }
 
     pub fn set_window(&mut self, window: Window) {
@@ -552,7 +558,7 @@ impl Streamer {
             let chunk = self.chunk(id);
             assert!(chunk.mapped || chunk.parts.is_empty());
             let mut homes: Vec<u32> = chunk.own.iter().map(|own| u32::from(own.is_some())).collect();
-            for (number, Streamed { part, present }) in chunk.parts.iter().enumerate() {
+            for (number, Streamed { part, present, .. }) in chunk.parts.iter().enumerate() {
                 part.range().for_each(|index| homes[index as usize] += 1);
                 for slot in part.slots() {
                     let held = self.occupants[slot as usize] == Some((id, number as u32));

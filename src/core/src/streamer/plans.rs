@@ -24,6 +24,9 @@ pub(super) struct Planning {
     restless: u32,
     /// Operations in an iteration of the phase it was made in.
     period: Option<u64>,
+    /// By phase of the problem: the operations before each step, and all.
+    /// Empty while times are guesses: starts are not planned by guesses.
+    offsets: Vec<Vec<u64>>,
 }
 
 impl Planning {
@@ -77,7 +80,7 @@ impl Streamer {
     }
 
     /// The problem of `description`, as far as its chunks still live.
-    fn pose(&self, description: &learn::Description) -> Problem {
+    fn pose(&mut self, description: &learn::Description) -> Problem {
         let mut index_of = vec![u32::MAX; self.chunks.len()];
         for id in description.phases.iter().flat_map(|phase| &phase.uses) {
             if let Some(Some(_)) = self.chunks.get(*id as usize) {
@@ -95,12 +98,12 @@ impl Streamer {
                 elsewhere += frames;
             }
         }
-        let link = self.machine.link_bytes_per_s;
         problem.machine.frames = self.cap_frames.saturating_sub(elsewhere);
-        // What leaves is copied out, because a kernel may have written to it.
-        problem.machine.release_bytes_per_s = link;
+        let mut offsets = Vec::new();
+        let mut all_measured = true;
         for known in &description.phases {
             let measured = known.steps.iter().any(|step| step.ns > 0);
+            let mut before = vec![0];
             let mut phase = Phase { repeats: known.repeats, ..Phase::default() };
             for step in &known.steps {
                 let uses = &known.uses[step.first_use as usize..][..step.use_count as usize];
@@ -113,13 +116,17 @@ impl Streamer {
                     uses.iter().map(|&index| problem.chunks[index as usize].frames).sum();
                 // Until times are known, bytes stand in for them.
                 let bytes = f64::from(frames) * self.machine.frame_bytes as f64;
-                let ns = if measured { step.ns } else { (bytes / link * 1e9) as Nanos };
-                phase.push(ns, &uses);
+                let guess = (bytes / self.machine.link_bytes_per_s * 1e9) as Nanos;
+                phase.push(if measured { step.ns } else { guess }, &uses);
+                before.push(before[before.len() - 1] + u64::from(step.operations));
             }
             if !phase.uses.is_empty() {
                 problem.phases.push(phase);
+                offsets.push(before);
+                all_measured &= measured;
             }
         }
+        self.planning.offsets = if all_measured { offsets } else { Vec::new() };
         let largest_chunk = problem.chunks.iter().map(|chunk| chunk.frames).max().unwrap_or(1);
         problem.window_frames = match self.window {
             Window::Auto => None,
@@ -161,9 +168,49 @@ impl Streamer {
             // Whatever is unmapped now is attached again when it is used.
             self.unplanned_changes += 1;
         }
+        self.set_leads(plan);
         self.plan = Some(plan.clone());
         self.start_over();
         true
+    }
+
+    /// Tells every part how long before its use its copy may be ready: where
+    /// it is used more than once, the longest time.
+    fn set_leads(&mut self, plan: &Plan) {
+        let mut leads: Vec<Vec<Option<u32>>> =
+            plan.layouts.iter().map(|layout| vec![None; layout.parts.len()]).collect();
+        for (phase, offsets) in plan.phases.iter().zip(&self.planning.offsets) {
+            let steps = offsets.len() as i64 - 1;
+            let Some(&period) = offsets.last() else { continue };
+            // Operations from the beginning of the first iteration on.
+            let begins = |step: i64| -> i64 {
+                let lap = step.div_euclid(steps);
+                offsets[step.rem_euclid(steps) as usize] as i64 + lap * period as i64
+            };
+            // The link takes copies in order: none is held back longer than
+            // one that comes after it.
+            let mut latest = i64::MAX;
+            for copy in phase.copies.iter().rev() {
+                let need = i64::from(copy.need);
+                let known = leads.get_mut(copy.chunk as usize);
+                let Some(known) = known.and_then(|parts| parts.get_mut(copy.part as usize)) else {
+                    continue;
+                };
+                if need >= steps {
+                    continue;
+                }
+                latest = latest.min(begins(need - i64::from(copy.lead)));
+                let lead = begins(need).saturating_sub(latest).clamp(0, i64::from(u32::MAX));
+                *known = (*known).max(Some(lead as u32));
+            }
+        }
+        for (layout, leads) in plan.layouts.iter().zip(leads) {
+            let chunk = self.chunk_mut(layout.id);
+            if chunk.laid_out_as(&layout.parts) {
+                let parts = chunk.parts.iter_mut().zip(leads);
+                parts.for_each(|(streamed, lead)| streamed.lead = lead);
+            }
+        }
     }
 
     /// Whether the plan still describes what there is.

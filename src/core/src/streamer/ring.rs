@@ -106,7 +106,8 @@ impl Streamer {
         self.streamed_chunks -= u32::from(parts.is_empty());
         let chunk = self.chunk_mut(id);
         chunk.mapped = true;
-        chunk.parts = parts.iter().map(|&part| Streamed { part, present: false }).collect();
+        let streamed = |&part: &Part| Streamed { part, present: false, lead: None };
+        chunk.parts = parts.iter().map(streamed).collect();
         Ok(())
     }
 
@@ -190,7 +191,7 @@ impl Streamer {
         index: usize,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
-        let Streamed { part, present } = self.chunk(id).parts[index];
+        let Streamed { part, present, .. } = self.chunk(id).parts[index];
         if !present {
             return Ok(());
         }
