@@ -26,6 +26,11 @@ use super::*;
 const SKIP: u32 = 8;
 /// Unexpected landmarks held before we are lost.
 const DOUBTS: u32 = 12;
+/// What comes back after so few operations is a loop only if there is nothing
+/// else.
+const BURST: u64 = 4;
+/// A landmark that is late by so many steps is not coming.
+const OVERDUE: u64 = 24;
 /// Landmarks in a row that identify a place.
 const CONTEXT: u32 = 2;
 /// Places of a chunk, in one phase, that are looked at.
@@ -113,6 +118,10 @@ pub(super) struct Track {
     lap: Lap,
     change: Change,
     doubts: u32,
+    /// Chunks without a place here, held or ignored, since the last landmark,
+    /// and the step of the first.
+    strays: u32,
+    strayed_at: Moment,
     /// The landmark that was next before a skip that nothing has confirmed yet.
     skipped_from: Option<u32>,
     /// All that is held was used before, but not of late: it may be a stretch
@@ -263,7 +272,7 @@ impl Learner {
         (track.between, track.trailing) = (false, false);
         track.next_step = step + 1;
         track.now = track.base + i64::from(phase.steps[step as usize].offset);
-        track.doubts = 0;
+        (track.doubts, track.strays) = (0, 0);
         track.skipped_from = None;
         track.lap.hits += 1;
         self.record.entry_mut(at).place = place(track.slot, step);
@@ -370,6 +379,8 @@ impl Learner {
             lap: Lap::default(),
             change: Change::None,
             doubts: 0,
+            strays: 0,
+            strayed_at: now,
             skipped_from: None,
             returning: false,
             doubted_at: now,
@@ -402,7 +413,10 @@ impl Learner {
                 return true;
             }
             if !marks && before.is_some_and(|(_, lag)| lag < length / 8) {
-                self.note_miss(chunk);
+                self.note_miss(chunk, at);
+                if self.astray(at) {
+                    self.lose();
+                }
                 return false;
             }
         }
@@ -610,7 +624,7 @@ impl Learner {
         track.base = -i64::from(phase.offset(landmark.step));
         track.now = 0;
         track.next_step = landmark.step + 1;
-        track.doubts = 0;
+        (track.doubts, track.strays) = (0, 0);
         track.lap.hits += 1;
         if track.next == 0 {
             track.lap.start = Some(at);
@@ -651,7 +665,7 @@ impl Learner {
     /// Something that has no place here: an insertion, or the first of
     /// something else.
     fn hold(&mut self, chunk: ChunkId, at: Moment, lag: Option<u64>) {
-        self.note_miss(chunk);
+        self.note_miss(chunk, at);
         let Some(track) = &mut self.track else { return };
         let phase = self.phases[track.slot].as_deref().expect("the phase under way");
         self.known.chunks[chunk as usize].blame();
@@ -669,8 +683,12 @@ impl Learner {
 
     /// `chunk` has no place in the phase under way. In two laps running, the
     /// phase has changed.
-    fn note_miss(&mut self, chunk: ChunkId) {
+    fn note_miss(&mut self, chunk: ChunkId, at: Moment) {
         let Some(track) = &mut self.track else { return };
+        if track.strays == 0 {
+            track.strayed_at = at;
+        }
+        track.strays += 1;
         let phase = self.phases[track.slot].as_deref().expect("the phase under way");
         let known = &mut self.known.chunks[chunk as usize];
         let lap = phase.laps + 1;
@@ -679,10 +697,21 @@ impl Learner {
         track.lap.recurred += u32::from(again);
     }
 
+    /// Whether the next landmark is long overdue, and something else going on.
+    fn astray(&self, at: Moment) -> bool {
+        let Some(track) = &self.track else { return false };
+        let step = self.phase(track.slot).landmarks[track.next as usize].step;
+        let due = u64::from(if track.between { 0 } else { step.saturating_sub(track.next_step) });
+        track.strays > DOUBTS && at - track.strayed_at > OVERDUE + 4 * due
+    }
+
     /// Nothing known goes on.
     fn lose(&mut self) {
-        let Some(track) = self.track.take() else { return };
+        let Some(mut track) = self.track.take() else { return };
         self.epoch += 1;
+        if track.strays > 0 {
+            track.doubted_at = track.strayed_at;
+        }
         self.lost_since = Some(track.doubted_at);
         if let Some(crossed) = self.crossed.take() {
             // What was expected to begin never did.
@@ -842,7 +871,14 @@ impl Learner {
 
     /// Takes note of a return after a time, and tries what agrees.
     fn propose(&mut self, before: Option<(Moment, u64)>, at: Moment) {
+        if before.is_none_or(|(_, lag)| lag > BURST) {
+            self.rare_at = at;
+        }
         let Some((then, lag)) = before else { return self.voters.stranger() };
+        if lag <= BURST && at <= self.rare_at + 2 * lag {
+            // The same weight again, with something else in between.
+            return;
+        }
         let Some(candidate) = self.voters.vote(lag, then, at) else { return };
         let steps = candidate.again - candidate.then;
         if at < self.rest_until {

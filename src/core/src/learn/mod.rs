@@ -182,6 +182,9 @@ pub struct Learner {
     crossed: Option<Track>,
     /// Since when nothing known was followed. `None`: something is.
     lost_since: Option<Moment>,
+    /// The last step that touched, unexpectedly, something not touched just
+    /// before.
+    rare_at: Moment,
     /// No candidate is tried before this step; see `follow`.
     rest_until: Moment,
 }
@@ -208,6 +211,7 @@ impl Learner {
             track: None,
             crossed: None,
             lost_since: Some(0),
+            rare_at: 0,
             rest_until: 0,
         }
     }
