@@ -4,7 +4,7 @@
 
 use autooffload_core::plan::{Effort, plan};
 use autooffload_core::sim::oracle::oracle;
-use autooffload_core::sim::policies::{PEERS, Planned, run_peer};
+use autooffload_core::sim::policies::{Ours, PEERS, Planned, run_peer};
 use autooffload_core::sim::{Infeasible, Outcome, Setup, run};
 use autooffload_core::workload::Trace;
 use autooffload_core::workload::cards::card;
@@ -70,6 +70,10 @@ fn main() {
         }
         Err(unfit) => println!("planned: {unfit}"),
     }
+    let mut ours = Ours::new(&trace, &setup);
+    let begun = Instant::now();
+    report("ours", &trace, begun, run(&trace, &setup, &mut ours), &setup);
+    println!("  {:?}", ours.counters());
     for name in PEERS {
         let begun = Instant::now();
         report(name, &trace, begun, run_peer(name, &trace, &setup), &setup);

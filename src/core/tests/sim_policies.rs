@@ -4,7 +4,7 @@
 use autooffload_core::plan::{Effort, plan};
 use autooffload_core::sim::device::Waits;
 use autooffload_core::sim::oracle::{Oracle, oracle};
-use autooffload_core::sim::policies::{PEERS, Planned, run_peer};
+use autooffload_core::sim::policies::{Ours, PEERS, Planned, run_peer};
 use autooffload_core::sim::run::{Evict, Launching};
 use autooffload_core::sim::{Gpu, Infeasible, Outcome, Policy, Setup, run};
 use autooffload_core::workload::cards::{Costs, card};
@@ -293,6 +293,12 @@ fn all_policies_hold_the_cap_on_random_programs_and_are_deterministic() {
             assert_eq!(Ok(outcome), run_peer(name, &trace, &setup), "{name}, program {seed}");
             *ran.entry(*name).or_insert(0) += 1;
         }
+        let once = || run(&trace, &setup, &mut Ours::new(&trace, &setup));
+        if let Ok(outcome) = once() {
+            check("ours", seed, &trace, &setup, &outcome);
+            assert_eq!(Ok(outcome), once(), "ours, program {seed}");
+            *ran.entry("ours").or_insert(0) += 1;
+        }
         let known = oracle(&trace, &setup);
         let Ok(plan) = plan(&known.problem, None, Effort::Quick) else { continue };
         let once = || run(&trace, &setup, &mut Planned::new(&known, &plan, &trace.chunks));
@@ -302,7 +308,7 @@ fn all_policies_hold_the_cap_on_random_programs_and_are_deterministic() {
         *ran.entry("planned").or_insert(0) += 1;
     }
     println!("{ran:?}");
-    for name in PEERS.iter().chain(&["planned"]) {
+    for name in PEERS.iter().chain(&["planned", "ours"]) {
         assert!(ran.get(name).is_some_and(|&count| count >= 40), "{name} ran too rarely: {ran:?}");
     }
 }

@@ -124,6 +124,13 @@ impl Waits {
     }
 }
 
+impl Waits {
+    /// Whether everything that `other` waits for is waited for.
+    pub fn cover(&self, other: &Waits) -> bool {
+        self.0.iter().zip(&other.0).all(|(ours, theirs)| ours >= theirs)
+    }
+}
+
 impl From<Stamp> for Waits {
     fn from(stamp: Stamp) -> Self {
         let mut waits = Self::NONE;
@@ -181,6 +188,22 @@ pub struct Totals {
     pub stalls: Stalls,
 }
 
+impl Totals {
+    /// What came after `earlier`, of the same run.
+    pub fn since(&self, earlier: &Totals) -> Totals {
+        Totals {
+            bytes_in: self.bytes_in - earlier.bytes_in,
+            bytes_out: self.bytes_out - earlier.bytes_out,
+            copies_in: self.copies_in - earlier.copies_in,
+            copies_out: self.copies_out - earlier.copies_out,
+            program_bytes: self.program_bytes - earlier.program_bytes,
+            kernel_ns: self.kernel_ns - earlier.kernel_ns,
+            link_ns: self.link_ns - earlier.link_ns,
+            stalls: self.stalls.since(&earlier.stalls),
+        }
+    }
+}
+
 /// The compute stream has come to a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marked {
@@ -197,7 +220,9 @@ enum Work {
     CopyOut(u64),
     /// On no engine; any number at once.
     Delay(Nanos),
+    /// To be noted for the runner, or for whoever measures.
     Mark(u64),
+    Probe(u64),
 }
 
 #[derive(Clone, Debug)]
@@ -279,6 +304,7 @@ pub struct Device {
     serial: u64,
     totals: Totals,
     marks: Vec<Marked>,
+    probes: Vec<Marked>,
     memory: u64,
     peak: u64,
     /// Since when the compute stream has had nothing done, and how long the
@@ -303,6 +329,7 @@ impl Device {
             serial: 0,
             totals: Totals::default(),
             marks: Vec::new(),
+            probes: Vec::new(),
             memory: 0,
             peak: 0,
             still_since: 0,
@@ -365,6 +392,12 @@ impl Device {
         self.submit(Stream::Compute, Work::Mark(tag), 0, Waits::NONE, 0, 0);
     }
 
+    /// As [`Self::mark`], for a policy that measures; costs an event.
+    pub fn probe(&mut self, tag: u64) {
+        let ns = self.parameters.event_ns;
+        self.submit(Stream::Compute, Work::Probe(tag), 0, Waits::NONE, 0, ns);
+    }
+
     /// The host is busy with something else.
     pub fn host_busy(&mut self, ns: Nanos) {
         self.host += ns;
@@ -374,6 +407,21 @@ impl Device {
     pub fn wait_for(&mut self, stamp: Stamp) {
         self.advance(self.host);
         while !self.over(stamp) {
+            self.step();
+        }
+        self.host = self.host.max(self.now) + self.parameters.sync_ns;
+    }
+
+    /// The host waits until all of `waits` are over; at no cost if they are.
+    pub fn wait_for_all(&mut self, waits: &Waits) {
+        self.advance(self.host);
+        let over = |device: &Self| {
+            waits.0.iter().zip(&device.queues).all(|(&index, queue)| index <= queue.done)
+        };
+        if over(self) {
+            return;
+        }
+        while !over(self) {
             self.step();
         }
         self.host = self.host.max(self.now) + self.parameters.sync_ns;
@@ -438,6 +486,11 @@ impl Device {
     /// Marks that the compute stream has come to, each once.
     pub fn marks(&mut self) -> impl Iterator<Item = Marked> + '_ {
         self.marks.drain(..)
+    }
+
+    /// Probes that the compute stream has come to, each once.
+    pub fn probes(&mut self) -> impl Iterator<Item = Marked> + '_ {
+        self.probes.drain(..)
     }
 
     pub fn parameters(&self) -> &Parameters {
@@ -670,7 +723,7 @@ impl Device {
                 self.take(acquires);
                 return false;
             }
-            Work::Mark(tag) => {
+            work @ (Work::Mark(tag) | Work::Probe(tag)) => {
                 queue.handed -= 1;
                 queue.done += 1;
                 let operation = queue.operations.pop_front().expect("the mark");
@@ -680,7 +733,11 @@ impl Device {
                 self.still_since = self.now;
                 self.link_then = self.engines[COPIES_IN].busy_until(self.now);
                 let totals = self.totals();
-                self.marks.push(Marked { tag, at: self.now, totals });
+                let list = match work {
+                    Work::Probe(_) => &mut self.probes,
+                    _ => &mut self.marks,
+                };
+                list.push(Marked { tag, at: self.now, totals });
                 return true;
             }
         };
@@ -712,7 +769,7 @@ impl Device {
                 self.copies_begun += 1;
                 jittered(ns, p.copy_jitter, !p.seed, self.copies_begun)
             }
-            Work::Delay(_) | Work::Mark(_) => unreachable!("needs no engine"),
+            Work::Delay(_) | Work::Mark(_) | Work::Probe(_) => unreachable!("needs no engine"),
         };
         let now = self.now;
         if handed.stream == Stream::Compute as usize && matches!(work, Work::Kernel(_)) {

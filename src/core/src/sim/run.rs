@@ -187,6 +187,8 @@ pub struct Gpu {
     /// For chunks.
     capacity: u64,
     claimed: u64,
+    /// Of which by a policy with books of its own.
+    reserved: u64,
     started: bool,
     /// Taken by the next kernel itself; moved by it over the link.
     kernel_takes: u64,
@@ -213,6 +215,7 @@ impl Gpu {
             chunks,
             capacity: setup.budget_bytes.saturating_sub(trace.activation_bytes),
             claimed: 0,
+            reserved: 0,
             started: false,
             kernel_takes: 0,
             kernel_waits: Waits::NONE,
@@ -420,6 +423,73 @@ impl Gpu {
         );
     }
 
+    // --- for a policy with books of its own --------------------------------------
+
+    /// Memory that is taken at this moment, whatever is in it.
+    pub fn reserve(&mut self, bytes: u64) {
+        self.reserved += bytes;
+        self.claimed += bytes;
+        assert!(self.claimed <= self.capacity, "{} bytes of {}", self.claimed, self.capacity);
+        self.device.acquire(bytes);
+    }
+
+    /// Memory that nothing uses any more.
+    pub fn unreserve(&mut self, bytes: u64) {
+        self.reserved -= bytes;
+        self.claimed -= bytes;
+        self.device.release_after(Stamp::default(), bytes);
+    }
+
+    /// Copies `bytes` of `chunk` into memory that is reserved; 0: only the
+    /// order of things.
+    pub fn bring(&mut self, chunk: TraceChunk, bytes: u64, after: Waits) -> Stamp {
+        let arrived = if bytes == 0 {
+            self.device.delay(Stream::In, 0, after, 0)
+        } else {
+            self.moved.0 += bytes;
+            self.device.copy_in(Stream::In, bytes, after, 0)
+        };
+        self.note_arrival(chunk, arrived);
+        arrived
+    }
+
+    /// Copies `bytes` of `chunk` out, after all its uses and copies so far.
+    pub fn save(&mut self, chunk: TraceChunk, bytes: u64) -> Stamp {
+        let after = self.uses(chunk);
+        self.moved.1 += bytes;
+        let saved = self.device.copy_out(Stream::Out, bytes, after);
+        self.chunks[chunk as usize].saved.add(saved);
+        saved
+    }
+
+    /// All uses of `chunk` so far, its copies in among them.
+    pub fn uses(&self, chunk: TraceChunk) -> Waits {
+        let chunk = &self.chunks[chunk as usize];
+        let mut waits = chunk.arrived;
+        waits.add(chunk.last_use);
+        waits
+    }
+
+    /// All copies out of `chunk` so far.
+    pub fn saves(&self, chunk: TraceChunk) -> Waits {
+        self.chunks[chunk as usize].saved
+    }
+
+    /// Reads `bytes` that are to be given up, once `after` is over, to see
+    /// whether they were written to.
+    pub fn check_clean(&mut self, bytes: u64, after: Waits) -> Waits {
+        if self.release_ns() == 0 { after } else { self.fingerprint(bytes, after).into() }
+    }
+
+    /// The program fills `chunk` by a copy, in order on its stream.
+    pub fn fill(&mut self, chunk: TraceChunk) {
+        let (bytes, arrived) = (self.bytes(chunk), self.chunks[chunk as usize].arrived);
+        let filled = self.device.copy_in(Stream::Compute, bytes, arrived, 0);
+        let chunk = &mut self.chunks[chunk as usize];
+        chunk.last_use = filled;
+        chunk.unused = None;
+    }
+
     // --- what the program does ------------------------------------------------
 
     fn launch(&mut self, policy: &str, launch: Launching<'_>, ns: Nanos, kernels: u16) {
@@ -468,7 +538,8 @@ impl Gpu {
         let totals = self.device.totals();
         assert_eq!((totals.bytes_in, totals.bytes_out), self.moved, "bytes over the link");
         assert_eq!(self.device.memory_bytes(), activation_bytes + self.claimed, "memory");
-        assert_eq!(self.claimed, self.chunks.iter().map(|chunk| chunk.present).sum::<u64>());
+        let present: u64 = self.chunks.iter().map(|chunk| chunk.present).sum();
+        assert_eq!(self.claimed, self.reserved + present);
     }
 
     fn allocate(&mut self, chunk: TraceChunk) {
@@ -478,6 +549,9 @@ impl Gpu {
             Chunk { bytes, exists: true, undefined: true, remote, ..Chunk::default() };
     }
 }
+
+/// The mark that [`run`] sets before the first event.
+const START: u64 = u64::MAX;
 
 /// Runs `policy` over `trace`.
 pub fn run(trace: &Trace, setup: &Setup, policy: &mut dyn Policy) -> Result<Outcome, Infeasible> {
@@ -489,6 +563,7 @@ pub fn run(trace: &Trace, setup: &Setup, policy: &mut dyn Policy) -> Result<Outc
     let mut phases: Vec<u16> = Vec::new();
     policy.begin(&mut gpu)?;
     gpu.started = true;
+    gpu.device.mark(START);
     for event in &trace.events {
         match *event {
             Event::Launch(launch) => {
@@ -531,6 +606,8 @@ pub fn run(trace: &Trace, setup: &Setup, policy: &mut dyn Policy) -> Result<Outc
     gpu.device.mark(phases.len() as u64);
     gpu.device.wait_for_stream(Stream::Compute);
     let marks: Vec<_> = gpu.device.marks().collect();
+    let (start, marks) = marks.split_first().expect("the start");
+    assert_eq!(start.tag, START);
     assert_eq!(marks.len(), phases.len() + 1, "the device has come to every mark");
     let last = marks[phases.len()];
     let peak_bytes = gpu.device.peak_bytes();
@@ -538,22 +615,22 @@ pub fn run(trace: &Trace, setup: &Setup, policy: &mut dyn Policy) -> Result<Outc
     let iterations = marks.windows(2).zip(&phases);
     let iterations = iterations.map(|(pair, &phase)| {
         let [from, to] = [&pair[0], &pair[1]];
-        let stalls = to.totals.stalls.since(&from.totals.stalls);
+        let totals = to.totals.since(&from.totals);
         IterationResult {
             phase,
             ns: to.at - from.at,
-            bytes_in: to.totals.bytes_in - from.totals.bytes_in,
-            bytes_out: to.totals.bytes_out - from.totals.bytes_out,
-            copies_in: to.totals.copies_in - from.totals.copies_in,
-            kernel_ns: to.totals.kernel_ns - from.totals.kernel_ns,
-            stall_ns: stalls.total(),
-            stalls,
+            bytes_in: totals.bytes_in,
+            bytes_out: totals.bytes_out,
+            copies_in: totals.copies_in,
+            kernel_ns: totals.kernel_ns,
+            stall_ns: totals.stalls.total(),
+            stalls: totals.stalls,
         }
     });
     Ok(Outcome {
         iterations: iterations.collect(),
-        total_ns: last.at,
-        totals: last.totals,
+        total_ns: last.at - start.at,
+        totals: last.totals.since(&start.totals),
         peak_bytes,
         over_budget: peak_bytes > setup.budget_bytes,
         launches: number as u64,

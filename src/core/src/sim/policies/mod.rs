@@ -5,6 +5,7 @@
 //! says otherwise; and those that work per module know the modules' order.
 //!
 //! ```text
+//!   ours            the library's streamer: learns, plans and streams live
 //!   planned         a plan of `plan`, carried out by one who knows the position
 //!   resident        everything stays: the yardstick where it fits
 //!   prefix          leading layers stay, the others through a double buffer
@@ -29,6 +30,7 @@ mod future;
 mod leaf;
 mod lru;
 mod order;
+mod ours;
 mod planned;
 mod pool;
 mod prefix;
@@ -41,6 +43,7 @@ pub use clairvoyant::Clairvoyant;
 pub use demand_paging::DemandPaging;
 pub use leaf::Leaf;
 pub use lru::Lru;
+pub use ours::Ours;
 pub use planned::Planned;
 pub use prefix::Prefix;
 pub use resident::Resident;

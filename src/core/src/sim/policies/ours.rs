@@ -1,0 +1,351 @@
+//! Ours: the library's own [`Streamer`], which learns, plans and streams while
+//! the program runs, over the simulated device instead of a driver.
+//!
+//! What the library's engine does around it is modelled here: which copies
+//! wait for what, what mapping costs, how times are measured, that planning
+//! happens beside the program and takes its time. Weights are told from what
+//! kernels write by fingerprints, before their frames are overwritten.
+//!
+//! It checks the streamer: no copy lands on frames whose last use it does not
+//! wait for, and a launch finds on every frame of its chunks what is theirs.
+
+use crate::plan::{Effort, Plan, plan};
+use crate::sim::device::Waits;
+use crate::sim::oracle::{self, FRAME_BYTES};
+use crate::sim::run::{Gpu, Infeasible, Launching, Policy};
+use crate::streamer::{Counters, Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window};
+use crate::workload::{Nanos, Trace, TraceChunk};
+use std::ops::Range;
+
+/// Host time to map or unmap one frame. Assumption.
+const MAP_NS: Nanos = 2_000;
+/// Pinning of host memory, touched before and in the background's reach:
+/// bytes per second. Assumption.
+const PIN_BYTES_PER_S: f64 = 10e9;
+/// Thinking time of the searched plan per chunk: about half a second for ten
+/// thousand (`scripts/bench plan` prints what it is).
+const THINK_NS_PER_CHUNK: Nanos = 50_000;
+/// Operations whose GPU time is measured as one.
+const GROUP: u64 = 32;
+
+pub struct Ours {
+    streamer: Streamer,
+    memory: Memory,
+    touches: Vec<(TraceChunk, Effect)>,
+    /// Thought of, and adopted when the time has come.
+    thinking: Option<(Nanos, Plan)>,
+    /// The beginning of the group that is measured now; groups under way: the
+    /// tag of a probe is the index of the group it ends.
+    group_began: u64,
+    groups: Vec<Range<u64>>,
+    kernel_ns: Nanos,
+    activation_bytes: u64,
+}
+
+impl Ours {
+    pub fn new(trace: &Trace, setup: &crate::sim::Setup) -> Self {
+        let machine = oracle::machine(trace, setup);
+        let mut streamer = Streamer::new(machine.frames, Window::Auto);
+        streamer.set_machine(machine);
+        let count = trace.chunks.len();
+        Self {
+            streamer,
+            memory: Memory {
+                places: vec![Vec::new(); count],
+                host: vec![false; count],
+                saved: vec![false; count],
+                ..Memory::default()
+            },
+            touches: Vec::new(),
+            thinking: None,
+            group_began: 0,
+            groups: Vec::new(),
+            kernel_ns: 0,
+            activation_bytes: trace.activation_bytes,
+        }
+    }
+
+    pub fn counters(&self) -> Counters {
+        self.streamer.counters()
+    }
+
+    pub fn streamer(&self) -> &Streamer {
+        &self.streamer
+    }
+
+    fn allocate(&mut self, gpu: &mut Gpu, chunk: TraceChunk) -> Result<(), Infeasible> {
+        let frames = gpu.bytes(chunk).div_ceil(FRAME_BYTES) as u32;
+        let mut hands = Hands { gpu, memory: &mut self.memory };
+        self.streamer.allocate(chunk, frames, true, &mut hands).map_err(explain)?;
+        // Whatever is there counts as its own.
+        let Memory { places, content, .. } = &mut self.memory;
+        for (index, &frame) in places[chunk as usize].iter().enumerate() {
+            content[frame as usize] = Some((chunk, index as u32));
+        }
+        Ok(())
+    }
+
+    fn touch(&mut self, gpu: &mut Gpu) -> Result<(), Infeasible> {
+        let mut hands = Hands { gpu, memory: &mut self.memory };
+        self.streamer.touch(&self.touches, &mut hands).map_err(explain)
+    }
+
+    fn release(&mut self, gpu: &mut Gpu) {
+        self.streamer.release(&self.touches);
+        let mut hands = Hands { gpu, memory: &mut self.memory };
+        self.streamer.look_ahead(&mut hands);
+    }
+
+    /// Plans beside the program; the plan is carried out when it is there.
+    fn think(&mut self, gpu: &mut Gpu) {
+        if let Some((ready, _)) = self.thinking {
+            if gpu.device().host_ns() >= ready {
+                let (_, plan) = self.thinking.take().expect("a plan");
+                let mut hands = Hands { gpu, memory: &mut self.memory };
+                self.streamer.adopt(&plan, &mut hands);
+            }
+            return;
+        }
+        if !self.streamer.plan_due() {
+            return;
+        }
+        let Some(problem) = self.streamer.problem() else { return };
+        let Ok(found) = plan(&problem, self.streamer.plan(), Effort::Searched) else { return };
+        if found.verify(&problem).is_ok() {
+            let thought = THINK_NS_PER_CHUNK * problem.chunks.len() as Nanos;
+            self.thinking = Some((gpu.device().host_ns() + thought, found));
+        }
+    }
+
+    /// Hands over what was measured, late, as the device gets there.
+    fn measure(&mut self, gpu: &mut Gpu) {
+        let passed: Vec<_> = gpu.device().probes().collect();
+        for probe in passed {
+            let ns = probe.totals.kernel_ns - self.kernel_ns;
+            self.kernel_ns = probe.totals.kernel_ns;
+            if let Some(group) = self.groups.get(probe.tag as usize) {
+                self.streamer.measured(group.clone(), ns);
+            }
+        }
+        let now = self.streamer.operations();
+        if now >= self.group_began + GROUP {
+            gpu.device().probe(self.groups.len() as u64);
+            self.groups.push(self.group_began..now);
+            self.group_began = now;
+        }
+    }
+}
+
+fn explain(shortage: Shortage) -> Infeasible {
+    Infeasible::new(match shortage {
+        Shortage::Device { needed_frames, cap_frames } => {
+            format!("{needed_frames} frames are needed at once, of {cap_frames}")
+        }
+        Shortage::Host => "no host memory".to_string(),
+        Shortage::Busy => "busy".to_string(),
+    })
+}
+
+impl Policy for Ours {
+    fn name(&self) -> &'static str {
+        "ours"
+    }
+
+    /// The program loads its weights: that is seen, too, and learned from.
+    fn begin(&mut self, gpu: &mut Gpu) -> Result<(), Infeasible> {
+        assert_eq!(self.activation_bytes, gpu.device().memory_bytes(), "of the same trace");
+        for chunk in 0..gpu.chunk_count() as TraceChunk {
+            gpu.make_remote(chunk);
+            if gpu.exists(chunk) {
+                self.allocate(gpu, chunk)?;
+                self.touches.clear();
+                self.touches.push((chunk, Effect::Write));
+                self.touch(gpu)?;
+                self.memory.used(chunk);
+                gpu.fill(chunk);
+                self.release(gpu);
+            }
+        }
+        gpu.wait_for_kernels();
+        self.group_began = self.streamer.operations();
+        self.kernel_ns = gpu.device().totals().kernel_ns;
+        Ok(())
+    }
+
+    fn allocated(&mut self, gpu: &mut Gpu, chunk: TraceChunk) -> Result<(), Infeasible> {
+        self.allocate(gpu, chunk)
+    }
+
+    fn freed(&mut self, gpu: &mut Gpu, chunk: TraceChunk) {
+        let mut hands = Hands { gpu, memory: &mut self.memory };
+        self.streamer.free(chunk, &mut hands);
+        self.memory.host[chunk as usize] = false;
+    }
+
+    fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
+        if launch.uses.is_empty() {
+            return Ok(());
+        }
+        self.measure(gpu);
+        self.think(gpu);
+        self.touches.clear();
+        for used in launch.uses {
+            let effect = if used.writes { Effect::Write } else { Effect::Read };
+            self.touches.push((used.chunk, effect));
+        }
+        self.touch(gpu)?;
+        for used in launch.uses {
+            self.memory.check(used.chunk);
+            self.memory.used(used.chunk);
+        }
+        Ok(())
+    }
+
+    fn after(&mut self, gpu: &mut Gpu, launch: Launching<'_>) {
+        if !launch.uses.is_empty() {
+            self.release(gpu);
+        }
+    }
+}
+
+/// Frames, what is mapped to them, and what the next copy must wait for.
+#[derive(Default)]
+struct Memory {
+    /// Of each chunk, while mapped.
+    places: Vec<Vec<FrameId>>,
+    /// Which chunk's bytes are in each frame, and at which index.
+    content: Vec<Option<(TraceChunk, u32)>>,
+    unborn: Vec<FrameId>,
+    /// Host memory was reserved; was the chunk copied there since its last use?
+    host: Vec<bool>,
+    saved: Vec<bool>,
+    /// What later copies in wait for; what earlier ones waited for, and so
+    /// they all do.
+    pending: Waits,
+    passed: Waits,
+    /// Among the pending there are parts that nobody has copied out.
+    unchecked: bool,
+}
+
+impl Memory {
+    fn used(&mut self, chunk: TraceChunk) {
+        self.saved[chunk as usize] = false;
+    }
+
+    /// Panics unless all of `chunk` is where it is mapped.
+    fn check(&self, chunk: TraceChunk) {
+        for (index, &frame) in self.places[chunk as usize].iter().enumerate() {
+            let content = self.content[frame as usize];
+            assert_eq!(
+                content,
+                Some((chunk, index as u32)),
+                "chunk {chunk}, frame {index}: another's bytes"
+            );
+        }
+    }
+}
+
+/// The streamer's hands.
+struct Hands<'a> {
+    gpu: &'a mut Gpu,
+    memory: &'a mut Memory,
+}
+
+impl Hands<'_> {
+    fn bytes(&self, chunk: TraceChunk, frames: &Range<u32>) -> u64 {
+        let end = (u64::from(frames.end) * FRAME_BYTES).min(self.gpu.bytes(chunk));
+        end.saturating_sub(u64::from(frames.start) * FRAME_BYTES)
+    }
+}
+
+impl Mechanism for Hands<'_> {
+    fn create_frame(&mut self) -> Result<FrameId, Refused> {
+        if self.gpu.free() < FRAME_BYTES {
+            return Err(Refused);
+        }
+        self.gpu.reserve(FRAME_BYTES);
+        Ok(self.memory.unborn.pop().unwrap_or_else(|| {
+            self.memory.content.push(None);
+            self.memory.content.len() as FrameId - 1
+        }))
+    }
+
+    fn release_frame(&mut self, frame: FrameId) {
+        self.gpu.unreserve(FRAME_BYTES);
+        self.memory.content[frame as usize] = None;
+        self.memory.unborn.push(frame);
+    }
+
+    fn map(&mut self, chunk: TraceChunk, frames: &[FrameId]) -> Result<(), Refused> {
+        self.gpu.device().host_busy(MAP_NS * frames.len() as Nanos);
+        self.memory.places[chunk as usize] = frames.to_vec();
+        Ok(())
+    }
+
+    fn unmap(&mut self, chunk: TraceChunk) {
+        let frames = std::mem::take(&mut self.memory.places[chunk as usize]);
+        self.gpu.device().host_busy(MAP_NS * frames.len() as Nanos);
+    }
+
+    /// Every launch here goes through the streamer.
+    fn about_to_evict(&mut self) {}
+
+    fn reserve_host(&mut self, chunk: TraceChunk) -> Result<(), Refused> {
+        if !std::mem::replace(&mut self.memory.host[chunk as usize], true) {
+            let ns = self.gpu.bytes(chunk) as f64 * 1e9 / PIN_BYTES_PER_S;
+            self.gpu.device().host_busy(ns as Nanos);
+        }
+        Ok(())
+    }
+
+    fn write_back(&mut self, chunk: TraceChunk, frames: Range<u32>) {
+        let bytes = self.bytes(chunk, &frames);
+        self.gpu.save(chunk, bytes);
+        self.memory.saved[chunk as usize] = true;
+    }
+
+    fn displace(&mut self, chunk: TraceChunk) {
+        let uses = self.gpu.uses(chunk);
+        self.memory.pending.merge(&uses);
+        self.memory.pending.merge(&self.gpu.saves(chunk));
+        self.memory.unchecked |= !self.memory.saved[chunk as usize];
+    }
+
+    fn gate(&mut self) {
+        let gate = self.gpu.gate();
+        self.memory.pending.merge(&gate);
+    }
+
+    fn fetch(&mut self, chunk: TraceChunk, frames: Range<u32>, content: bool, _: bool) {
+        let bytes = if content { self.bytes(chunk, &frames) } else { 0 };
+        let mut after = std::mem::take(&mut self.memory.pending);
+        if std::mem::take(&mut self.memory.unchecked) {
+            let checked = self.gpu.check_clean(bytes, after);
+            after.merge(&checked);
+        }
+        self.memory.passed.merge(&after);
+        for index in frames {
+            let frame = self.memory.places[chunk as usize][index as usize];
+            let content = &mut self.memory.content[frame as usize];
+            let before = content.replace((chunk, index));
+            // What was unmapped has retired, and copies in are in order anyway.
+            if let Some((before, at)) = before
+                && before != chunk
+                && self.memory.places[before as usize].get(at as usize) == Some(&frame)
+            {
+                assert!(
+                    self.memory.passed.cover(&self.gpu.last_use(before).into()),
+                    "chunk {chunk} overwrites chunk {before}, which is in use"
+                );
+            }
+        }
+        after.merge(&self.gpu.saves(chunk));
+        self.gpu.bring(chunk, bytes, after);
+    }
+
+    fn retire(&mut self, chunk: TraceChunk) {
+        let mut waits = self.gpu.uses(chunk);
+        waits.merge(&self.gpu.saves(chunk));
+        self.gpu.device().wait_for_all(&waits);
+    }
+}
