@@ -24,11 +24,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use autooffload_core::address_map::ChunkId;
+use autooffload_core::plan::Machine;
 use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Streamer, Window};
 
 use super::host_store::{HostBuffer, HostStore};
+use super::planning::Planner;
 use super::stall::StallProbe;
 use super::stats::{Stats, WaitReason};
+use super::timing::OperationTimer;
 use super::{FRAME_BYTES, MAX_DEVICES, hot, inflight, streams};
 use crate::driver::Driver;
 use crate::driver::abi::*;
@@ -37,6 +40,7 @@ use crate::driver::abi::*;
 pub struct Device {
     pub streamer: Streamer,
     pub machinery: Machinery,
+    pub planner: Planner,
 }
 
 /// By owner: the devices (a bit each) that may access its memory.
@@ -137,8 +141,11 @@ pub struct Machinery {
     pub foreign_bytes: Option<u64>,
     /// Timed copy whose rate is read at the next wait: events and bytes.
     probe: Option<(CUevent, CUevent, usize)>,
-    probe_wanted: bool,
+    /// Copies since the last one that was timed.
+    unprobed: u32,
+    link_bytes_per_s: Option<f64>,
     stalls: StallProbe,
+    timer: OperationTimer,
 }
 
 use crate::driver::abi::Device as Device_;
@@ -160,6 +167,7 @@ impl Device {
         let copy_in = driver.stream_create_nonblocking(0)?;
         let copy_out = driver.stream_create_nonblocking(0)?;
         Ok(Self {
+            planner: Planner::default(),
             streamer: Streamer::new(0, window),
             machinery: Machinery {
                 driver,
@@ -180,8 +188,10 @@ impl Device {
                 failure: None,
                 foreign_bytes: None,
                 probe: None,
-                probe_wanted: true,
+                unprobed: u32::MAX,
+                link_bytes_per_s: None,
                 stalls: StallProbe::default(),
+                timer: OperationTimer::default(),
             },
         })
     }
@@ -247,14 +257,28 @@ impl Machinery {
     // --- uses --------------------------------------------------------------
 
     /// Later work of `stream` waits for the content of the chunks. `ctx`: the
-    /// calling thread's own context, which is current.
+    /// calling thread's own context, which is current. `timed`: the number of
+    /// the operation, if its GPU time is wanted.
     pub fn order_before_use(
         &mut self,
         stream: CUstream,
         ctx: CUcontext,
         touches: &[(ChunkId, Effect)],
+        timed: Option<u64>,
     ) {
         let user = User::new(stream, ctx);
+        // An event is of a context, as its stream is.
+        let named = ctx == self.ctx && stream != STREAM_PER_THREAD && !super::any_capture();
+        let timed = timed.filter(|_| named);
+        if let Some(operation) = timed {
+            let waits = touches.iter().any(|&(id, _)| {
+                let fence = self.backing(id).fence.as_ref();
+                fence.is_some_and(|fence| !fence.waited_by.contains(&user))
+            });
+            self.timer.before(self.driver, stream, operation, waits);
+        } else {
+            self.timer.give_up();
+        }
         for &(id, _) in touches {
             let Some(fence) = &mut self.backing(id).fence else { continue };
             if fence.waited_by.contains(&user) {
@@ -268,6 +292,14 @@ impl Machinery {
             self.stats.fence_wait(read);
             self.note(outcome);
         }
+        if let Some(operation) = timed {
+            self.timer.after(self.driver, stream, operation);
+        }
+    }
+
+    /// The GPU time of a group of operations that is over: which, and ns.
+    pub fn read_times(&mut self) -> Option<(Range<u64>, u64)> {
+        self.timer.read(self.driver)
     }
 
     /// The operation on `stream` was queued: what comes after in the ring
@@ -344,6 +376,7 @@ impl Machinery {
 
     fn release_events(&mut self) {
         self.stalls.release(self.driver);
+        self.timer.release(self.driver);
         let probe = self.probe.take();
         let timed = probe.iter().flat_map(|&(start, end, _)| [start, end]);
         for event in self.spare_events.drain().flat_map(|(_, events)| events).chain(timed) {
@@ -366,6 +399,8 @@ impl Machinery {
 
     /// Waits on the host for `wait`, counted.
     fn wait(&mut self, wait: impl FnOnce(&Driver) -> Result<()>) {
+        // The program's operations do not take longer for that.
+        self.timer.give_up();
         let began = Instant::now();
         let outcome = wait(self.driver);
         self.stats.waited(self.reason, began.elapsed());
@@ -411,18 +446,34 @@ impl Machinery {
         }
     }
 
-    /// Reads the probe, whose copy is over.
+    /// Reads the probe, if its copy is over.
     fn read_probe(&mut self) {
-        if let Some((start, end, bytes)) = self.probe.take() {
-            if let Ok(ms) = self.driver.event_elapsed_ms(start, end)
-                && ms > 0.0
-            {
-                self.stats.link_rate((bytes as f64 / f64::from(ms) * 1e3) as u64);
-            }
-            let _ = self.driver.event_destroy(start);
-            let _ = self.driver.event_destroy(end);
+        let Some((start, end, bytes)) = self.probe else { return };
+        let Ok(ms) = self.driver.event_elapsed_ms(start, end) else { return };
+        self.probe = None;
+        let _ = self.driver.event_destroy(start);
+        let _ = self.driver.event_destroy(end);
+        if ms > 0.0 {
+            let seen = bytes as f64 / f64::from(ms) * 1e3;
+            // One copy may have been slowed down by others; none is too fast.
+            let known = self.link_bytes_per_s.unwrap_or(seen);
+            let rate = if seen > known { seen } else { 0.9 * known + 0.1 * seen };
+            self.link_bytes_per_s = Some(rate);
+            self.stats.link_rate(rate as u64);
         }
-        self.probe_wanted = true;
+    }
+
+    /// What the planner is to reckon with.
+    pub fn machine(&self) -> Machine {
+        let assumed = Machine::default();
+        let link_bytes_per_s = self.link_bytes_per_s.unwrap_or(assumed.link_bytes_per_s);
+        Machine {
+            frame_bytes: FRAME_BYTES as u64,
+            link_bytes_per_s,
+            // What leaves is copied out: a kernel may have written to it.
+            release_bytes_per_s: link_bytes_per_s,
+            ..assumed
+        }
     }
 
     fn timed_event(&mut self) -> Option<CUevent> {
@@ -587,7 +638,12 @@ impl Mechanism for Machinery {
         if content {
             let (base, host, bytes) = self.backing(chunk).run(frames);
             const PROBE_BYTES: usize = 1 << 20;
-            let probe = self.probe_wanted && bytes >= PROBE_BYTES && self.probe.is_none();
+            const PROBE_ONE_IN: u32 = 64;
+            self.read_probe();
+            self.unprobed = self.unprobed.saturating_add(1);
+            let probe = self.probe.is_none()
+                && bytes >= PROBE_BYTES
+                && self.unprobed >= PROBE_ONE_IN;
             let start = if probe { self.timed_event() } else { None };
             // SAFETY: the buffer holds the run's bytes, lives until the chunk is
             // freed, and is written only by copies this stream waited for.
@@ -598,7 +654,7 @@ impl Mechanism for Machinery {
                 && let Some(end) = self.timed_event()
             {
                 self.probe = Some((start, end, bytes));
-                self.probe_wanted = false;
+                self.unprobed = 0;
             }
             self.note(copied);
             self.stats.streamed(bytes, demanded);

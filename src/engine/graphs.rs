@@ -70,7 +70,7 @@ fn pin(chunk: ChunkId, why: &'static str) -> Result<bool> {
     let mut changed = false;
     let device = hot(chunk).device();
     let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
-        let DeviceState { streamer, machinery } = state;
+        let DeviceState { streamer, machinery, .. } = state;
         if !streamer.contains(chunk) {
             // A word that only looked like an address; freed meanwhile.
             return Ok(());

@@ -56,7 +56,7 @@ pub(super) fn allocate(
     hot.forget_uses();
 
     let outcome = engine.with_device(device as usize, WaitReason::Allocation, |state| {
-        let DeviceState { streamer, machinery } = state;
+        let DeviceState { streamer, machinery, .. } = state;
         refresh_cap(engine, streamer, machinery);
         machinery.add(id, base, bytes, frames);
         let outcome = streamer.allocate(id, frames, inflight::pressure(), machinery);
@@ -279,7 +279,7 @@ pub(super) fn release(
     engine.allocations.remove(&id);
     let device = allocation.device as usize;
     let outcome = engine.with_device(device, WaitReason::Native, |state| {
-        let DeviceState { streamer, machinery } = state;
+        let DeviceState { streamer, machinery, .. } = state;
         machinery.idle = settled.is_some_and(|settled| settled.queued == machinery.queued);
         streamer.free(id, machinery);
         machinery.remove(id);
@@ -308,7 +308,7 @@ pub fn release_for_retry() -> bool {
     }
     let mut given = 0;
     let outcome = engine.with_device(device, WaitReason::Allocation, |state| {
-        let DeviceState { streamer, machinery } = state;
+        let DeviceState { streamer, machinery, .. } = state;
         if streamer.live_frames() == 0 {
             return Ok(());
         }

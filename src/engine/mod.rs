@@ -25,12 +25,14 @@ mod graphs;
 mod host_store;
 mod inflight;
 mod memory;
+mod planning;
 mod populate;
 mod report;
 mod stall;
 mod stats;
 mod stream_ordered;
 mod streams;
+mod timing;
 
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -38,7 +40,6 @@ use std::time::{Duration, Instant};
 
 use autooffload_core::address_map::{AddressMap, Arena};
 use autooffload_core::config::{Config, Window as WindowSetting};
-use autooffload_core::plan::Effort;
 use autooffload_core::streamer::{Effect, Shortage, Streamer, Window};
 use dashmap::DashMap;
 use once_cell::sync::OnceCell;
@@ -228,7 +229,7 @@ pub fn reconfigure(config: &Config) {
             continue;
         }
         let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
-            let DeviceState { streamer, machinery } = state;
+            let DeviceState { streamer, machinery, .. } = state;
             streamer.set_window(window(config));
             memory::refresh_cap(engine, streamer, machinery);
             let excess = streamer.live_frames().saturating_sub(streamer.cap_frames());
@@ -382,12 +383,9 @@ impl Streaming {
         let engine = self.engine;
         let mut living = Touches::new();
         let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
-            let DeviceState { streamer, machinery } = state;
+            let DeviceState { streamer, machinery, planner } = state;
             // Not while something captures: what it uses cannot be waited for.
-            if streamer.plan_due()
-                && !any_capture()
-                && streamer.adopt_plan(Effort::Quick, machinery)
-            {
+            if !any_capture() && planner.poll(streamer, machinery) {
                 engine.publish_streamer(streamer);
                 engine.stats.plan_began(streamer.operations(), streamer.period().unwrap_or(0));
                 log::debug!("device {device}: adopted a plan: {}", streamer.describe());
@@ -401,7 +399,11 @@ impl Streaming {
                 // A default stream is the one of the program's context.
                 let foreign = self.ctx != machinery.ctx && !self.ctx.is_null();
                 let _context = foreign.then(|| ContextGuard::enter(engine.driver, self.ctx));
-                machinery.order_before_use(self.stream, self.ctx, &living);
+                let timed = streamer.wants_times().then(|| streamer.operations() - 1);
+                machinery.order_before_use(self.stream, self.ctx, &living, timed);
+            }
+            if let Some((operations, ns)) = machinery.read_times() {
+                streamer.measured(operations, ns);
             }
             if machinery.failure.is_some() {
                 // Answered as an error: then nothing is held.
@@ -428,7 +430,7 @@ impl Drop for Streaming {
         for (device, group) in &self.held {
             let slot = &self.engine.devices[*device];
             let mut state = lock(&slot.state);
-            let Some(DeviceState { streamer, machinery }) = state.as_mut() else { continue };
+            let Some(DeviceState { streamer, machinery, .. }) = state.as_mut() else { continue };
             let foreign = self.here.is_some_and(|here| here != *device);
             for &(id, _) in group {
                 // Freed by another thread meanwhile: the program's own race.

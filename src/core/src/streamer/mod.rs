@@ -273,6 +273,12 @@ impl Streamer {
         self.learner.operations()
     }
 
+    /// Whether the GPU time of the present operation should be measured: until
+    /// it is known, then now and again, because measuring costs a little.
+    pub fn wants_times(&self) -> bool {
+        self.planning.wants_times(self.operation)
+    }
+
     /// The operations took `ns` of GPU time, all together, stalls not counted.
     pub fn measured(&mut self, operations: Range<Operation>, ns: u64) {
         self.learner.measured(operations, ns);

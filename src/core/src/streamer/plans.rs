@@ -34,6 +34,16 @@ impl Planning {
         self.period
     }
 
+    /// See [`Streamer::wants_times`].
+    pub fn wants_times(&self, now: Operation) -> bool {
+        /// Iterations that are measured first, and then one in so many.
+        const FIRST: u64 = 4;
+        const ONE_IN: u64 = 16;
+        let Some(period) = self.period else { return true };
+        let iteration = (now - self.began_at) / period;
+        self.offsets.is_empty() || iteration < FIRST || iteration.is_multiple_of(ONE_IN)
+    }
+
     /// A plan is being made, in a phase with iterations of `period` operations.
     fn begins(&mut self, now: Operation, period: u64, version: u64) {
         // Twice as long after each that did not last.
@@ -74,7 +84,6 @@ impl Streamer {
             return None;
         };
         self.planning.begins(self.operation, period, self.learner.version());
-        self.counters.plans += 1;
         self.unplanned_changes = 0;
         Some(self.pose(&description))
     }
@@ -168,6 +177,7 @@ impl Streamer {
             // Whatever is unmapped now is attached again when it is used.
             self.unplanned_changes += 1;
         }
+        self.counters.plans += 1;
         self.set_leads(plan);
         self.plan = Some(plan.clone());
         self.start_over();
@@ -214,7 +224,7 @@ impl Streamer {
     }
 
     /// Whether the plan still describes what there is.
-    fn applies(&self, plan: &Plan) -> bool {
+    pub fn applies(&self, plan: &Plan) -> bool {
         let mut named = vec![false; self.chunks.len()];
         plan.layouts.iter().all(|layout| {
             let Some(Some(chunk)) = self.chunks.get(layout.id as usize) else { return false };

@@ -1,0 +1,103 @@
+//! How long the GPU takes for operations, by groups of them.
+//!
+//! A group lies between two timed events on one stream: from after the wait of
+//! its first operation, if it had one, to before the next wait, so that stalls
+//! for copies do not count. Groups are read when they are long past, so reading
+//! never waits. What cannot be timed is not: another stream, a capture, another
+//! context.
+//!
+//! Not here: which operations deserve it (the streamer says), stalls (`stall`).
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::driver::Driver;
+use crate::driver::abi::*;
+
+/// Operations in a group at the most.
+const OPERATIONS: u64 = 32;
+/// Groups kept until they are over; the oldest are given up first.
+const GROUPS: usize = 64;
+
+struct Group {
+    start: CUevent,
+    end: CUevent,
+    operations: Range<u64>,
+}
+
+#[derive(Default)]
+pub struct OperationTimer {
+    /// Stream, event and first operation of the group under way.
+    open: Option<(CUstream, CUevent, u64)>,
+    /// Oldest first.
+    ended: VecDeque<Group>,
+    spare: Vec<CUevent>,
+}
+
+impl OperationTimer {
+    /// Before anything is queued for `operation` on `stream`; `waits`: it will
+    /// be made to wait for a copy. Ends the group under way if it must.
+    pub fn before(&mut self, driver: &Driver, stream: CUstream, operation: u64, waits: bool) {
+        let Some((timed, start, first)) = self.open else { return };
+        if timed != stream || operation < first {
+            return self.give_up();
+        }
+        if (waits && operation > first) || operation - first >= OPERATIONS {
+            self.open = None;
+            let Some(end) = self.event(driver, stream) else { return self.spare.push(start) };
+            self.ended.push_back(Group { start, end, operations: first..operation });
+            if self.ended.len() > GROUPS
+                && let Some(oldest) = self.ended.pop_front()
+            {
+                self.spare.extend([oldest.start, oldest.end]);
+            }
+        } else if waits {
+            self.give_up();
+        }
+    }
+
+    /// After the waits of `operation` were queued, before itself is.
+    pub fn after(&mut self, driver: &Driver, stream: CUstream, operation: u64) {
+        if self.open.is_none() {
+            self.open = self.event(driver, stream).map(|start| (stream, start, operation));
+        }
+    }
+
+    /// The oldest group that is over, with its time in ns.
+    pub fn read(&mut self, driver: &Driver) -> Option<(Range<u64>, u64)> {
+        let oldest = self.ended.front()?;
+        let ms = driver.event_elapsed_ms(oldest.start, oldest.end).ok()?;
+        let group = self.ended.pop_front()?;
+        self.spare.extend([group.start, group.end]);
+        Some((group.operations, (f64::from(ms) * 1e6) as u64))
+    }
+
+    /// The group under way is not timed.
+    pub fn give_up(&mut self) {
+        if let Some((_, start, _)) = self.open.take() {
+            self.spare.push(start);
+        }
+    }
+
+    /// An event recorded on `stream` now.
+    fn event(&mut self, driver: &Driver, stream: CUstream) -> Option<CUevent> {
+        let event = match self.spare.pop() {
+            Some(event) => event,
+            None => driver.event_create(false).ok()?,
+        };
+        if driver.event_record(event, stream).is_err() {
+            self.spare.push(event);
+            return None;
+        }
+        Some(event)
+    }
+
+    /// Gives the events back.
+    pub fn release(&mut self, driver: &Driver) {
+        self.give_up();
+        let ended = self.ended.drain(..).flat_map(|group| [group.start, group.end]);
+        for event in ended.chain(self.spare.drain(..)) {
+            let _ = driver.event_destroy(event);
+        }
+    }
+}
