@@ -36,7 +36,10 @@ fn model(name: &str) -> Option<&'static Model> {
 
 pub fn card(name: &str) -> Result<&'static Card, String> {
     cards::card(name).ok_or_else(|| {
-        format!("not a known card; the known ones are {}", names(CARDS.iter().map(|card| card.name)))
+        format!(
+            "not a known card; the known ones are {}",
+            names(CARDS.iter().map(|card| card.name))
+        )
     })
 }
 

@@ -3,8 +3,8 @@
 
 use autooffload_core::plan::{self, Effort, Plan};
 use autooffload_core::sim::device::Stalls;
-use autooffload_core::sim::oracle::{Oracle, oracle};
-use autooffload_core::sim::policies::{self, Planned, Resident};
+use autooffload_core::sim::oracle::{FRAME_BYTES, Oracle, oracle};
+use autooffload_core::sim::policies::{self, Ours, Planned, Resident};
 use autooffload_core::sim::run::{Infeasible, IterationResult, Outcome, Policy, Setup, run};
 use autooffload_core::units::format_bytes;
 use autooffload_core::workload::bounds::{self, Limits, Reading, Steps, Work};
@@ -130,6 +130,15 @@ impl Scene {
         Steady { from: to - cycles, to, cycles }
     }
 
+    /// R for a share of W, in whole frames.
+    pub fn resident_bytes(&self, share: f64) -> u64 {
+        (self.weights() as f64 * share) as u64 / FRAME_BYTES * FRAME_BYTES
+    }
+
+    pub fn iterations(&self) -> usize {
+        marks(&self.trace).len()
+    }
+
     /// C: all kernels of the steady stretch, and what the host adds by waiting
     /// for them; of one iteration (or cycle).
     pub fn compute_ns(&self, steady: Steady) -> f64 {
@@ -155,7 +164,8 @@ impl Scene {
             bounds::sequence_bound(&self.work, stretch, &limits) as f64 / steady.cycles as f64;
         let compute_ns = self.compute_ns(steady);
         // What one iteration of a random order touches is not W.
-        let missing = if kind == Kind::Phases { self.weights().saturating_sub(resident) } else { 0 };
+        let missing =
+            if kind == Kind::Phases { self.weights().saturating_sub(resident) } else { 0 };
         let b1_ns = compute_ns.max(missing as f64 / self.link);
         Bounds { b1_ns, b2_ns: b2_ns.max(compute_ns), binds: None }
     }
@@ -179,6 +189,11 @@ impl Scene {
     /// One of the policies that others use.
     pub fn peer(&self, name: &str, setup: &Setup, steady: Steady) -> Ran {
         judged(policies::run_peer(name, &self.trace, setup), setup, steady)
+    }
+
+    /// Ours, seeing what the library sees.
+    pub fn ours(&self, setup: &Setup, steady: Steady) -> Ran {
+        self.run(setup, &mut Ours::new(&self.trace, setup), steady)
     }
 
     /// With memory enough for everything.

@@ -4,7 +4,7 @@ Pure: the contents of plan.json in, text out. Not here: what is measured and
 how it is judged (cli/src/bench).
 """
 
-MS = 1e6
+import math
 
 
 def everything(found):
@@ -44,8 +44,11 @@ def over_bounds(found):
 
 def policies(found):
     rows = []
-    for name, row in found["policies"].items():
-        rows.append([name, *(number(row[key]) for key in ("median", "p90", "worst")),
+    ranked = sorted(found["policies"].items(),
+                    key=lambda item: (item[0] != "ours", item[1]["median"] or math.inf))
+    for name, row in ranked:
+        rows.append([name + (" (told the future)" if row["clairvoyant"] else ""),
+                     *(number(row[key]) for key in ("median", "p90", "worst")),
                      f"{row['feasible']} of {row['cells']}", number(row["ours_faster_median"])])
     text = table("policies on the same traces and clock, time over B2 where anything is streamed",
                  ["", "median", "p90", "worst", "feasible", "slower than ours (median)"], rows)
@@ -57,8 +60,8 @@ def policies(found):
 
 
 def iterations(found):
-    rows = [[name, number(row["median"]), number(row["p90"]), number(row["worst"])]
-            for name, row in found["iterations"].items()]
+    rows = [[name, *(number(found["iterations"][name][key]) for key in ("median", "p90", "worst"))]
+            for name in ("first", "second", "third", "fourth")]
     late = found["late_to_steady"]
     text = table("iterations over the steady one (periodic traces that stream)",
                  ["", "median", "p90", "worst"], rows)
@@ -75,7 +78,7 @@ def phases(found):
 
 def costs(found):
     text = ""
-    for key, title in (("detours", "what a detour costs (added time, in steady iterations)"),
+    for key, title in (("detours", "runs that go astray (time over the bound of the same run)"),
                        ("jitter", "what jitter costs (time over the same without)"),
                        ("misestimates", "what planning with wrong rates costs "
                                         "(time over planning with the right ones)")):

@@ -105,15 +105,13 @@ impl Cell {
         let over = run.ns - self.b2_ns;
         let percent = |ns: f64| 100.0 * ns / self.b2_ns;
         let mut parts = Vec::new();
-        let extra_ns = (run.bytes_in - self.streamed() as f64).max(0.0) / self.link;
-        parts.push((
-            extra_ns,
-            format!(
-                "{:.0} MiB per iteration beyond W - R take {:.1} % of B2 on the link",
-                extra_ns * self.link / (1u64 << 20) as f64,
-                percent(extra_ns)
-            ),
-        ));
+        if self.kind == Kind::Periodic {
+            let extra_ns = (run.bytes_in - self.streamed() as f64).max(0.0) / self.link;
+            let extra_mib = extra_ns * self.link / (1u64 << 20) as f64;
+            let text =
+                format!("{extra_mib:.0} MiB beyond W - R take the link {:.1} %", percent(extra_ns));
+            parts.push((extra_ns, text));
+        }
         let copies_ns = run.copies * self.copy_ns;
         parts.push((
             copies_ns,
@@ -123,7 +121,10 @@ impl Cell {
             parts.push((*ns, format!("stalled {cause} {:.1} %", percent(*ns))));
         }
         let kernels = self.everything_resident_ns - self.compute_ns;
-        parts.push((kernels, format!("host and syncs {:.1} % even when resident", percent(kernels))));
+        parts.push((
+            kernels,
+            format!("host and syncs {:.1} % even when resident", percent(kernels)),
+        ));
         parts.retain(|(ns, _)| *ns > over * 0.1);
         parts.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         let mut words: Vec<String> = parts.into_iter().map(|(_, text)| text).collect();

@@ -125,21 +125,16 @@ fn launches(trace: &Trace) -> impl Iterator<Item = (usize, &Launch)> {
 }
 
 impl Prepared {
-    /// R, in whole frames.
-    pub fn resident_bytes(&self, share: f64) -> u64 {
-        (self.weights as f64 * share) as u64 / FRAME_BYTES * FRAME_BYTES
-    }
-
     pub fn cell(&self, share: f64) -> Cell {
         let Self { scene, kind, steady, .. } = self;
-        let resident = self.resident_bytes(share);
+        let resident = scene.resident_bytes(share);
         let setup = scene.setup(resident);
         let Bounds { b1_ns, b2_ns, binds } = scene.bounds(resident, *steady, *kind);
         let planned = scene.planned(&setup, *steady);
         let ring_bytes =
             planned.as_ref().ok().map(|(plan, _)| u64::from(plan.shared_frames) * FRAME_BYTES);
         let planned = planned.and_then(|(_, ran)| ran);
-        let ours = planned.clone();
+        let ours = scene.ours(&setup, *steady);
         let other = |&name: &&'static str| {
             let ran = scene.peer(name, &setup, *steady);
             Other { name, clairvoyant: CLAIRVOYANT.contains(&name), ran }

@@ -186,9 +186,8 @@ fn first_iterations(cells: &[&Cell], figures: &mut Map<String, Value>, targets: 
         .collect();
     let mut table = Map::new();
     for (index, name) in ["first", "second", "third", "fourth"].into_iter().enumerate() {
-        let over = runs.iter().filter_map(|(_, run)| {
-            Some(*run.iterations.get(index)? as f64 / run.ns)
-        });
+        let over =
+            runs.iter().filter_map(|(_, run)| Some(*run.iterations.get(index)? as f64 / run.ns));
         table.insert(name.into(), Spread::of(over).json());
     }
     figures.insert("iterations".into(), table.into());

@@ -43,9 +43,9 @@ pub struct Options {
 }
 
 pub fn run(options: &Options) -> Result<(), String> {
-    let threads = options.threads.unwrap_or_else(|| {
-        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-    });
+    let threads = options
+        .threads
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
     let grid = grid::Grid::new(options.quick, options.only.as_deref())?;
     let whole = !options.quick && options.only.is_none();
     let scenes = parallel::map("scenes", &grid.scenes, threads, grid::prepare);
