@@ -31,7 +31,7 @@ mod timeline;
 
 pub use proof::Fault;
 
-use phases::Group;
+use phases::{Division, Group};
 use ring::Layout as RingLayout;
 use search::{Found, Room, Search};
 use shape::Shape;
@@ -308,16 +308,25 @@ struct Layouts {
     shared_frames: u32,
     /// By phase.
     rings: Vec<u32>,
+    /// Time of a visit to each phase, by which layouts are compared.
+    cost: f64,
 }
 
 fn lay_out(problem: &Problem, chunks: &[Chunk], effort: Effort) -> Option<Layouts> {
-    // A chunk that no phase uses has to be somewhere all the same.
+    let groups = phases::groups(problem);
+    // What stays in any case is out of the game, and its frames are: pinned
+    // chunks, what several groups touch, what no phase touches.
     let mut used = vec![false; chunks.len()];
     for &chunk in problem.phases.iter().flat_map(|phase| &phase.uses) {
         used[chunk as usize] = true;
     }
+    let mut movable: Vec<bool> =
+        chunks.iter().zip(&used).map(|(chunk, &used)| used && !chunk.pinned).collect();
+    for chunk in phases::between(problem, &groups) {
+        movable[chunk as usize] = false;
+    }
     let frames_of = |wanted: bool| -> u32 {
-        let which = chunks.iter().zip(&used).filter(|(_, used)| **used == wanted);
+        let which = chunks.iter().zip(&movable).filter(|(_, movable)| **movable == wanted);
         which.map(|(chunk, _)| chunk.frames).sum()
     };
     let machine = &Machine {
@@ -327,26 +336,50 @@ fn lay_out(problem: &Problem, chunks: &[Chunk], effort: Effort) -> Option<Layout
     let total = u64::from(frames_of(true));
     if total <= u64::from(machine.frames) {
         let rings = vec![0; problem.phases.len()];
-        return Some(Layouts { parts: vec![Vec::new(); chunks.len()], shared_frames: 0, rings });
+        return Some(Layouts { parts: vec![Vec::new(); chunks.len()], shared_frames: 0, rings, cost: 0.0 });
     }
-    let groups = phases::groups(problem);
     let shapes: Vec<Shape> =
-        groups.iter().map(|group| Shape::new(chunks, &group.cycle(problem))).collect();
-    let found = search_groups(problem, machine, &groups, &shapes, effort)?;
+        groups.iter().map(|group| Shape::new(chunks, &movable, &group.cycle(problem))).collect();
+    let knees = if groups.len() > 1 && effort == Effort::Searched { &phases::KNEES } else { &phases::KNEES[..1] };
+    knees
+        .iter()
+        .filter_map(|&knee| {
+            let division = phases::divide(problem, machine, &groups, &shapes, knee);
+            let found = search_groups(problem, machine, &groups, &shapes, &division, effort)?;
+            let mut layouts = join(machine, problem, &groups, &shapes, &found)?;
+            layouts.cost += groups
+                .iter()
+                .zip(&found)
+                .map(|(group, found)| found.period * f64::from(group.repeats(problem)))
+                .sum::<f64>();
+            Some(layouts)
+        })
+        .min_by(|a, b| a.cost.total_cmp(&b.cost))
+}
 
+/// Puts the groups' layouts side by side. Their cost so far: what is brought
+/// in anew at each visit.
+fn join(
+    machine: &Machine,
+    problem: &Problem,
+    groups: &[Group],
+    shapes: &[Shape],
+    found: &[Found],
+) -> Option<Layouts> {
     let frames = |of: &dyn Fn(usize) -> u32| -> Vec<u32> { (0..groups.len()).map(of).collect() };
     let rings = frames(&|group| found[group].layout.ring);
     let residents = frames(&|group| {
         let streamed: u32 = found[group].layout.parts.iter().map(|part| part.frames).sum();
         shapes[group].frames - streamed
     });
-    let pinned = frames(&|group| {
-        shapes[group].locals.iter().filter(|local| local.pinned).map(|local| local.frames).sum()
-    });
-    let (shared_frames, private) = phases::fit(machine, &rings, &residents, &pinned)?;
+    let (shared_frames, private) = phases::fit(machine, &rings, &residents)?;
 
-    let mut parts: Vec<Vec<Part>> = vec![Vec::new(); chunks.len()];
+    let mut parts: Vec<Vec<Part>> = vec![Vec::new(); problem.chunks.len()];
+    let mut kept = 0;
     for (group, shape) in shapes.iter().enumerate() {
+        if groups[group].repeats(problem) > 1 {
+            kept += residents[group] - private[group];
+        }
         let layout = &found[group].layout;
         for (local, known) in shape.locals.iter().enumerate() {
             parts[known.chunk as usize] = layout.parts_of(local).to_vec();
@@ -357,7 +390,9 @@ fn lay_out(problem: &Problem, chunks: &[Chunk], effort: Effort) -> Option<Layout
     for (group, &ring) in groups.iter().zip(&rings) {
         group.phases.iter().for_each(|&phase| ring_of[phase] = ring);
     }
-    Some(Layouts { parts, shared_frames, rings: ring_of })
+    let frame_ns = machine.frame_bytes as f64 * 1e9 / machine.link_bytes_per_s;
+    let cost = f64::from(kept) * frame_ns;
+    Some(Layouts { parts, shared_frames, rings: ring_of, cost })
 }
 
 /// Puts `frames` resident frames of a group on shared frames from `at` on.
@@ -368,7 +403,7 @@ fn keep(shape: &Shape, frames: u32, at: u32, shared_frames: u32, parts: &mut [Ve
     // Large enough for the full rate, small enough to let others through.
     const FRAMES_PER_COPY: u32 = 16;
     let (mut left, mut at) = (frames, at);
-    for local in shape.locals.iter().rev().filter(|local| !local.pinned) {
+    for local in shape.locals.iter().rev() {
         let parts = &mut parts[local.chunk as usize];
         let mut first: u32 = parts.iter().map(|part| part.frames).sum();
         while left > 0 && first < local.frames {
@@ -386,9 +421,9 @@ fn search_groups(
     machine: &Machine,
     groups: &[Group],
     shapes: &[Shape],
+    division: &Division,
     effort: Effort,
 ) -> Option<Vec<Found>> {
-    let division = phases::divide(problem, machine, groups, shapes);
     let mut found: Vec<Option<Found>> = vec![None; groups.len()];
     let mut cheap_ring = 0;
     // Those that repeat first: the others stream through what these leave.
@@ -406,6 +441,9 @@ fn search_groups(
                 window: problem.window_frames,
             };
             if !repeats {
+                // It runs once per visit: frames that it streams through, others
+                // fill anew, which costs as much as they hold.
+                room.frames = machine.frames;
                 room.fixed_residents = Some(division.private[index]);
                 room.cheap_ring = cheap_ring;
                 room.ring_frame_ns =
@@ -423,11 +461,12 @@ fn search_groups(
 /// Derives the copies of every phase from the layouts. Error: a chunk that
 /// meets another in some phase.
 fn finish(problem: &Problem, layouts: Layouts) -> Result<Plan, u32> {
-    let Layouts { parts, shared_frames, rings } = layouts;
+    let Layouts { parts, shared_frames, rings, .. } = layouts;
+    let shares: Vec<bool> = parts.iter().map(|parts| !parts.is_empty()).collect();
     let mut clock = Clock::default();
     let mut phases = Vec::with_capacity(problem.phases.len());
     for (phase, &ring_frames) in problem.phases.iter().zip(&rings) {
-        let shape = Shape::new(&problem.chunks, phase);
+        let shape = Shape::new(&problem.chunks, &shares, phase);
         let mut layout =
             RingLayout { ring: ring_frames, slots: shared_frames, ..RingLayout::default() };
         for local in &shape.locals {
@@ -476,7 +515,7 @@ fn retain(problem: &Problem, previous: &Plan, fresh: &Plan) -> Option<Plan> {
         return None;
     }
     let rings = previous.phases.iter().map(|phase| phase.ring_frames).collect();
-    let kept = finish(problem, Layouts { parts, shared_frames, rings }).ok()?;
+    let kept = finish(problem, Layouts { parts, shared_frames, rings, cost: 0.0 }).ok()?;
     let cost = |plan: &Plan| -> f64 {
         let each = plan.phases.iter().zip(&problem.phases);
         each.map(|(plan, phase)| plan.period_ns as f64 * f64::from(phase.repeats.max(1))).sum()

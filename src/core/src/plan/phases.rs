@@ -55,8 +55,58 @@ impl Group {
     }
 }
 
+/// Phases are of one group if more than this of the smaller one's memory is
+/// the other's as well. Less is accident: an allocator that put the last
+/// tensors of one model and the first of another into the same allocation.
+const COMMON_PERCENT: u64 = 50;
+/// What groups have in common all the same stays for good, if it is at most
+/// this of all memory. Otherwise they are one group.
+const BETWEEN_PERCENT: u64 = 10;
+
+/// What `phase` touches, sorted.
+fn distinct(phase: &Phase) -> Vec<u32> {
+    let mut chunks = phase.uses.clone();
+    chunks.sort_unstable();
+    chunks.dedup();
+    chunks
+}
+
+fn intersection(a: &[u32], b: &[u32]) -> Vec<u32> {
+    a.iter().copied().filter(|chunk| b.binary_search(chunk).is_ok()).collect()
+}
+
+/// Chunks that more than one group touches: they stay, for no one layout is
+/// theirs.
+pub(super) fn between(problem: &Problem, groups: &[Group]) -> Vec<u32> {
+    let mut owner = vec![usize::MAX; problem.chunks.len()];
+    let mut shared = Vec::new();
+    for (index, group) in groups.iter().enumerate() {
+        for &phase in &group.phases {
+            for chunk in distinct(&problem.phases[phase]) {
+                let owner = &mut owner[chunk as usize];
+                if *owner != usize::MAX && *owner != index {
+                    shared.push(chunk);
+                }
+                *owner = index;
+            }
+        }
+    }
+    shared
+}
+
 /// Groups of phases, in the order of their first phase.
 pub(super) fn groups(problem: &Problem) -> Vec<Group> {
+    let groups = groups_by(problem, COMMON_PERCENT);
+    let between = between(problem, &groups).into_iter();
+    let frames: u64 =
+        between.map(|chunk| u64::from(problem.chunks[chunk as usize].frames)).sum();
+    if frames * 100 > u64::from(problem.machine.frames) * BETWEEN_PERCENT {
+        return groups_by(problem, 0);
+    }
+    groups
+}
+
+fn groups_by(problem: &Problem, common_percent: u64) -> Vec<Group> {
     let mut group_of: Vec<usize> = (0..problem.phases.len()).collect();
     fn root(group_of: &[usize], mut phase: usize) -> usize {
         while group_of[phase] != phase {
@@ -64,15 +114,17 @@ pub(super) fn groups(problem: &Problem) -> Vec<Group> {
         }
         phase
     }
-    let mut first_user: Vec<Option<usize>> = vec![None; problem.chunks.len()];
-    for (index, phase) in problem.phases.iter().enumerate() {
-        for &chunk in &phase.uses {
-            match first_user[chunk as usize] {
-                None => first_user[chunk as usize] = Some(index),
-                Some(other) => {
-                    let (a, b) = (root(&group_of, other), root(&group_of, index));
-                    group_of[a.max(b)] = a.min(b);
-                }
+    let sets: Vec<Vec<u32>> = problem.phases.iter().map(distinct).collect();
+    let frames = |set: &[u32]| -> u64 {
+        set.iter().map(|&chunk| u64::from(problem.chunks[chunk as usize].frames)).sum()
+    };
+    for later in 1..sets.len() {
+        for earlier in 0..later {
+            let common = intersection(&sets[earlier], &sets[later]);
+            let smaller = frames(&sets[earlier]).min(frames(&sets[later]));
+            if frames(&common) * 100 > smaller * common_percent {
+                let (a, b) = (root(&group_of, earlier), root(&group_of, later));
+                group_of[a.max(b)] = a.min(b);
             }
         }
     }
@@ -113,9 +165,9 @@ pub(super) struct Division {
     pub shared: u32,
 }
 
-/// Streaming is planned to stay a little below compute: copies are not as even
-/// as the fluid model has them.
-const KNEE: f64 = 0.96;
+/// How much of its compute time a phase's streaming may take before more memory
+/// is worth having, by the fluid: copies are not as even as it has them.
+pub(super) const KNEES: [f64; 3] = [0.96, 0.85, 0.7];
 
 /// Divides `machine`'s frames among `groups`, whose shapes are `shapes`.
 pub(super) fn divide(
@@ -123,6 +175,7 @@ pub(super) fn divide(
     machine: &Machine,
     groups: &[Group],
     shapes: &[Shape],
+    knee: f64,
 ) -> Division {
     let fluid: Vec<Fluid> = groups
         .iter()
@@ -141,17 +194,21 @@ pub(super) fn divide(
         f64::from(group.frames.saturating_sub(resident)) * frame_ns
     };
     let cost = |group: &Fluid, private: u32, kept: u32| {
-        let first = streams(group, private).max(group.compute_ns * KNEE);
-        let others = streams(group, private + kept).max(group.compute_ns * KNEE);
+        let first = streams(group, private).max(group.compute_ns * knee);
+        let others = streams(group, private + kept).max(group.compute_ns * knee);
         first + (group.repeats - 1.0) * others
     };
+    // What the fluid does not know: everybody streams through something.
+    let largest = shapes.iter().map(Shape::largest_step).max().unwrap_or(0);
+    let ring = (largest * 2).min(machine.frames / 3);
     let mut best: Option<(f64, Division)> = None;
     const OVERLAYS: u32 = 24;
     const GRAINS: u32 = 256;
     for share in 0..=OVERLAYS {
-        let overlay = (u64::from(machine.frames) * u64::from(share) / u64::from(OVERLAYS)) as u32;
+        let free = machine.frames - ring;
+        let overlay = (u64::from(free) * u64::from(share) / u64::from(OVERLAYS)) as u32;
         let mut private = vec![0; fluid.len()];
-        let mut left = machine.frames - overlay;
+        let mut left = free - overlay;
         let grain = (left / GRAINS).max(1);
         while left > 0 {
             let step = grain.min(left);
@@ -177,7 +234,7 @@ pub(super) fn divide(
         let total: f64 = fluid.iter().zip(&private).map(|(g, &p)| cost(g, p, overlay)).sum();
         // What nobody gains from widens what is shared.
         if best.as_ref().is_none_or(|(known, _)| total < known * (1.0 - 1e-9)) {
-            best = Some((total, Division { private, shared: overlay + left }));
+            best = Some((total, Division { private, shared: overlay + ring + left }));
         }
     }
     best.expect("at least one division was tried").1
@@ -185,31 +242,22 @@ pub(super) fn divide(
 
 /// The smallest shared region with which every group's residents find a place:
 /// `residents[g] - private[g] <= region - rings[g]`, `sum of private <= frames - region`.
-/// Answers it and the private frames of each; `pinned[g]` of them at the least.
-pub(super) fn fit(
-    machine: &Machine,
-    rings: &[u32],
-    residents: &[u32],
-    pinned: &[u32],
-) -> Option<(u32, Vec<u32>)> {
+/// Answers it and the private frames of each.
+pub(super) fn fit(machine: &Machine, rings: &[u32], residents: &[u32]) -> Option<(u32, Vec<u32>)> {
     let largest = rings.iter().copied().max().unwrap_or(0);
     let private = |region: u32| -> Vec<u32> {
         rings
             .iter()
             .zip(residents)
-            .zip(pinned)
-            .map(|((&ring, &residents), &pinned)| {
-                residents.saturating_sub(region - ring).max(pinned)
-            })
+            .map(|(&ring, &residents)| residents.saturating_sub(region - ring))
             .collect()
     };
     let fits = |region: u32| {
         private(region).iter().map(|&frames| u64::from(frames)).sum::<u64>()
             <= u64::from(machine.frames - region)
     };
-    let most = machine.frames.checked_sub(pinned.iter().sum())?;
-    let (mut low, mut high) = (largest, most);
-    if largest > most || !fits(most) {
+    let (mut low, mut high) = (largest, machine.frames);
+    if largest > high || !fits(high) {
         return None;
     }
     while low < high {

@@ -66,5 +66,5 @@ pub(super) fn scatter(problem: &Problem, chunks: &[Chunk]) -> Option<Layouts> {
         None => Vec::new(),
     };
     let parts = places.iter().zip(chunks).map(part).collect();
-    Some(Layouts { parts, shared_frames, rings: vec![0; problem.phases.len()] })
+    Some(Layouts { parts, shared_frames, rings: vec![0; problem.phases.len()], cost: 0.0 })
 }

@@ -56,6 +56,8 @@ const SCENARIOS: [Scenario; 4] = [
 /// Weight of all deviations together against the nominal case.
 const SCENARIO_WEIGHT: f64 = 0.25;
 const FINALISTS: usize = 6;
+/// So few chunks that everything can be tried.
+const FEW: usize = 24;
 
 pub(super) struct Search<'a> {
     shape: &'a Shape,
@@ -87,6 +89,7 @@ impl<'a> Search<'a> {
         }
         match effort {
             Effort::Quick => self.quick(),
+            Effort::Searched if self.shape.locals.len() <= FEW => self.exhaustive(),
             Effort::Searched => self.thorough(),
         }
         if self.tried.is_empty() {
@@ -128,7 +131,7 @@ impl<'a> Search<'a> {
             let from = below(shares.len());
             let to = below(shares.len());
             let local = &self.shape.locals[to];
-            let room = if local.pinned { 0 } else { local.frames.min(lap) - shares[to].min(lap) };
+            let room = local.frames.min(lap) - shares[to].min(lap);
             let count = shares[from].min(room).min(1 << below(6));
             if from == to || count == 0 {
                 continue;
@@ -153,6 +156,28 @@ impl<'a> Search<'a> {
         for ring in self.rings(1.8) {
             for most in [ring / 2, ring] {
                 self.attempt(Knobs { ring, most, ..START });
+            }
+        }
+    }
+
+    /// For a few chunks, where trying is cheap and the steps are coarse.
+    fn exhaustive(&mut self) {
+        let mut rings: Vec<u32> = self.rings(1.03);
+        rings.dedup();
+        for ring in rings {
+            for most in [ring, ring * 3 / 4, ring / 2, ring / 3] {
+                for least in [1, 8, u32::MAX] {
+                    for split in [1, 4, 16] {
+                        for hold in [40, 80, 400] {
+                            self.attempt(Knobs { ring, most, least, split, hold, ..START });
+                        }
+                    }
+                }
+            }
+        }
+        for base in self.best_rings(4) {
+            for alpha in [0.5, 0.0] {
+                self.attempt(Knobs { alpha, ..base });
             }
         }
     }
@@ -226,6 +251,11 @@ impl<'a> Search<'a> {
     fn rings(&self, factor: f64) -> Vec<u32> {
         let excess = self.excess();
         let mut largest = self.room.frames.min(excess).max(1);
+        if self.room.fixed_residents.is_some() {
+            // In a single lap nothing would be displaced, and the clock, which
+            // sees the phase alone, would see no copies.
+            largest = largest.min(excess.div_ceil(2)).max(1);
+        }
         if self.room.fixed_residents.is_none() {
             // A frame of the ring is one that no resident has.
             largest = largest.min((self.room.frames / 2).max(self.shape.largest_step().min(self.room.frames)));

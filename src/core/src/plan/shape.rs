@@ -4,7 +4,7 @@
 
 use super::{Chunk, Nanos, Phase};
 
-/// A phase as the search sees it. Chunks have *local* indices, in order of
+/// A phase as the search sees it: of chunks that may move. They have *local* indices, in order of
 /// their first use.
 pub(super) struct Shape {
     pub locals: Vec<Local>,
@@ -28,13 +28,12 @@ pub(super) struct Local {
     /// Index into the problem's chunks.
     pub chunk: u32,
     pub frames: u32,
-    pub pinned: bool,
     first_use: u32,
     use_count: u32,
 }
 
 impl Shape {
-    pub fn new(chunks: &[Chunk], phase: &Phase) -> Self {
+    pub fn new(chunks: &[Chunk], movable: &[bool], phase: &Phase) -> Self {
         let mut local_of = vec![u32::MAX; chunks.len()];
         let mut locals: Vec<Local> = Vec::new();
         let mut clock = Vec::with_capacity(phase.steps.len() + 1);
@@ -46,7 +45,8 @@ impl Shape {
             clock.push(now);
             frames_before.push(frames);
             now += step.ns;
-            for &chunk in phase.touches(step) {
+            let moving = || phase.touches(step).iter().filter(|&&chunk| movable[chunk as usize]);
+            for &chunk in moving() {
                 let local = &mut local_of[chunk as usize];
                 if *local == u32::MAX {
                     *local = locals.len() as u32;
@@ -55,7 +55,6 @@ impl Shape {
                     locals.push(Local {
                         chunk,
                         frames: known.frames,
-                        pinned: known.pinned,
                         first_use: 0,
                         use_count: 0,
                     });
@@ -63,9 +62,8 @@ impl Shape {
                 pairs.push((*local, index as u32));
                 locals[*local as usize].use_count += 1;
             }
-            if step.use_count > 1 {
-                let of_step = phase.touches(step);
-                together.push(of_step.iter().map(|&chunk| local_of[chunk as usize]).collect());
+            if moving().count() > 1 {
+                together.push(moving().map(|&chunk| local_of[chunk as usize]).collect());
             }
         }
         clock.push(now);

@@ -95,7 +95,7 @@ fn most(shape: &Shape, limit: u32, barred: &[u32]) -> Vec<u32> {
     let mut most: Vec<u32> = shape
         .locals
         .iter()
-        .map(|local| if local.pinned { 0 } else { local.frames.min(limit) })
+        .map(|local| local.frames.min(limit))
         .collect();
     barred.iter().for_each(|&local| most[local as usize] = 0);
     for step in &shape.together {
