@@ -148,7 +148,7 @@ pub fn learner(data: &[u8]) {
     let mut version = learner.version();
     // A program is a list of loops: repetitions of a stretch of operations.
     let mut operations = 0;
-    while !input.0.is_empty() && operations < 20_000 {
+    while !input.0.is_empty() && operations < 5_000 {
         let control = input.next();
         match control % 16 {
             0 => {

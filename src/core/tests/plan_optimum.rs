@@ -69,8 +69,7 @@ fn by_hand() {
     // With the first chunk always there, the other two share a frame.
     let kept = optimum(&rotation, Search::Rules, &[1, 0, 0], STATES).unwrap().period;
     assert_eq!(kept, 20.0);
-    // A third of the larger chunk does not fit; a batch of two costs less than
-    // two of one, but both can only start when the step that holds them ends.
+    // One frame for which both chunks compete, and a copy costs one more.
     assert_eq!(period(&problem(&[3, 1], &[(4, &[0]), (2, &[1])], 3, 3, 1)), 4.0 + 4.0 + 2.0 + 4.0);
     // Everything fits.
     assert_eq!(period(&problem(&[1, 1], &[(3, &[0]), (4, &[1])], 2, 9, 9)), 7.0);
@@ -175,25 +174,40 @@ fn finer(tiny: &Tiny, parts: u32) -> Tiny {
     }
 }
 
+/// Memory in largest steps; where there are fewer, few plans are possible.
+fn room(tiny: &Tiny) -> f64 {
+    f64::from(tiny.capacity) / f64::from(tiny.largest_step())
+}
+
+/// B2 is a bound, the optimum is the least, and the planner comes near it where
+/// memory holds several of the largest steps. With less, fixed places cost
+/// more, and the planner, which lays rings of whole laps, more still: the
+/// figures are printed, the next test says which is which.
 #[test]
 fn bound_optimum_and_plan_are_in_this_order() {
-    // By memory over the largest step: there is little room, or some.
     const ROOMS: [f64; 4] = [1.0, 1.5, 2.0, 3.0];
-    const FINER: [u32; 4] = [1, 2, 8, 32];
+    const FINER: [u32; 3] = [1, 4, 16];
     let mut random = Random::new(2);
     let mut over_bound = Spread::default();
     let mut over_optimum = vec![vec![Spread::default(); FINER.len()]; ROOMS.len()];
     let (mut free, mut none) = (0, 0);
     for case in 0..cases(1000) {
-        let tiny = random_problem(&mut random, 7, 4, 12);
+        let tiny = match case % 2 {
+            0 => random_problem(&mut random, 7, 4, 12),
+            _ => loop {
+                let tiny = random_problem(&mut random, 7, 4, 12);
+                if room(&tiny) >= 3.0 {
+                    break tiny;
+                }
+            },
+        };
         let zero = vec![0; tiny.chunks.len()];
         let best = optimum(&tiny, Search::Rules, &zero, STATES).expect("few states").period;
         let bound = bound(&tiny);
         assert!(bound <= best + 1e-3, "{case}: {bound} {best} {tiny:?}");
         over_bound.add(best / bound);
         free += u32::from(best < f64::from(tiny.compute()) + 1e-3);
-        let room = f64::from(tiny.capacity) / f64::from(tiny.largest_step());
-        let room = ROOMS.iter().rposition(|&least| room >= least).expect("it fits");
+        let class = ROOMS.iter().rposition(|&least| room(&tiny) >= least).expect("it fits");
         for (index, &parts) in FINER.iter().enumerate() {
             let Some(planned) = planned(&finer(&tiny, parts)) else {
                 none += 1;
@@ -202,7 +216,7 @@ fn bound_optimum_and_plan_are_in_this_order() {
             let planned = planned / f64::from(parts);
             assert!(planned >= bound - 1e-3, "{case}: {planned} {bound} {tiny:?}");
             assert!(parts > 1 || planned >= best - 1e-3, "{case}: {planned} {best} {tiny:?}");
-            over_optimum[room][index].add(planned / best);
+            over_optimum[class][index].add(planned / best);
         }
     }
     println!("{free} where streaming is free; {none} times no plan");
@@ -215,6 +229,35 @@ fn bound_optimum_and_plan_are_in_this_order() {
             );
         }
     }
+    let roomy = &over_optimum[3];
+    assert!(roomy.iter().all(|ratios| ratios.len() > 200 && ratios.share_up_to(1.01) > 0.9));
+    assert!(over_optimum.iter().flatten().all(|ratios| ratios.at(0.5) < 1.1));
+}
+
+/// The same where each copy costs something, however small: then the rules say
+/// nothing, and only the smallest problems can be searched.
+#[test]
+fn overheads_keep_the_order() {
+    let mut random = Random::new(4);
+    let (mut over_bound, mut over_optimum) = (Spread::default(), Spread::default());
+    for case in 0..cases(150) {
+        let mut tiny = random_problem(&mut random, 4, 3, 6);
+        (tiny.frame_units, tiny.copy_units) = (tiny.frame_units + 2, 1);
+        let zero = vec![0; tiny.chunks.len()];
+        let Some(best) = optimum(&tiny, Search::Everything, &zero, STATES) else { continue };
+        let (best, bound) = (best.period, bound(&tiny));
+        assert!(bound <= best + 1e-3, "{case}: {bound} {best} {tiny:?}");
+        over_bound.add(best / bound);
+        let Some(planned) = planned(&tiny) else { continue };
+        assert!(planned >= best - 1e-3, "{case}: {planned} {best} {tiny:?}");
+        over_optimum.add(planned / best);
+    }
+    println!("with overheads: optimum over bound: {over_bound}");
+    println!(
+        "with overheads: plan over optimum: within 1 %: {:.3}; {over_optimum}",
+        over_optimum.share_up_to(1.01)
+    );
+    assert!(over_optimum.len() > 100);
 }
 
 /// Where the way from the optimum to the plan is lost: what any plan loses,
@@ -229,7 +272,7 @@ fn what_fixed_places_cost_and_what_the_planner_loses() {
     let mut of_planner_finer = vec![Spread::default(); 2];
     let mut skipped = 0;
     let mut worst: Vec<(f64, String)> = Vec::new();
-    for case in 0..cases(300) {
+    for case in 0..cases(200) {
         let tiny = random_problem(&mut random, 6, 3, 10);
         let Some((best, _)) = best_plan(&tiny, 20_000) else {
             skipped += 1;
