@@ -33,11 +33,15 @@ const BURST: u64 = 4;
 const OVERDUE: u64 = 24;
 /// Landmarks in a row that identify a place.
 const CONTEXT: u32 = 2;
+/// Landmarks that come and go, in a row, that a context reaches across.
+const CONTEXT_GAP: u32 = 16;
 /// Places of a chunk, in one phase, that are looked at.
 const PLACES: usize = 32;
 /// A phase with fewer landmarks is confirmed after as many, and if nearly all
 /// came: chance repeats a few.
 const SHORT: u32 = 8;
+/// From so many landmarks on, a candidate may contain something new.
+const LONG: u32 = 32;
 /// One in so many landmarks has to agree for a candidate to be tried.
 const AGREED_OF: u32 = 4;
 /// A candidate longer than this many laps of the phase under way is no loop
@@ -303,13 +307,30 @@ impl Learner {
         self.begin_visit(track.slot, entry, track.now + 1);
     }
 
+    /// The first landmark at or after `index` that is to be expected, and
+    /// whether that is in the next lap: no hole, and no chunk that comes and
+    /// goes unless all do.
+    fn steady(&self, slot: usize, index: u32) -> (u32, bool) {
+        let phase = self.phase(slot);
+        let first = phase.settle(index);
+        let mut at = first;
+        while self.known.erratic(phase.landmarks[at.0 as usize].chunk) {
+            let (next, wrapped) = phase.settle(at.0 + 1);
+            at = (next, at.1 || wrapped);
+            if next == first.0 {
+                return first;
+            }
+        }
+        at
+    }
+
     /// `next` is expected from now on.
     fn advance(&mut self, next: u32) {
+        let Some(slot) = self.track.as_ref().map(|track| track.slot) else { return };
+        let (next, wrapped) = self.steady(slot, next);
+        let expected = self.phase(slot).landmarks[next as usize].chunk;
         let Some(track) = &mut self.track else { return };
-        let phase = self.phases[track.slot].as_deref().expect("the phase under way");
-        let (next, wrapped) = phase.settle(next);
-        track.next = next;
-        track.expected = phase.landmarks[next as usize].chunk;
+        (track.next, track.expected) = (next, expected);
         if wrapped {
             (track.between, track.trailing) = (true, true);
             track.laps += 1;
@@ -355,10 +376,10 @@ impl Learner {
     /// A visit whose first landmark, `entry`, is to come at virtual operation `at`.
     fn begin_visit(&mut self, slot: usize, entry: u32, at: i64) {
         let now = self.record.length();
+        let (entry, _) = self.steady(slot, entry);
         let phase = self.phase_mut(slot);
         phase.visits += 1;
         phase.used_at = now;
-        let (entry, _) = phase.settle(entry);
         let serial = phase.serial;
         let step = phase.landmarks[entry as usize].step;
         let base = at - i64::from(phase.offset(step));
@@ -408,11 +429,15 @@ impl Learner {
             let length = self.phase(track.slot).length();
             let known = &mut self.known.chunks[chunk as usize];
             let marks = known.marks & bit != 0;
-            if !marks && known.uses & bit != 0 {
+            let erratic = known.erratic >= ERRATIC;
+            if (!marks || erratic) && known.uses & bit != 0 {
                 known.clear(1);
                 return true;
             }
-            if !marks && before.is_some_and(|(_, lag)| lag < length / 8) {
+            if erratic {
+                known.blame();
+            }
+            if erratic || !marks && before.is_some_and(|(_, lag)| lag < length / 8) {
                 self.note_miss(chunk, at);
                 if self.astray(at) {
                     self.lose();
@@ -443,7 +468,9 @@ impl Learner {
             let phase = self.phase(slot);
             let current = self.track.as_ref().filter(|track| track.slot == slot);
             if current.is_none()
-                && (!phase.known() || lag.is_some_and(|lag| lag < phase.length() / 8))
+                && (!phase.known()
+                    || self.known.erratic(chunk)
+                    || lag.is_some_and(|lag| lag < phase.length() / 8))
             {
                 continue;
             }
@@ -463,7 +490,7 @@ impl Learner {
                         && self.crossed.is_none()
                         && forward <= SKIP.min(count / 2)
                         && due())
-                    || (current.is_none() && landmark == phase.settle(0).0 && self.between());
+                    || (current.is_none() && landmark == self.steady(slot, 0).0 && self.between());
                 // Longest context, then near, then recent.
                 let rank = (context, current.is_some(), phase.used_at, u32::MAX - forward);
                 if clear && best.as_ref().is_none_or(|(_, best)| rank > *best) {
@@ -493,6 +520,12 @@ impl Learner {
         {
             agreed += 1;
             at = phase.before(at);
+            // Those that come and go were not among the last ones seen.
+            let mut left = CONTEXT_GAP;
+            while left > 0 && self.known.erratic(phase.landmarks[at as usize].chunk) {
+                at = phase.before(at);
+                left -= 1;
+            }
         }
         agreed
     }
@@ -648,7 +681,8 @@ impl Learner {
             self.end_visit(&track);
             if track.doubts > 0 && track.returning && track.doubted_at < begun {
                 self.change_behind(&track, track.doubted_at);
-                self.keep_stretch(track.doubted_at, begun, 1);
+                let least = if track.between { 1 } else { STRETCH };
+                self.keep_stretch(track.doubted_at, begun, least);
             } else {
                 self.change_behind(&track, begun);
             }
@@ -668,6 +702,7 @@ impl Learner {
         self.note_miss(chunk, at);
         let Some(track) = &mut self.track else { return };
         let phase = self.phases[track.slot].as_deref().expect("the phase under way");
+        let erratic = self.known.erratic(chunk);
         self.known.chunks[chunk as usize].blame();
         track.lap.missed += 1;
         if track.doubts == 0 {
@@ -675,8 +710,10 @@ impl Learner {
             track.returning = true;
         }
         track.doubts += 1;
-        track.returning &= lag.is_some_and(|lag| lag * 2 > phase.length() * 3);
-        if track.doubts > DOUBTS || (lag.is_none() && !phase.known()) {
+        track.returning &= lag.is_some_and(|lag| lag * 2 > phase.length() * 3) && !erratic;
+        // What was never seen before is no repetition; a long one may differ.
+        let stranger = lag.is_none() && !phase.known() && phase.count() < LONG;
+        if track.doubts > DOUBTS || stranger {
             self.lose();
         }
     }
@@ -847,8 +884,8 @@ impl Learner {
         let phase = Phase::build(&self.record, from, to, &mut self.known)?;
         let old = self.phases[slot].as_deref()?;
         let first = phase.landmarks[0];
-        (first.step == 0 && first.chunk == old.landmarks[old.settle(0).0 as usize].chunk)
-            .then_some(phase)
+        let begins = old.landmarks[self.steady(slot, 0).0 as usize].chunk;
+        (first.step == 0 && first.chunk == begins).then_some(phase)
     }
 
     /// The phase in `slot` is now as `phase`, seen from `start` on.
