@@ -35,6 +35,8 @@ const OVERDUE: u64 = 24;
 const CONTEXT: u32 = 2;
 /// Landmarks that come and go, in a row, that a context reaches across.
 const CONTEXT_GAP: u32 = 16;
+/// A phase shorter than this part of the one under way interrupts no lap.
+const TRIFLE: u64 = 4;
 /// Places of a chunk, in one phase, that are looked at.
 const PLACES: usize = 32;
 /// A phase with fewer landmarks is confirmed after as many, and if nearly all
@@ -72,6 +74,8 @@ struct Lap {
     slips: u32,
     /// Those to another place than a few landmarks further on.
     jumps: u32,
+    /// It was left for something that never came before, and resumed.
+    detour: bool,
     /// Misses and skips that the lap before had, too.
     recurred: u32,
 }
@@ -463,12 +467,21 @@ impl Learner {
     /// they do so clearly.
     fn recall(&self, chunk: ChunkId, lag: Option<u64>) -> Option<Place> {
         let marks = self.known.chunks[chunk as usize].marks;
+        // From the middle of a lap that goes well, not into a trifle.
+        let least = match &self.track {
+            Some(track) if !self.between() && !track.poor => {
+                let phase = self.phase(track.slot);
+                if phase.known() && !phase.once { phase.length() / TRIFLE } else { 0 }
+            }
+            _ => 0,
+        };
         let mut best: Option<(Place, (u32, bool, u64, u32))> = None;
         for slot in bits(marks) {
             let phase = self.phase(slot);
             let current = self.track.as_ref().filter(|track| track.slot == slot);
             if current.is_none()
                 && (!phase.known()
+                    || phase.length() < least
                     || self.known.erratic(chunk)
                     || lag.is_some_and(|lag| lag < phase.length() / 8))
             {
@@ -624,6 +637,20 @@ impl Learner {
     }
 
     fn jump_to(&mut self, place: Place, held: u32, at: Moment) {
+        if let Some(interrupted) = self.interrupted.take() {
+            if interrupted.slot == place.slot
+                && interrupted.next.abs_diff(place.landmark) <= SKIP
+            {
+                // Where it was left in the middle of a lap: that was a detour.
+                self.lost_since = None;
+                let mut track = Track { next: place.landmark, ..interrupted };
+                track.lap.detour = true;
+                self.track = Some(track);
+                self.arrive(at);
+                return;
+            }
+            self.end_visit(&interrupted);
+        }
         let context = place.context.min(held).clamp(1, place.landmark + 1);
         let begun = self.recent.get(context - 1).map_or(at, |(_, moment)| moment);
         let serial = self.phase(place.slot).serial;
@@ -754,8 +781,12 @@ impl Learner {
             // What was expected to begin never did.
             self.change_behind(&crossed, track.doubted_at);
         } else if self.phase(track.slot).known() {
-            self.end_visit(&track);
-            self.change_behind(&track, track.doubted_at);
+            if track.between {
+                self.end_visit(&track);
+                self.change_behind(&track, track.doubted_at);
+            } else {
+                self.interrupted = Some(track);
+            }
         } else {
             self.drop_phase(track.slot);
             self.lost_since = Some(track.prelude.map_or(track.doubted_at, |(from, _)| from));
@@ -799,7 +830,7 @@ impl Learner {
         if lap.start.is_some() {
             if lap.recurred > 0 {
                 track.change = Change::Update;
-            } else if track.poor && lap.slips <= VARIANT_SLIPS {
+            } else if track.poor && lap.slips <= VARIANT_SLIPS && !lap.detour {
                 track.change = Change::Variant;
             }
         }
@@ -961,6 +992,9 @@ impl Learner {
         if hits * AGREED_OF < seen + 1 {
             return;
         }
+        if let Some(interrupted) = self.interrupted.take() {
+            self.end_visit(&interrupted);
+        }
         let mut prelude = self.lost_since.map(|since| (since, from));
         if let Some(track) = self.track.take() {
             let known = self.phase(track.slot).known();
@@ -1094,8 +1128,10 @@ impl Learner {
     pub(super) fn drop_phase(&mut self, slot: usize) {
         let Some(phase) = self.phases[slot].take() else { return };
         self.unmark(&phase, slot);
-        if self.crossed.as_ref().is_some_and(|track| track.slot == slot) {
-            self.crossed = None;
+        for track in [&mut self.crossed, &mut self.interrupted] {
+            if track.as_ref().is_some_and(|track| track.slot == slot) {
+                *track = None;
+            }
         }
         if self.track.as_ref().is_some_and(|track| track.slot == slot) {
             self.track = None;

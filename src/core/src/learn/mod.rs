@@ -180,6 +180,8 @@ pub struct Learner {
     /// Where we were, if `track` is a phase that is expected to begin now but
     /// has not been seen to.
     crossed: Option<Track>,
+    /// Where we were when we got lost in the middle of a lap.
+    interrupted: Option<Track>,
     /// Since when nothing known was followed. `None`: something is.
     lost_since: Option<Moment>,
     /// The last step that touched, unexpectedly, something not touched just
@@ -210,6 +212,7 @@ impl Learner {
             recent: Recent::default(),
             track: None,
             crossed: None,
+            interrupted: None,
             lost_since: Some(0),
             rare_at: 0,
             rest_until: 0,
