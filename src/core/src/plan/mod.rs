@@ -340,7 +340,13 @@ fn lay_out(problem: &Problem, chunks: &[Chunk], effort: Effort) -> Option<Layout
     }
     let shapes: Vec<Shape> =
         groups.iter().map(|group| Shape::new(chunks, &movable, &group.cycle(problem))).collect();
-    let knees = if groups.len() > 1 && effort == Effort::Searched { &phases::KNEES } else { &phases::KNEES[..1] };
+    // Dividing memory is a guess to be tried, unless that would take long.
+    const MANY_CHUNKS: usize = 4000;
+    let tries = match effort {
+        Effort::Searched if groups.len() > 1 && chunks.len() <= MANY_CHUNKS => phases::KNEES.len(),
+        _ => 1,
+    };
+    let knees = &phases::KNEES[..tries];
     knees
         .iter()
         .filter_map(|&knee| {

@@ -167,7 +167,8 @@ pub(super) struct Division {
 
 /// How much of its compute time a phase's streaming may take before more memory
 /// is worth having, by the fluid: copies are not as even as it has them.
-pub(super) const KNEES: [f64; 3] = [0.96, 0.85, 0.7];
+/// Which is best is tried.
+pub(super) const KNEES: [f64; 5] = [0.96, 0.85, 0.7, 0.5, 0.35];
 
 /// Divides `machine`'s frames among `groups`, whose shapes are `shapes`.
 pub(super) fn divide(

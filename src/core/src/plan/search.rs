@@ -256,10 +256,6 @@ impl<'a> Search<'a> {
             // sees the phase alone, would see no copies.
             largest = largest.min(excess.div_ceil(2)).max(1);
         }
-        if self.room.fixed_residents.is_none() {
-            // A frame of the ring is one that no resident has.
-            largest = largest.min((self.room.frames / 2).max(self.shape.largest_step().min(self.room.frames)));
-        }
         if let Some(window) = self.room.window {
             largest = largest.min(window.max(1));
         }
