@@ -4,9 +4,10 @@
 //! A plan maps each frame for good: to a frame of its own, or to a shared one.
 //! That is less than memory in general could do (`optimum` lets content go
 //! anywhere), and is what makes copying need no change of any mapping. Here all
-//! such mappings are tried, with frames copied one by one in order of need,
-//! each as early as engine and place allow. So this is what a planner could
-//! find, and the rest of the way to the optimum is the price of fixed places.
+//! such mappings are tried, with frames copied one by one in order of need
+//! (those needed together, in the order in which their places become free), as
+//! early as engine and place allow. So this is what a planner could find, and
+//! the rest of the way to the optimum is the price of fixed places.
 //!
 //! Where a copy costs nothing beside its bytes, larger copies gain nothing. The
 //! order of need is assumed, as the planner assumes it.
@@ -105,10 +106,11 @@ impl Search<'_> {
         const ITERATIONS: usize = 24;
         let mut holder = [(OWN, OWN); 64];
         let mut released = [0; 64];
-        let mut arrived = [0; 64];
+        let mut copies = Vec::with_capacity(64);
         let (mut engine, mut now, mut half) = (0, 0, 0);
         for iteration in 0..ITERATIONS {
             for (time, needs) in &self.tiny.steps {
+                copies.clear();
                 for &chunk in needs {
                     for (frame, &place) in self.place[chunk].iter().enumerate() {
                         if place == OWN {
@@ -116,11 +118,16 @@ impl Search<'_> {
                         }
                         if holder[place] != (chunk, frame) {
                             holder[place] = (chunk, frame);
-                            engine = released[place].max(engine) + self.tiny.frame_units;
-                            arrived[place] = engine;
+                            copies.push(released[place]);
                         }
-                        now = now.max(arrived[place]);
                     }
+                }
+                // Needed together: first what can come first. All copies of
+                // earlier steps have come when these have.
+                copies.sort_unstable();
+                for &free in &copies {
+                    engine = engine.max(free) + self.tiny.frame_units;
+                    now = now.max(engine);
                 }
                 now += time;
                 for &chunk in needs {
