@@ -16,7 +16,7 @@ fn any_plan_can_be_carried_out() {
     let (mut planned, mut unfit, mut over_backlog) = (0, 0, 0);
     let (mut clock, mut excess) = (Spread::default(), Spread::default());
     let mut faults = Vec::new();
-    for case in 0..cases(1500) {
+    for case in 0..cases(800) {
         let problem = random_problem(&mut random);
         let effort = if case % 2 == 0 { Effort::Searched } else { Effort::Quick };
         let available = problem.machine.frames;
@@ -62,7 +62,7 @@ fn any_plan_can_be_carried_out() {
     println!("excess over what the longest step hides: {excess}");
     println!("period carried out over planned: {clock}");
     assert_eq!(faults, Vec::<String>::new());
-    assert!(clock.len() > 1000 && unfit * 20 < planned);
+    assert!(clock.len() > 500 && unfit * 20 < planned);
     assert!(clock.least() > 0.95 && clock.most() < 1.05, "{clock}");
     assert!(excess.most() <= 1.0, "{excess}");
 }
@@ -71,7 +71,7 @@ fn any_plan_can_be_carried_out() {
 #[test]
 fn plans_are_repeated_to_the_letter() {
     let mut random = Random::new(2);
-    for case in 0..cases(200) {
+    for case in 0..cases(100) {
         let problem = random_problem(&mut random);
         let effort = if case % 2 == 0 { Effort::Searched } else { Effort::Quick };
         let once = plan(&problem, None, effort);
@@ -90,7 +90,7 @@ fn a_small_change_moves_little() {
     let mut random = Random::new(3);
     let (mut moved, mut afresh, mut lost) =
         (Spread::default(), Spread::default(), Spread::default());
-    for case in 0..cases(300) {
+    for case in 0..cases(180) {
         let problem = random_problem(&mut random);
         let Ok(before) = plan(&problem, None, Effort::Searched) else { continue };
         if before.phases.iter().all(|phase| phase.copies.is_empty()) {
@@ -124,7 +124,7 @@ fn a_small_change_moves_little() {
 fn more_memory_does_not_hurt() {
     let mut random = Random::new(4);
     let mut ratios = Spread::default();
-    for _ in 0..cases(300) {
+    for _ in 0..cases(180) {
         let mut problem = random_problem(&mut random);
         if problem.phases.len() > 1 {
             continue; // the weight of phases against each other is another test
@@ -136,7 +136,7 @@ fn more_memory_does_not_hurt() {
         ratios.add(cost(&problem, &more) / cost(&problem, &less));
     }
     println!("time with more memory over time with less: {ratios}");
-    assert!(ratios.len() > 100 && ratios.at(0.99) <= 1.02 && ratios.most() < 1.1, "{ratios}");
+    assert!(ratios.len() > 50 && ratios.at(0.99) <= 1.02 && ratios.most() < 1.1, "{ratios}");
 }
 
 /// Time of all phases, each as often as it repeats.
