@@ -78,6 +78,8 @@ struct Lap {
     detour: bool,
     /// Misses and skips that the lap before had, too.
     recurred: u32,
+    /// Those that the lap before the last had, but not the last.
+    alternated: u32,
 }
 
 impl Lap {
@@ -449,6 +451,12 @@ impl Learner {
                 return false;
             }
         }
+        if self.track.as_ref().is_some_and(|track| {
+            track.between && track.change != Change::None && self.nearby(track, chunk)
+        }) {
+            // The lap begins, if not as it used to.
+            self.begin_lap(at);
+        }
         self.recent.push(chunk, at);
         if let Some(place) = self.recall(chunk, before.map(|(_, lag)| lag)) {
             let other = self.track.as_ref().is_none_or(|track| track.slot != place.slot);
@@ -461,6 +469,12 @@ impl Learner {
         self.hold(chunk, at, before.map(|(_, lag)| lag));
         self.propose(before, at);
         false
+    }
+
+    /// Whether `chunk` is expected soon.
+    fn nearby(&self, track: &Track, chunk: ChunkId) -> bool {
+        let phase = self.phase(track.slot);
+        phase.places(chunk).take(PLACES).any(|place| place.wrapping_sub(track.next) <= SKIP)
     }
 
     /// A place in a known phase that this and the last landmarks point to, if
@@ -603,8 +617,10 @@ impl Learner {
                         self.known.chunks[landmark.chunk as usize].blame();
                     }
                     track.lap.skipped += 1;
-                    let again = landmark.skipped_in != 0 && landmark.skipped_in + 1 == lap;
-                    track.lap.recurred += u32::from(again);
+                    let skipped =
+                        |laps_ago| landmark.skipped_in != 0 && landmark.skipped_in + laps_ago == lap;
+                    track.lap.recurred += u32::from(skipped(1));
+                    track.lap.alternated += u32::from(skipped(2));
                     landmark.skipped_in = lap;
                 }
             }
@@ -756,9 +772,12 @@ impl Learner {
         let phase = self.phases[track.slot].as_deref().expect("the phase under way");
         let known = &mut self.known.chunks[chunk as usize];
         let lap = phase.laps + 1;
-        let again = lap > 1 && known.missed_in == lap_stamp(phase.serial, lap - 1);
+        let missed = |laps_ago| {
+            lap > laps_ago && known.missed_in == lap_stamp(phase.serial, lap - laps_ago)
+        };
+        track.lap.recurred += u32::from(missed(1));
+        track.lap.alternated += u32::from(missed(2));
         known.missed_in = lap_stamp(phase.serial, lap);
-        track.lap.recurred += u32::from(again);
     }
 
     /// Whether the next landmark is long overdue, and something else going on.
@@ -830,7 +849,10 @@ impl Learner {
         if lap.start.is_some() {
             if lap.recurred > 0 {
                 track.change = Change::Update;
-            } else if track.poor && lap.slips <= VARIANT_SLIPS && !lap.detour {
+            } else if (track.poor || lap.alternated > 1)
+                && lap.slips <= VARIANT_SLIPS
+                && !lap.detour
+            {
                 track.change = Change::Variant;
             }
         }
@@ -873,6 +895,20 @@ impl Learner {
             return;
         }
         let slot = track.slot;
+        if change == Change::Variant {
+            // What only some laps have is not erratic in those.
+            let phase = self.phases[slot].as_deref().expect("the phase under way");
+            let stamp = lap_stamp(phase.serial, phase.laps);
+            for moment in start.max(self.record.oldest())..at {
+                for chunk in self.record.uses(moment) {
+                    if let Some(known) = self.known.chunks.get_mut(chunk as usize)
+                        && known.missed_in == stamp
+                    {
+                        known.erratic = 0;
+                    }
+                }
+            }
+        }
         let Some(mut phase) = self.lay_out(slot, start, at) else { return };
         self.epoch += 1;
         if change == Change::Update {
@@ -881,6 +917,9 @@ impl Learner {
             track.next = 0;
             track.expected =
                 self.phases[slot].as_deref().expect("just laid out").landmarks[0].chunk;
+            return;
+        }
+        if self.phases.iter().flatten().any(|other| other.same_order(&phase)) {
             return;
         }
         let mut track = self.track.take().expect("a phase is under way");

@@ -334,6 +334,12 @@ impl Phase {
         &self.uses[step.first_use as usize..][..step.use_count as usize]
     }
 
+    /// Whether the same landmarks come in the same order.
+    pub fn same_order(&self, other: &Self) -> bool {
+        self.count() == other.count()
+            && self.landmarks.iter().zip(&other.landmarks).all(|(a, b)| a.chunk == b.chunk)
+    }
+
     /// No candidate any more.
     pub fn known(&self) -> bool {
         self.confirmed || self.once
