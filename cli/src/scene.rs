@@ -31,6 +31,9 @@ pub struct Bounds {
     pub b1_ns: f64,
     /// The tighter one; of several phases, the phase-aware one.
     pub b2_ns: f64,
+    /// B2 where each copy costs what the model says, and none is larger than
+    /// the largest chunk: an explanation, never the yardstick.
+    pub with_copies_ns: Option<f64>,
     /// Which kernels bind B2, in words.
     pub binds: Option<String>,
 }
@@ -153,9 +156,12 @@ impl Scene {
             // The last: all are alike, but for the program's own copies.
             let iteration = self.work.stretch(steady.to - 1..steady.to);
             let bound = bounds::b2(&self.work, iteration.clone(), &limits);
+            let costly = Limits { copy_ns: Costs::default().copy_ns, ..limits };
+            let with_copies = bounds::b2(&self.work, iteration.clone(), &costly).ns;
             return Bounds {
                 b1_ns: bounds::b1(&self.work, iteration.clone(), &limits) as f64,
                 b2_ns: bound.ns as f64,
+                with_copies_ns: Some(with_copies as f64),
                 binds: bound.binds.map(|steps| self.binding(steps, iteration)),
             };
         }
@@ -167,7 +173,7 @@ impl Scene {
         let missing =
             if kind == Kind::Phases { self.weights().saturating_sub(resident) } else { 0 };
         let b1_ns = compute_ns.max(missing as f64 / self.link);
-        Bounds { b1_ns, b2_ns: b2_ns.max(compute_ns), binds: None }
+        Bounds { b1_ns, b2_ns: b2_ns.max(compute_ns), with_copies_ns: None, binds: None }
     }
 
     /// The step after which memory is full, and the one before which the rest

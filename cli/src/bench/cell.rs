@@ -22,6 +22,9 @@ pub struct Cell {
     pub compute_ns: f64,
     pub b1_ns: f64,
     pub b2_ns: f64,
+    /// B2 if each copy of a chunk costs its overhead: what part of the time
+    /// over B2 nobody can avoid.
+    pub with_copies_ns: Option<f64>,
     /// Which kernels bind B2, in words.
     pub binds: Option<String>,
     /// The same trace with memory enough for everything.
@@ -139,6 +142,12 @@ impl Cell {
                 100.0 * *bytes as f64 / self.resident as f64
             ));
         }
+        if let Some(ns) = self.with_copies_ns.filter(|ns| *ns > self.b2_ns + 0.25 * over) {
+            words.push(format!(
+                "the bound itself is {:.3} of B2 once each copy of a chunk costs its overhead",
+                ns / self.b2_ns
+            ));
+        }
         words.extend(self.binds.clone());
         words.join("; ")
     }
@@ -150,6 +159,7 @@ impl Cell {
             "activations": self.activations, "streamed": self.streamed(),
             "compute_ns": self.compute_ns.round(), "link_ns": self.link_ns().round(),
             "b1_ns": self.b1_ns.round(), "b2_ns": self.b2_ns.round(),
+            "b2_with_copies_ns": self.with_copies_ns.map(f64::round),
             "everything_resident_ns": self.everything_resident_ns.round(),
             "over_b1": self.over_b1().map(rounded), "over_b2": self.over_b2().map(rounded),
             "over_resident": self.over_resident().map(rounded),

@@ -129,7 +129,7 @@ impl Prepared {
         let Self { scene, kind, steady, .. } = self;
         let resident = scene.resident_bytes(share);
         let setup = scene.setup(resident);
-        let Bounds { b1_ns, b2_ns, binds } = scene.bounds(resident, *steady, *kind);
+        let Bounds { b1_ns, b2_ns, with_copies_ns, binds } = scene.bounds(resident, *steady, *kind);
         let planned = scene.planned(&setup, *steady);
         let ring_bytes =
             planned.as_ref().ok().map(|(plan, _)| u64::from(plan.shared_frames) * FRAME_BYTES);
@@ -151,6 +151,7 @@ impl Prepared {
             compute_ns: self.compute_ns,
             b1_ns,
             b2_ns,
+            with_copies_ns,
             binds,
             everything_resident_ns: self.everything_resident_ns,
             copy_ns: setup.costs.copy_ns as f64,
