@@ -19,6 +19,33 @@ pub fn least_frames(problem: &Problem) -> u32 {
     pinned + largest.unwrap_or(0)
 }
 
+/// What any plan needs: places are fixed, so chunks of which any two are
+/// needed together want places apart, though no step needs them all. Beside the
+/// pinned ones.
+pub fn least_planned_frames(problem: &Problem) -> u32 {
+    let count = problem.chunks.len();
+    let mut meets = vec![vec![false; count]; count];
+    for phase in &problem.phases {
+        for step in &phase.steps {
+            let touched = phase.touches(step);
+            for &a in touched {
+                touched.iter().for_each(|&b| meets[a as usize][b as usize] = true);
+            }
+        }
+    }
+    fn heaviest(problem: &Problem, meets: &[Vec<bool>], candidates: &[usize]) -> u32 {
+        let with = |(index, &chunk): (usize, &usize)| {
+            let rest = &candidates[index + 1..];
+            let rest: Vec<usize> = rest.iter().copied().filter(|&b| meets[chunk][b]).collect();
+            problem.chunks[chunk].frames + heaviest(problem, meets, &rest)
+        };
+        candidates.iter().enumerate().map(with).max().unwrap_or(0)
+    }
+    let free: Vec<usize> = (0..count).filter(|&chunk| !problem.chunks[chunk].pinned).collect();
+    let pinned = problem.chunks.iter().filter(|chunk| chunk.pinned);
+    pinned.map(|chunk| chunk.frames).sum::<u32>() + heaviest(problem, &meets, &free)
+}
+
 pub fn total_frames(problem: &Problem) -> u32 {
     problem.chunks.iter().map(|chunk| chunk.frames).sum()
 }
