@@ -11,6 +11,9 @@ use autooffload_core::workload::cards::card;
 use autooffload_core::workload::models;
 use std::time::Instant;
 
+/// Iterations printed one by one.
+const SHOWN: usize = 16;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let argument = |index: usize, usual: &str| {
@@ -72,8 +75,31 @@ fn main() {
     }
     let mut ours = Ours::new(&trace, &setup);
     let begun = Instant::now();
-    report("ours", &trace, begun, run(&trace, &setup, &mut ours), &setup);
+    let outcome = run(&trace, &setup, &mut ours);
+    report("ours", &trace, begun, outcome.clone(), &setup);
     println!("  {:?}", ours.counters());
+    for planned in ours.streamer().plan().iter().flat_map(|plan| &plan.phases) {
+        println!(
+            "    planned: {:.1} ms, {:.1} of stalls, {:.2} GB in {} copies through {} frames",
+            planned.period_ns as f64 / 1e6,
+            planned.stall_ns as f64 / 1e6,
+            planned.streamed_bytes as f64 / 1e9,
+            planned.copies.len(),
+            planned.ring_frames
+        );
+    }
+    if let Ok(outcome) = outcome {
+        for iteration in outcome.iterations.iter().take(SHOWN) {
+            println!(
+                "    phase {}: {:.1} ms, {:.2} GB in, {:.2} GB out, {} copies",
+                iteration.phase,
+                iteration.ns as f64 / 1e6,
+                iteration.bytes_in as f64 / 1e9,
+                iteration.bytes_out as f64 / 1e9,
+                iteration.copies_in
+            );
+        }
+    }
     for name in PEERS {
         let begun = Instant::now();
         report(name, &trace, begun, run_peer(name, &trace, &setup), &setup);

@@ -15,6 +15,7 @@ use crate::sim::oracle::{self, FRAME_BYTES};
 use crate::sim::run::{Gpu, Infeasible, Launching, Policy};
 use crate::streamer::{Counters, Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window};
 use crate::workload::{Nanos, Trace, TraceChunk};
+use std::collections::VecDeque;
 use std::ops::Range;
 
 /// Host time to map or unmap one frame. Assumption.
@@ -25,8 +26,8 @@ const PIN_BYTES_PER_S: f64 = 10e9;
 /// Thinking time of the searched plan per chunk: about half a second for ten
 /// thousand (`scripts/bench plan` prints what it is).
 const THINK_NS_PER_CHUNK: Nanos = 50_000;
-/// Operations whose GPU time is measured as one.
-const GROUP: u64 = 32;
+/// And of the quick one.
+const GLANCE_NS_PER_CHUNK: Nanos = 4_000;
 
 pub struct Ours {
     streamer: Streamer,
@@ -34,11 +35,12 @@ pub struct Ours {
     touches: Vec<(TraceChunk, Effect)>,
     /// Thought of, and adopted when the time has come.
     thinking: Option<(Nanos, Plan)>,
-    /// The beginning of the group that is measured now; groups under way: the
-    /// tag of a probe is the index of the group it ends.
-    group_began: u64,
-    groups: Vec<Range<u64>>,
-    kernel_ns: Nanos,
+    /// Probes under way: the operation that each stands before, and whether
+    /// that one is timed. And of the last that was passed, with the kernels'
+    /// time by then.
+    probes: VecDeque<(u64, bool)>,
+    passed: Option<(u64, Nanos)>,
+    timing: bool,
     activation_bytes: u64,
 }
 
@@ -52,15 +54,14 @@ impl Ours {
             streamer,
             memory: Memory {
                 places: vec![Vec::new(); count],
-                host: vec![false; count],
                 saved: vec![false; count],
                 ..Memory::default()
             },
             touches: Vec::new(),
             thinking: None,
-            group_began: 0,
-            groups: Vec::new(),
-            kernel_ns: 0,
+            probes: VecDeque::new(),
+            passed: None,
+            timing: false,
             activation_bytes: trace.activation_bytes,
         }
     }
@@ -96,7 +97,8 @@ impl Ours {
         self.streamer.look_ahead(&mut hands);
     }
 
-    /// Plans beside the program; the plan is carried out when it is there.
+    /// Plans beside the program: quickly at first, then with thought, and
+    /// carries the plan out when it is there.
     fn think(&mut self, gpu: &mut Gpu) {
         if let Some((ready, _)) = self.thinking {
             if gpu.device().host_ns() >= ready {
@@ -110,29 +112,40 @@ impl Ours {
             return;
         }
         let Some(problem) = self.streamer.problem() else { return };
-        let Ok(found) = plan(&problem, self.streamer.plan(), Effort::Searched) else { return };
-        if found.verify(&problem).is_ok() {
-            let thought = THINK_NS_PER_CHUNK * problem.chunks.len() as Nanos;
-            self.thinking = Some((gpu.device().host_ns() + thought, found));
+        let chunks = problem.chunks.len() as Nanos;
+        let checked = |found: Plan| found.verify(&problem).is_ok().then_some(found);
+        if self.streamer.plan().is_none()
+            && let Some(quick) = plan(&problem, None, Effort::Quick).ok().and_then(checked)
+        {
+            gpu.device().host_busy(GLANCE_NS_PER_CHUNK * chunks);
+            let mut hands = Hands { gpu, memory: &mut self.memory };
+            self.streamer.adopt(&quick, &mut hands);
+        }
+        let found = plan(&problem, self.streamer.plan(), Effort::Searched);
+        if let Some(found) = found.ok().and_then(checked) {
+            let ready = gpu.device().host_ns() + THINK_NS_PER_CHUNK * chunks;
+            self.thinking = Some((ready, found));
         }
     }
 
-    /// Hands over what was measured, late, as the device gets there.
+    /// Times single operations (and the kernels after them that touch nothing
+    /// of ours), and hands the times over late, as the device gets there.
     fn measure(&mut self, gpu: &mut Gpu) {
         let passed: Vec<_> = gpu.device().probes().collect();
         for probe in passed {
-            let ns = probe.totals.kernel_ns - self.kernel_ns;
-            self.kernel_ns = probe.totals.kernel_ns;
-            if let Some(group) = self.groups.get(probe.tag as usize) {
-                self.streamer.measured(group.clone(), ns);
+            let (operation, timed) = self.probes.pop_front().expect("it was set");
+            let now = probe.totals.kernel_ns;
+            if let Some((before, then)) = self.passed {
+                self.streamer.measured(before..operation, now - then);
             }
+            self.passed = timed.then_some((operation, now));
         }
-        let now = self.streamer.operations();
-        if now >= self.group_began + GROUP {
-            gpu.device().probe(self.groups.len() as u64);
-            self.groups.push(self.group_began..now);
-            self.group_began = now;
+        let wanted = self.streamer.wants_times();
+        if wanted || self.timing {
+            gpu.device().probe(0);
+            self.probes.push_back((self.streamer.operations(), wanted));
         }
+        self.timing = wanted;
     }
 }
 
@@ -167,8 +180,6 @@ impl Policy for Ours {
             }
         }
         gpu.wait_for_kernels();
-        self.group_began = self.streamer.operations();
-        self.kernel_ns = gpu.device().totals().kernel_ns;
         Ok(())
     }
 
@@ -179,7 +190,6 @@ impl Policy for Ours {
     fn freed(&mut self, gpu: &mut Gpu, chunk: TraceChunk) {
         let mut hands = Hands { gpu, memory: &mut self.memory };
         self.streamer.free(chunk, &mut hands);
-        self.memory.host[chunk as usize] = false;
     }
 
     fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
@@ -216,8 +226,7 @@ struct Memory {
     /// Which chunk's bytes are in each frame, and at which index.
     content: Vec<Option<(TraceChunk, u32)>>,
     unborn: Vec<FrameId>,
-    /// Host memory was reserved; was the chunk copied there since its last use?
-    host: Vec<bool>,
+    /// Was the chunk copied to the host since its last use?
     saved: Vec<bool>,
     /// What later copies in wait for; what earlier ones waited for, and so
     /// they all do.
@@ -290,11 +299,9 @@ impl Mechanism for Hands<'_> {
     /// Every launch here goes through the streamer.
     fn about_to_evict(&mut self) {}
 
-    fn reserve_host(&mut self, chunk: TraceChunk) -> Result<(), Refused> {
-        if !std::mem::replace(&mut self.memory.host[chunk as usize], true) {
-            let ns = self.gpu.bytes(chunk) as f64 * 1e9 / PIN_BYTES_PER_S;
-            self.gpu.device().host_busy(ns as Nanos);
-        }
+    fn reserve_host(&mut self, chunk: TraceChunk, frames: Range<u32>) -> Result<(), Refused> {
+        let ns = self.bytes(chunk, &frames) as f64 * 1e9 / PIN_BYTES_PER_S;
+        self.gpu.device().host_busy(ns as Nanos);
         Ok(())
     }
 
