@@ -18,6 +18,7 @@
 
 use super::discover::Candidate;
 use super::phase::{Landmark, Phase};
+use super::record::Sum;
 use super::times::place;
 use super::visits::{Visit, VisitNumber};
 use super::*;
@@ -94,6 +95,12 @@ fn lap_stamp(serial: u64, lap: u32) -> u32 {
     (serial as u32) << 16 | (lap & 0xffff)
 }
 
+/// Whether steps and uses are as many, give or take a hundredth.
+fn alike(a: &Sum, b: &Sum) -> bool {
+    let like = |a: u64, b: u64| a.abs_diff(b) * 100 <= a.max(b);
+    like(a.steps, b.steps) && like(a.uses, b.uses)
+}
+
 /// What the end of a lap asks to be done with it when the next one begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
@@ -127,6 +134,8 @@ pub(super) struct Track {
     pub model: Option<VisitNumber>,
     lap: Lap,
     change: Change,
+    /// The lap that ended was left and resumed.
+    detour: bool,
     doubts: u32,
     /// Chunks without a place here, held or ignored, since the last landmark,
     /// and the step of the first.
@@ -268,7 +277,7 @@ impl Learner {
         self.recent.push(chunk, at);
         self.interpose(at);
         if self.track.as_ref().is_some_and(|track| track.between) {
-            self.begin_lap(at);
+            self.begin_lap(chunk, at);
         }
         if let Some(crossed) = self.crossed.take() {
             self.change_behind(&crossed, at);
@@ -405,6 +414,7 @@ impl Learner {
             model,
             lap: Lap::default(),
             change: Change::None,
+            detour: false,
             doubts: 0,
             strays: 0,
             strayed_at: now,
@@ -451,16 +461,18 @@ impl Learner {
                 return false;
             }
         }
-        if self.track.as_ref().is_some_and(|track| {
-            track.between && track.change != Change::None && self.nearby(track, chunk)
-        }) {
+        if self.track.as_ref().is_some_and(|track| track.between && self.nearby(track, chunk)) {
             // The lap begins, if not as it used to.
-            self.begin_lap(at);
+            self.begin_lap(chunk, at);
+            if self.track.as_ref().is_some_and(|track| track.expected == chunk) {
+                self.hit(chunk, at);
+                return false;
+            }
         }
         self.recent.push(chunk, at);
         if let Some(place) = self.recall(chunk, before.map(|(_, lag)| lag)) {
             let other = self.track.as_ref().is_none_or(|track| track.slot != place.slot);
-            self.jump(place, at);
+            self.jump(chunk, place, at);
             if !other {
                 self.propose(before, at);
             }
@@ -558,7 +570,7 @@ impl Learner {
     }
 
     /// Goes to `place`, whose landmark was just seen in step `at`.
-    fn jump(&mut self, place: Place, at: Moment) {
+    fn jump(&mut self, chunk: ChunkId, place: Place, at: Moment) {
         self.epoch += 1;
         for back in 1..place.context {
             // Held for nothing.
@@ -582,13 +594,13 @@ impl Learner {
             }
         }
         if self.track.as_ref().is_some_and(|track| track.slot == place.slot) {
-            self.jump_within(place, at);
+            self.jump_within(chunk, place, at);
         } else {
             self.jump_to(place, held, at);
         }
     }
 
-    fn jump_within(&mut self, place: Place, at: Moment) {
+    fn jump_within(&mut self, chunk: ChunkId, place: Place, at: Moment) {
         let Some(track) = &mut self.track else { return };
         let phase = self.phases[track.slot].as_deref_mut().expect("the phase under way");
         let count = phase.count();
@@ -631,16 +643,21 @@ impl Learner {
                 (track.between, track.trailing) = (true, true);
                 track.next = 0;
                 self.end_lap();
-                if place.landmark == 0 {
-                    self.begin_lap(at);
+                if place.landmark <= SKIP {
+                    self.begin_lap(chunk, at);
                 }
             }
         } else {
             // Back: a repetition, or a new beginning.
             let (slips, jumps) = (track.lap.slips + 1, track.lap.jumps + 1);
-            track.lap = Lap { slips, jumps, ..Lap::default() };
+            if track.next > 2 * SKIP {
+                track.lap = Lap { slips, jumps, ..Lap::default() };
+                track.laps += u32::from(place.landmark < place.context);
+            } else {
+                // Still at the beginning of the same lap.
+                (track.lap.slips, track.lap.jumps) = (slips, jumps);
+            }
             track.change = Change::None;
-            track.laps += u32::from(place.landmark < place.context);
             (track.between, track.trailing) = (false, false);
         }
         let Some(track) = &mut self.track else { return };
@@ -702,7 +719,7 @@ impl Learner {
         track.next_step = landmark.step + 1;
         (track.doubts, track.strays) = (0, 0);
         track.lap.hits += 1;
-        if track.next == 0 {
+        if track.next == 0 && track.lap.start.is_none() {
             track.lap.start = Some(at);
         }
         self.record.entry_mut(at).place = place(track.slot, landmark.step);
@@ -821,6 +838,7 @@ impl Learner {
         phase.laps += 1;
         let lap = std::mem::take(&mut track.lap);
         track.lap.start = lap.start;
+        track.detour = lap.detour;
         let (hits, total) = (u64::from(lap.hits), u64::from(lap.total()));
         track.poor = hits * 5 < total * 4;
         if hits * 5 < total * 2 {
@@ -874,7 +892,18 @@ impl Learner {
         phase.repeats = track.laps;
         let serial = phase.serial;
         let slot = track.slot;
-        self.version += 1;
+        // If it is about to be laid out anew, that will be the news.
+        phase.untold = match track.lap.start {
+            Some(start) if start >= self.record.oldest() => {
+                let sum = self.record.sum(start, self.record.length());
+                let hash = sum.hash;
+                let steps = u64::from(track.next_step);
+                let uses = u64::from(phase.uses_before(track.next_step));
+                !alike(&sum, &Sum { hash, steps, uses })
+            }
+            _ => false,
+        };
+        self.version += u64::from(!phase.untold);
         self.epoch += 1;
         if let Some((from, to)) = prelude {
             self.keep_stretch(from, to, STRETCH);
@@ -886,15 +915,30 @@ impl Learner {
         }
     }
 
-    /// The first landmark of a lap is seen in step `at`.
-    fn begin_lap(&mut self, at: Moment) {
+    /// A lap begins with `chunk`, in step `at`.
+    fn begin_lap(&mut self, chunk: ChunkId, at: Moment) {
+        self.turn(chunk, at);
+        if let Some(track) = &self.track {
+            // Whatever became of it: it is told of now.
+            let phase = self.phases[track.slot].as_deref_mut().expect("the phase under way");
+            self.version += u64::from(std::mem::take(&mut phase.untold));
+        }
+    }
+
+    /// Makes the change that the last lap asked for.
+    fn turn(&mut self, chunk: ChunkId, at: Moment) {
         let Some(track) = &mut self.track else { return };
-        let change = std::mem::replace(&mut track.change, Change::None);
+        track.between = false;
+        let mut change = std::mem::replace(&mut track.change, Change::None);
+        let slot = track.slot;
+        let detour = std::mem::take(&mut track.detour);
         let Some(start) = track.lap.start.replace(at) else { return };
+        if change == Change::None && !detour && self.uses_changed(slot, start, at) {
+            change = Change::Update;
+        }
         if change == Change::None {
             return;
         }
-        let slot = track.slot;
         if change == Change::Variant {
             // What only some laps have is not erratic in those.
             let phase = self.phases[slot].as_deref().expect("the phase under way");
@@ -909,7 +953,7 @@ impl Learner {
                 }
             }
         }
-        let Some(mut phase) = self.lay_out(slot, start, at) else { return };
+        let Some(mut phase) = self.lay_out(start, at, chunk) else { return };
         self.epoch += 1;
         if change == Change::Update {
             self.replace(slot, phase, start);
@@ -938,24 +982,42 @@ impl Learner {
         self.version += 1;
     }
 
+    /// Whether the lap `from..to` of the phase in `slot`, which came as
+    /// expected, touched other chunks between the landmarks than is known, and
+    /// not just this once.
+    fn uses_changed(&mut self, slot: usize, from: Moment, to: Moment) -> bool {
+        if from < self.record.oldest() {
+            return false;
+        }
+        let sum = self.record.sum(from, to);
+        let phase = self.phase_mut(slot);
+        let last = std::mem::replace(&mut phase.last_sum, sum);
+        if sum == phase.sum {
+            return false;
+        }
+        // The first lap after the stretch that it was laid out from is the better one.
+        sum == last || (!alike(&sum, &phase.sum) && (alike(&sum, &last) || phase.laps <= 1))
+    }
+
     /// The visit `track` ended at `to`: a change that its last lap asked for is made.
     fn change_behind(&mut self, track: &Track, to: Moment) {
         let (Change::Update, Some(start)) = (track.change, track.lap.start) else { return };
-        if track.between
-            && let Some(phase) = self.lay_out(track.slot, start, to)
-        {
+        if !track.between || self.phases[track.slot].is_none() {
+            return;
+        }
+        let first = self.steady(track.slot, 0).0;
+        let chunk = self.phase(track.slot).landmarks[first as usize].chunk;
+        if let Some(phase) = self.lay_out(start, to, chunk) {
             self.epoch += 1;
             self.replace(track.slot, phase, start);
         }
     }
 
-    /// The lap `from..to` of the phase in `slot`, if it begins like the others.
-    fn lay_out(&mut self, slot: usize, from: Moment, to: Moment) -> Option<Phase> {
+    /// The lap `from..to`, if it begins with `chunk`.
+    fn lay_out(&mut self, from: Moment, to: Moment, chunk: ChunkId) -> Option<Phase> {
         let phase = Phase::build(&self.record, from, to, &mut self.known)?;
-        let old = self.phases[slot].as_deref()?;
         let first = phase.landmarks[0];
-        let begins = old.landmarks[self.steady(slot, 0).0 as usize].chunk;
-        (first.step == 0 && first.chunk == begins).then_some(phase)
+        (first.step == 0 && first.chunk == chunk).then_some(phase)
     }
 
     /// The phase in `slot` is now as `phase`, seen from `start` on.

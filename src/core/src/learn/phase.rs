@@ -9,7 +9,7 @@
 //! Not here: where in the phase we are (see `follow`).
 
 use super::Operation;
-use super::record::{Moment, Record};
+use super::record::{Moment, Record, Sum};
 use crate::address_map::{ChunkId, NO_CHUNK};
 
 /// Chunks used this often in an iteration mark places if a third of all chunks
@@ -73,8 +73,14 @@ pub(super) struct Phase {
     /// Sorted by chunk.
     heads: Vec<Head>,
     pub operations: u32,
+    /// What the stretch that it was laid out from adds up to, and what the
+    /// last lap did.
+    pub sum: Sum,
+    pub last_sum: Sum,
     /// One whole iteration was followed, or it came back.
     pub confirmed: bool,
+    /// The version was not raised for it yet.
+    pub untold: bool,
     /// It has not been seen to repeat at once.
     pub once: bool,
     /// The operation before which places in it meant something else.
@@ -135,7 +141,8 @@ impl Phase {
         if from < record.oldest() || from >= to || to > record.length() {
             return None;
         }
-        let mut phase = Phase { patience: 1, ..Phase::default() };
+        let sum = record.sum(from, to);
+        let mut phase = Phase { patience: 1, sum, last_sum: sum, ..Phase::default() };
         let round = chunks.next_round();
         let mut distinct: Vec<ChunkId> = Vec::new();
         let count = (to - from) as i64;
@@ -327,6 +334,11 @@ impl Phase {
     /// Operations of the iteration before `step`, which may be one past the last.
     pub fn offset(&self, step: u32) -> u32 {
         self.steps.get(step as usize).map_or(self.operations, |step| step.offset)
+    }
+
+    /// Uses of the iteration before `step`, which may be one past the last.
+    pub fn uses_before(&self, step: u32) -> u32 {
+        self.steps.get(step as usize).map_or(self.uses.len() as u32, |step| step.first_use)
     }
 
     pub fn uses_of(&self, step: u32) -> &[ChunkId] {

@@ -25,7 +25,9 @@ pub(super) const NOWHERE: u32 = u32::MAX;
 /// Operations in a row that touched the same.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
+    /// Uses, and what they add up to, before this step.
     first_use: u64,
+    before: u64,
     pub operation: Operation,
     use_count: u32,
     pub operations: u32,
@@ -43,7 +45,18 @@ pub(super) struct Record {
     last: Vec<ChunkId>,
     length: Moment,
     used: u64,
+    /// Sum over all steps of a hash of what they touched, in order.
+    sum: u64,
     oldest: Moment,
+}
+
+/// What a stretch of the record adds up to: equal for equal stretches, and for
+/// those of the same steps in another order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum {
+    pub hash: u64,
+    pub steps: u64,
+    pub uses: u64,
 }
 
 impl Record {
@@ -74,6 +87,7 @@ impl Record {
         self.last.extend_from_slice(chunks);
         let entry = Entry {
             first_use: self.used,
+            before: self.sum,
             operation,
             use_count: chunks.len() as u32,
             operations: 1,
@@ -82,6 +96,7 @@ impl Record {
         };
         put(&mut self.entries, self.length, entry, STEPS);
         self.length += 1;
+        self.sum = self.sum.wrapping_add(hash(chunks));
         for &chunk in chunks {
             put(&mut self.uses, self.used, chunk, USES);
             self.used += 1;
@@ -109,6 +124,24 @@ impl Record {
             .map(|index| self.uses[index as usize % USES])
     }
 
+    /// What the remembered steps `from..to` add up to.
+    pub fn sum(&self, from: Moment, to: Moment) -> Sum {
+        let at = |moment| {
+            if moment == self.length {
+                (self.sum, self.used)
+            } else {
+                let entry = self.entry(moment);
+                (entry.before, entry.first_use)
+            }
+        };
+        let ((hash_to, uses_to), (hash_from, uses_from)) = (at(to), at(from));
+        Sum {
+            hash: hash_to.wrapping_sub(hash_from),
+            steps: to - from,
+            uses: uses_to - uses_from,
+        }
+    }
+
     /// The remembered step that `operation` belongs to.
     pub fn find(&self, operation: Operation) -> Option<Moment> {
         let (mut low, mut high) = (self.oldest, self.length);
@@ -126,6 +159,15 @@ impl Record {
         }
         Some(low)
     }
+}
+
+fn hash(chunks: &[ChunkId]) -> u64 {
+    // Multiplicative hashing (Knuth, TAOCP 3, 6.4), once per chunk and once more.
+    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mixed = chunks
+        .iter()
+        .fold(1u64, |hash, &chunk| (hash ^ u64::from(chunk)).wrapping_mul(FACTOR).rotate_left(29));
+    mixed.wrapping_mul(FACTOR)
 }
 
 /// Writes a ring that grows to `capacity` before it turns.
