@@ -27,6 +27,8 @@ use autooffload_core::address_map::ChunkId;
 use autooffload_core::plan::Machine;
 use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Streamer, Window};
 
+use smallvec::SmallVec;
+
 use super::host_store::{HostBuffer, HostStore};
 use super::planning::Planner;
 use super::stall::StallProbe;
@@ -88,7 +90,8 @@ struct Backing {
     base: DevicePtr,
     bytes: usize,
     frames: u32,
-    host: Option<HostBuffer>,
+    /// Host memory, and the frames it is for.
+    host: Vec<(Range<u32>, HostBuffer)>,
     /// Recorded behind the copy that brought the present content.
     fence: Option<Fence>,
     /// Last use on each stream since it was displaced. Residents are covered
@@ -101,13 +104,32 @@ struct Backing {
 }
 
 impl Backing {
-    /// Device address, host address and bytes of a run of frames; the chunk
-    /// may end within its last frame.
-    fn run(&self, frames: Range<u32>) -> (DevicePtr, *mut c_void, usize) {
+    /// First byte, and number of bytes, of a run of frames; the chunk may end
+    /// within its last frame.
+    fn span(&self, frames: &Range<u32>) -> (usize, usize) {
         let start = frames.start as usize * FRAME_BYTES;
         let end = (frames.end as usize * FRAME_BYTES).min(self.bytes);
-        let host = self.host.as_ref().expect("host memory before a copy").address;
-        (self.base + start as u64, host.wrapping_byte_add(start), end - start)
+        (start, end - start)
+    }
+
+    /// The pieces of a run of frames, as its host memory divides it: device
+    /// address, host address and bytes.
+    fn pieces(&self, frames: &Range<u32>) -> SmallVec<[(DevicePtr, *mut c_void, usize); 4]> {
+        let meeting = self.host.iter().filter_map(|(range, buffer)| {
+            let common = range.start.max(frames.start)..range.end.min(frames.end);
+            (common.start < common.end).then(|| {
+                let (start, bytes) = self.span(&common);
+                let within = start - range.start as usize * FRAME_BYTES;
+                (self.base + start as u64, buffer.address.wrapping_byte_add(within), bytes)
+            })
+        });
+        let pieces: SmallVec<_> = meeting.collect();
+        debug_assert_eq!(
+            pieces.iter().map(|&(_, _, bytes)| bytes).sum::<usize>(),
+            self.span(frames).1,
+            "host memory before a copy"
+        );
+        pieces
     }
 }
 
@@ -209,7 +231,7 @@ impl Machinery {
             base,
             bytes,
             frames,
-            host: None,
+            host: Vec::new(),
             fence: None,
             uses: Vec::new(),
             written_back: None,
@@ -230,7 +252,7 @@ impl Machinery {
         if let Some(event) = backing.written_back {
             self.spare(self.ctx, event);
         }
-        if let Some(host) = backing.host {
+        for (_, host) in backing.host {
             self.host_store.free(host);
         }
         if self.backings.iter().all(Option::is_none) {
@@ -485,7 +507,7 @@ impl Machinery {
     /// Forgets everything without a call: the context is being destroyed.
     pub fn abandon(&mut self) {
         for backing in self.backings.drain(..).flatten() {
-            if let Some(host) = backing.host {
+            for (_, host) in backing.host {
                 self.host_store.free(host);
             }
         }
@@ -554,14 +576,14 @@ impl Mechanism for Machinery {
         inflight::begin_pressure();
     }
 
-    fn reserve_host(&mut self, chunk: ChunkId) -> std::result::Result<(), Refused> {
-        let backing = self.backing(chunk);
-        if backing.host.is_some() {
-            return Ok(());
-        }
-        let bytes = backing.bytes;
+    fn reserve_host(
+        &mut self,
+        chunk: ChunkId,
+        frames: Range<u32>,
+    ) -> std::result::Result<(), Refused> {
+        let (_, bytes) = self.backing(chunk).span(&frames);
         let host = self.host_store.allocate(bytes).ok_or(Refused)?;
-        self.backing(chunk).host = Some(host);
+        self.backing(chunk).host.push((frames, host));
         Ok(())
     }
 
@@ -581,12 +603,13 @@ impl Mechanism for Machinery {
             self.failure.get_or_insert(code);
         }
         self.await_resident_uses(chunk, copy_out);
-        let (base, host, bytes) = self.backing(chunk).run(frames);
-        // SAFETY: the buffer holds the run's bytes and lives until the chunk
-        // is freed, which waits for this copy; nobody reads it before the event.
-        let copied = unsafe { self.driver.memcpy_dtoh_async(host, base, bytes, copy_out) };
-        self.note(copied);
-        self.stats.wrote_back(bytes);
+        for (base, host, bytes) in self.backing(chunk).pieces(&frames) {
+            // SAFETY: the buffer holds the piece and lives until the chunk is
+            // freed, which waits for this copy; nobody reads it before the event.
+            let copied = unsafe { self.driver.memcpy_dtoh_async(host, base, bytes, copy_out) };
+            self.note(copied);
+            self.stats.wrote_back(bytes);
+        }
         let known = self.backing(chunk).written_back.take();
         let Some(event) = known.or_else(|| self.event(self.ctx)) else {
             return self.wait(|driver| driver.stream_synchronize(copy_out));
@@ -635,8 +658,8 @@ impl Mechanism for Machinery {
     fn fetch(&mut self, chunk: ChunkId, frames: Range<u32>, content: bool, demanded: bool) {
         self.queued += 1;
         let copy_in = self.copy_in;
-        if content {
-            let (base, host, bytes) = self.backing(chunk).run(frames);
+        let pieces = if content { self.backing(chunk).pieces(&frames) } else { SmallVec::new() };
+        for (base, host, bytes) in pieces {
             const PROBE_BYTES: usize = 1 << 20;
             const PROBE_ONE_IN: u32 = 64;
             self.read_probe();
@@ -645,7 +668,7 @@ impl Mechanism for Machinery {
                 && bytes >= PROBE_BYTES
                 && self.unprobed >= PROBE_ONE_IN;
             let start = if probe { self.timed_event() } else { None };
-            // SAFETY: the buffer holds the run's bytes, lives until the chunk is
+            // SAFETY: the buffer holds the piece, lives until the chunk is
             // freed, and is written only by copies this stream waited for.
             let copied = unsafe {
                 self.driver.memcpy_htod_async(base, host as *const c_void, bytes, copy_in)

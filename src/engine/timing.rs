@@ -14,10 +14,11 @@ use std::ops::Range;
 use crate::driver::Driver;
 use crate::driver::abi::*;
 
-/// Operations in a group at the most.
-const OPERATIONS: u64 = 32;
+/// Operations in a group at the most: the plan is as good as the times are
+/// sharp, and they are wanted for an iteration or two.
+const OPERATIONS: u64 = 1;
 /// Groups kept until they are over; the oldest are given up first.
-const GROUPS: usize = 64;
+const GROUPS: usize = 1024;
 
 struct Group {
     start: CUevent,

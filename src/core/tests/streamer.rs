@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::plan::{Effort, Layout, Part, Plan};
+use autooffload_core::plan::{Effort, Layout, Machine, Part, Plan};
 use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window};
 
 /// Which chunk's which version, which frame of it.
@@ -19,7 +19,8 @@ struct Model {
     /// Frames the card really has.
     capacity: usize,
     mapped: HashMap<ChunkId, Vec<FrameId>>,
-    host: HashMap<ChunkId, Vec<Option<Content>>>,
+    /// By frame: is there host memory, and what does it hold?
+    host: HashMap<ChunkId, Vec<Option<Option<Content>>>>,
     /// Host frames allowed, all chunks together.
     host_capacity: usize,
     sizes: HashMap<ChunkId, usize>,
@@ -74,14 +75,15 @@ impl Mechanism for Model {
 
     fn about_to_evict(&mut self) {}
 
-    fn reserve_host(&mut self, chunk: ChunkId) -> Result<(), Refused> {
-        let frames = self.sizes[&chunk];
-        let used: usize = self.host.values().map(Vec::len).sum();
-        if !self.host.contains_key(&chunk) {
-            if used + frames > self.host_capacity {
-                return Err(Refused);
-            }
-            self.host.insert(chunk, vec![None; frames]);
+    fn reserve_host(&mut self, chunk: ChunkId, frames: Range<u32>) -> Result<(), Refused> {
+        let used: usize = self.host.values().flatten().filter(|frame| frame.is_some()).count();
+        if used + frames.len() > self.host_capacity {
+            return Err(Refused);
+        }
+        let size = self.sizes[&chunk];
+        let host = self.host.entry(chunk).or_insert_with(|| vec![None; size]);
+        for frame in &mut host[frames.start as usize..frames.end as usize] {
+            assert!(frame.replace(None).is_none(), "host memory twice");
         }
         Ok(())
     }
@@ -90,7 +92,7 @@ impl Mechanism for Model {
         let host = self.host.get_mut(&chunk).expect("host memory before a write-back");
         for index in frames.start as usize..frames.end as usize {
             let frame = self.mapped[&chunk][index];
-            host[index] = self.frames[&frame];
+            *host[index].as_mut().expect("host memory of the frame") = self.frames[&frame];
             assert!(self.busy.insert(frame, chunk).is_none_or(|user| user == chunk));
         }
         self.pending.insert(chunk);
@@ -107,7 +109,7 @@ impl Mechanism for Model {
     fn fetch(&mut self, chunk: ChunkId, frames: Range<u32>, content: bool, demanded: bool) {
         self.demanded += u64::from(demanded);
         for index in frames.start as usize..frames.end as usize {
-            let bytes = if content { self.host[&chunk][index] } else { None };
+            let bytes = if content { self.host[&chunk][index].expect("saved") } else { None };
             let frame = self.mapped[&chunk][index];
             self.frames.insert(frame, bytes);
             if let Some(user) = self.busy.insert(frame, chunk) {
@@ -247,6 +249,8 @@ fn copies_are_held_back_to_their_planned_start_and_none_comes_late() {
     for operation_us in [20, 200, 2_000] {
         let (mut program, activation) = loaded(96, 40, 8);
         program.operation_ns = operation_us * 1_000;
+        // Less may be ready at a time than there is room for.
+        program.streamer.set_machine(Machine { backlog_bytes: 1 << 20, ..Machine::default() });
         let mut late = Vec::new();
         for _ in 0..24 {
             let before = program.model.demanded;
@@ -259,7 +263,7 @@ fn copies_are_held_back_to_their_planned_start_and_none_comes_late() {
         assert_eq!(late[22..], [0, 0], "{late:?}");
         // Where copies cannot keep up, they start as soon as they can.
         let gates = program.model.gates;
-        assert!((gates > 0) == (operation_us > 50), "{operation_us} us: {gates}");
+        assert!(gates > 0 || operation_us < 1_000, "{operation_us} us: {gates}");
         assert!(gates <= program.streamer.counters().gated);
     }
 }
@@ -558,6 +562,7 @@ fn a_plan_moves_what_lies_elsewhere_and_nothing_else() {
     program.streamer.check();
     let frames = program.model.frames.clone();
     let mapped = program.model.mapped.clone();
+    (0..20).for_each(|id| program.write(id));
     (0..20).for_each(|id| program.write(id));
     for _ in 0..50 {
         let (moved, fetched) =

@@ -63,7 +63,7 @@ impl Streamer {
             }
             let id = upcoming.chunk;
             let living = self.chunks.get(id as usize).and_then(Option::as_ref);
-            if living.is_some_and(|chunk| !chunk.resident()) {
+            if living.is_some_and(|chunk| !chunk.settled()) {
                 gate.distance = upcoming.distance;
                 let complete =
                     self.chunk(id).present() || self.prefetch(id, &mut gate, mechanism);
@@ -127,6 +127,7 @@ impl Streamer {
         if !self.chunk(id).mapped && !self.attach_ahead(id, &evictable, mechanism) {
             return false;
         }
+        self.fill_blanks(id, false, mechanism);
         for index in 0..self.chunk(id).parts.len() {
             let Streamed { part, present, lead } = self.chunk(id).parts[index];
             if present {
@@ -174,7 +175,7 @@ impl Streamer {
             }
             parts.push(part);
         }
-        if self.map_with(id, parts, mechanism).is_err() {
+        if self.map_with(id, parts, Vec::new(), mechanism).is_err() {
             return false;
         }
         self.ring_cursor = at;
@@ -198,7 +199,7 @@ impl Streamer {
             .enumerate()
             .skip(last as usize + 1)
             .filter_map(|(id, chunk)| Some((id as ChunkId, chunk.as_ref()?)))
-            .filter(|(_, chunk)| !chunk.resident() && !chunk.undefined)
+            .filter(|(_, chunk)| !chunk.settled() && !chunk.undefined)
             .take(CHUNKS_AHEAD)
             .map(|(id, _)| id)
             .collect();

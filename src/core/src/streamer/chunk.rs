@@ -16,12 +16,16 @@ pub(super) struct Chunk {
     pub mapped: bool,
     /// By index within the chunk.
     pub own: Vec<Option<FrameId>>,
+    /// Which of its own frames still await their content, which is saved;
+    /// and how many.
+    pub blank: Vec<bool>,
+    pub blanks: u32,
     /// In order, without overlap.
     pub parts: Vec<Streamed>,
     /// Of which frames the host copy equals the content.
     pub saved: Vec<bool>,
-    /// There is host memory for it.
-    pub host_memory: bool,
+    /// For which frames there is host memory.
+    pub hosted: Vec<bool>,
     /// Nothing was ever written to it, or the program gave the content up.
     pub undefined: bool,
     pub pinned: bool,
@@ -47,13 +51,58 @@ pub(super) struct Streamed {
 }
 
 impl Chunk {
+    /// A resident of `own` frames.
+    pub fn new(own: Vec<FrameId>, touched_at: Operation) -> Self {
+        let frames = own.len();
+        Self {
+            frames: frames as u32,
+            mapped: true,
+            own: own.into_iter().map(Some).collect(),
+            blank: vec![false; frames],
+            blanks: 0,
+            parts: Vec::new(),
+            saved: vec![false; frames],
+            hosted: vec![false; frames],
+            undefined: false,
+            pinned: false,
+            holds: 0,
+            touched_at,
+            expected: None,
+            guessed_at: None,
+        }
+    }
+
     /// All its frames are its own, and mapped.
     pub fn resident(&self) -> bool {
         self.mapped && self.parts.is_empty()
     }
 
+    /// It is resident, and nothing has to come any more.
+    pub fn settled(&self) -> bool {
+        self.resident() && self.blanks == 0
+    }
+
     pub fn present(&self) -> bool {
-        self.mapped && self.parts.iter().all(|streamed| streamed.present)
+        self.mapped && self.blanks == 0 && self.parts.iter().all(|streamed| streamed.present)
+    }
+
+    /// Gives up its own frame `index`, if it has it.
+    pub fn take_own(&mut self, index: u32) -> Option<FrameId> {
+        self.set_blank(index, false);
+        self.own[index as usize].take()
+    }
+
+    pub fn set_blank(&mut self, index: u32, blank: bool) {
+        let before = std::mem::replace(&mut self.blank[index as usize], blank);
+        self.blanks = self.blanks + u32::from(blank) - u32::from(before);
+    }
+
+    /// The runs of its own frames that await their content.
+    pub fn blank_runs(&self) -> Vec<Range<u32>> {
+        if self.blanks == 0 {
+            return Vec::new();
+        }
+        runs(0..self.frames, |index| self.blank[index as usize])
     }
 
     pub fn own_frames(&self) -> u32 {
@@ -71,7 +120,7 @@ impl Chunk {
 
     /// Whether the bytes of frame `index` are on the device.
     pub fn holds_content(&self, index: u32) -> bool {
-        self.own[index as usize].is_some()
+        (self.own[index as usize].is_some() && !self.blank[index as usize])
             || self.parts.iter().any(|streamed| streamed.present && streamed.part.names(index))
     }
 

@@ -159,10 +159,8 @@ impl Streamer {
     /// index: their bytes are saved, and all their uses over.
     pub(super) fn free_own(&mut self, id: ChunkId, which: impl Fn(u32) -> bool) {
         let chunk = self.chunks[id as usize].as_mut().expect("a chunk that lives");
-        for (index, own) in chunk.own.iter_mut().enumerate() {
-            if which(index as u32) {
-                self.free.extend(own.take());
-            }
+        for index in (0..chunk.frames).filter(|&index| which(index)) {
+            self.free.extend(chunk.take_own(index));
         }
     }
 
@@ -218,44 +216,31 @@ impl Streamer {
             // must not be kept by the very chunk that leaves it.
             self.detach(id, mechanism)?;
         }
-        let holes = self.chunk(id).holes();
-        let count = holes.iter().map(|hole| hole.end - hole.start).sum();
-        let outcome = self.take_frames(count, KEEP_NONE, true, mechanism).and_then(|frames| {
-            self.fill_holes(id, frames);
-            self.map_own(id, &holes, mechanism)
-        });
+        let count = self.chunk(id).frames - self.chunk(id).own_frames();
+        let outcome = self
+            .take_frames(count, KEEP_NONE, true, mechanism)
+            .and_then(|frames| self.map_with(id, Vec::new(), frames, mechanism));
         if outcome.is_err() && self.chunk(id).own_frames() > 0 {
             // Mapped, it can be evicted.
             let _ = self.attach(id, &[(id, Effect::Read)], mechanism);
         }
-        outcome
+        outcome?;
+        self.fill_blanks(id, true, mechanism);
+        Ok(())
     }
 
-    /// The holes of `id` become frames of its own, without content yet.
-    pub(super) fn fill_holes(&mut self, id: ChunkId, frames: Vec<FrameId>) {
-        let mut frames = frames.into_iter();
-        let own = &mut self.chunk_mut(id).own;
-        own.iter_mut().filter(|own| own.is_none()).for_each(|own| *own = frames.next());
-        debug_assert!(frames.next().is_none());
-    }
-
-    /// Maps `id`, all of whose frames are its own, those of `holes` still
-    /// without content.
-    fn map_own(
+    /// Brings the content of those of `id`'s own frames that have none yet.
+    pub(super) fn fill_blanks(
         &mut self,
         id: ChunkId,
-        holes: &[std::ops::Range<u32>],
+        demanded: bool,
         mechanism: &mut impl Mechanism,
-    ) -> Result<(), Shortage> {
-        if let Err(shortage) = self.map_with(id, Vec::new(), mechanism) {
-            // What has no content yet is not the chunk's.
-            self.free_own(id, |index| holes.iter().any(|hole| hole.contains(&index)));
-            return Err(shortage);
-        }
+    ) {
         let content = !self.chunk(id).undefined;
-        for hole in holes {
-            mechanism.fetch(id, hole.clone(), content, true);
+        for run in self.chunk(id).blank_runs() {
+            mechanism.fetch(id, run.clone(), content, demanded);
+            run.for_each(|index| self.chunk_mut(id).set_blank(index, false));
+            self.count_fetch(demanded);
         }
-        Ok(())
     }
 }

@@ -82,8 +82,8 @@ pub trait Mechanism {
     /// Residents are about to lose their frames: launches that believed nothing
     /// would ever move must be over when this returns.
     fn about_to_evict(&mut self);
-    /// Makes sure that there is host memory for `chunk`.
-    fn reserve_host(&mut self, chunk: ChunkId) -> Result<(), Refused>;
+    /// Makes host memory for `frames` of `chunk`, which have none.
+    fn reserve_host(&mut self, chunk: ChunkId, frames: Range<u32>) -> Result<(), Refused>;
     /// Queues the copy of `frames` of `chunk` to its host memory, after all uses.
     fn write_back(&mut self, chunk: ChunkId, frames: Range<u32>);
     /// Every later [`Self::fetch`] waits for all uses of `chunk` so far, and
@@ -374,20 +374,8 @@ impl Streamer {
         if self.chunks.len() <= id as usize {
             self.chunks.resize_with(id as usize + 1, || None);
         }
-        self.chunks[id as usize] = Some(Chunk {
-            frames,
-            mapped: true,
-            own: own.into_iter().map(Some).collect(),
-            parts: Vec::new(),
-            saved: vec![false; frames as usize],
-            host_memory: false,
-            undefined: watched,
-            pinned: false,
-            holds: 0,
-            touched_at: self.operation,
-            expected: None,
-            guessed_at: None,
-        });
+        let chunk = Chunk::new(own, self.operation);
+        self.chunks[id as usize] = Some(Chunk { undefined: watched, ..chunk });
         Ok(())
     }
 
@@ -519,7 +507,7 @@ impl Streamer {
         let mut absent = 0;
         for &(id, _) in touches {
             let chunk = self.chunk(id);
-            if !chunk.resident() {
+            if !chunk.settled() {
                 streamed += 1;
                 streamed_frames += chunk.shared_frames();
                 absent += u64::from(!chunk.present());
@@ -540,6 +528,7 @@ impl Streamer {
             }
         }
         for &(id, _) in touches {
+            self.fill_blanks(id, true, mechanism);
             for part in 0..self.chunk(id).parts.len() {
                 if !self.chunk(id).parts[part].present {
                     self.fetch(id, part, true, mechanism)?;
@@ -563,6 +552,8 @@ impl Streamer {
         for id in self.ids() {
             let chunk = self.chunk(id);
             assert!(chunk.mapped || chunk.parts.is_empty());
+            let blanks = chunk.blank.iter().filter(|&&blank| blank).count() as u32;
+            assert_eq!(chunk.blanks, blanks, "chunk {id}");
             let mut homes: Vec<u32> = chunk.own.iter().map(|own| u32::from(own.is_some())).collect();
             for (number, Streamed { part, present, .. }) in chunk.parts.iter().enumerate() {
                 part.range().for_each(|index| homes[index as usize] += 1);

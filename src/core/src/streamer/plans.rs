@@ -7,7 +7,7 @@
 
 use super::*;
 use crate::learn;
-use crate::plan::{self, Effort, Layout, Nanos, Phase, Problem};
+use crate::plan::{self, Effort, Nanos, Phase, Problem};
 
 /// What is remembered from one plan to the next.
 #[derive(Debug, Default)]
@@ -253,8 +253,9 @@ impl Streamer {
         })
     }
 
-    /// Changes what differs from `plan`, and nothing else. On an error some
-    /// chunks are unmapped, which their next use mends.
+    /// Changes what differs from `plan`, and nothing else. What comes to lie on
+    /// frames of a chunk's own is copied there when its next use is near. On an
+    /// error some chunks are unmapped, which their next use mends.
     fn carry_out(
         &mut self,
         plan: &Plan,
@@ -278,6 +279,9 @@ impl Streamer {
         for &id in &moving {
             for part in 0..self.chunk(id).parts.len() {
                 self.clear_part(id, part, mechanism)?;
+            }
+            for part in planned[id as usize].unwrap_or_default() {
+                self.reserve_host(id, part.range(), mechanism)?;
             }
             for part in planned[id as usize].unwrap_or_default() {
                 // Those of the range that were shared before are saved by now.
@@ -327,41 +331,11 @@ impl Streamer {
         for layout in unmapped {
             let count = missing(self.chunk(layout.id), &layout.parts);
             let own = frames.split_off(frames.len() - count as usize);
-            if let Err(shortage) = self.settle(layout, own, mechanism) {
+            let parts = layout.parts.clone();
+            if let Err(shortage) = self.map_with(layout.id, parts, own, mechanism) {
                 self.free.extend(frames);
                 return Err(shortage);
             }
-        }
-        Ok(())
-    }
-
-    /// Maps an unmapped chunk as planned; `fresh`: the frames that become its own.
-    fn settle(
-        &mut self,
-        layout: &Layout,
-        fresh: Vec<FrameId>,
-        mechanism: &mut impl Mechanism,
-    ) -> Result<(), Shortage> {
-        let id = layout.id;
-        let gained: Vec<Range<u32>> = self.chunk(id).holes();
-        let shared = |index: u32| layout.parts.iter().any(|part| part.names(index));
-        let gained: Vec<Range<u32>> = gained
-            .into_iter()
-            .flat_map(|hole| chunk::runs(hole, |index| !shared(index)))
-            .collect();
-        let mut fresh = fresh.into_iter();
-        for index in gained.iter().cloned().flatten() {
-            self.chunk_mut(id).own[index as usize] = fresh.next();
-        }
-        debug_assert!(fresh.next().is_none());
-        if let Err(shortage) = self.map_with(id, layout.parts.clone(), mechanism) {
-            // What has no content yet is not the chunk's.
-            self.free_own(id, |index| gained.iter().any(|run| run.contains(&index)));
-            return Err(shortage);
-        }
-        let content = !self.chunk(id).undefined;
-        for run in gained {
-            mechanism.fetch(id, run, content, true);
         }
         Ok(())
     }

@@ -72,43 +72,69 @@ impl Streamer {
             cursor = part.slot(frames);
             parts.push(part);
         }
-        self.map_with(id, parts, mechanism)?;
+        self.map_with(id, parts, Vec::new(), mechanism)?;
         self.ring_cursor = cursor;
         self.counters.layout_changes += 1;
         self.unplanned_changes += 1;
         Ok(())
     }
 
-    /// Maps the unmapped `id`: `parts`, which fill its holes, on the ring.
+    /// Maps the unmapped `id`: `parts` of its holes on the ring, the others to
+    /// `fresh`, which become its own, still without content.
     pub(super) fn map_with(
         &mut self,
         id: ChunkId,
         parts: Vec<Part>,
+        fresh: Vec<FrameId>,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
-        // Host memory exists before a chunk enters the ring: what is fetched
+        let outcome = self.try_map(id, &parts, &fresh, mechanism);
+        if outcome.is_err() {
+            self.free.extend(fresh);
+            return outcome;
+        }
+        self.streamed_chunks -= u32::from(parts.is_empty());
+        let chunk = self.chunk_mut(id);
+        let streamed = |&part: &Part| Streamed { part, present: false, lead: None };
+        chunk.parts = parts.iter().map(streamed).collect();
+        chunk.mapped = true;
+        let mut fresh = fresh.into_iter();
+        for index in 0..chunk.frames {
+            let shared = parts.iter().any(|part| part.names(index));
+            if chunk.own[index as usize].is_none() && !shared {
+                chunk.own[index as usize] = fresh.next();
+                chunk.set_blank(index, true);
+            }
+        }
+        Ok(())
+    }
+
+    fn try_map(
+        &mut self,
+        id: ChunkId,
+        parts: &[Part],
+        fresh: &[FrameId],
+        mechanism: &mut impl Mechanism,
+    ) -> Result<(), Shortage> {
+        // Host memory exists before a part enters the ring: what is fetched
         // can always be evicted.
-        if !parts.is_empty() {
-            self.reserve_host(id, mechanism)?;
+        for part in parts {
+            self.reserve_host(id, part.range(), mechanism)?;
         }
         let mut frames = self.chunk(id).own.clone();
-        for part in &parts {
+        for part in parts {
             for (index, slot) in part.range().zip(part.slots()) {
                 debug_assert!(frames[index as usize].is_none());
                 frames[index as usize] = Some(self.ring[slot as usize]);
             }
         }
-        let frames: Vec<FrameId> =
-            frames.into_iter().map(|frame| frame.expect("a frame for every hole")).collect();
-        if mechanism.map(id, &frames).is_err() {
-            return Err(self.device_shortage(frames.len() as u32));
-        }
-        self.streamed_chunks -= u32::from(parts.is_empty());
-        let chunk = self.chunk_mut(id);
-        chunk.mapped = true;
-        let streamed = |&part: &Part| Streamed { part, present: false, lead: None };
-        chunk.parts = parts.iter().map(streamed).collect();
-        Ok(())
+        let mut fresh = fresh.iter().copied();
+        let frames: Vec<FrameId> = frames
+            .into_iter()
+            .map(|frame| frame.or_else(|| fresh.next()).expect("a frame for every hole"))
+            .collect();
+        debug_assert!(fresh.next().is_none());
+        mechanism.map(id, &frames).map_err(|Refused| self.device_shortage(frames.len() as u32))
     }
 
     /// Moves the absent `id` out of the way of the other chunks of `touches`.
@@ -152,7 +178,7 @@ impl Streamer {
                 parts.push(Part { first: hole.start, frames, at, lap });
                 at += frames;
             }
-            self.map_with(id, parts, mechanism)?;
+            self.map_with(id, parts, Vec::new(), mechanism)?;
         }
         self.ring_cursor = at.checked_rem(lap).unwrap_or(0);
         self.counters.layout_changes += 1;
@@ -210,14 +236,13 @@ impl Streamer {
     pub(super) fn save(
         &mut self,
         id: ChunkId,
-        range: std::ops::Range<u32>,
+        range: Range<u32>,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
         let unsaved = self.chunk(id).unsaved(range);
-        if unsaved.is_empty() {
-            return Ok(());
+        for run in &unsaved {
+            self.reserve_host(id, run.clone(), mechanism)?;
         }
-        self.reserve_host(id, mechanism)?;
         for run in unsaved {
             mechanism.write_back(id, run.clone());
             self.counters.write_backs += 1;
@@ -226,16 +251,27 @@ impl Streamer {
         Ok(())
     }
 
-    fn reserve_host(
+    pub(super) fn reserve_host(
         &mut self,
         id: ChunkId,
+        range: Range<u32>,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
-        if !self.chunk(id).host_memory {
-            mechanism.reserve_host(id).map_err(|Refused| Shortage::Host)?;
-            self.chunk_mut(id).host_memory = true;
+        let hosted = &self.chunk(id).hosted;
+        for run in chunk::runs(range, |index| !hosted[index as usize]) {
+            mechanism.reserve_host(id, run.clone()).map_err(|Refused| Shortage::Host)?;
+            self.chunk_mut(id).hosted[run.start as usize..run.end as usize].fill(true);
         }
         Ok(())
+    }
+
+    pub(super) fn count_fetch(&mut self, demanded: bool) {
+        self.fetched_at = self.operation;
+        if demanded {
+            self.counters.demand_fetches += 1;
+        } else {
+            self.counters.prefetches += 1;
+        }
     }
 
     /// Brings the content of an absent part of the mapped `id` onto its frames.
@@ -256,12 +292,7 @@ impl Streamer {
         }
         let content = !self.chunk(id).undefined;
         mechanism.fetch(id, part.range(), content, demanded);
-        self.fetched_at = self.operation;
-        if demanded {
-            self.counters.demand_fetches += 1;
-        } else {
-            self.counters.prefetches += 1;
-        }
+        self.count_fetch(demanded);
         for slot in part.slots() {
             self.occupants[slot as usize] = Some((id, index as u32));
         }

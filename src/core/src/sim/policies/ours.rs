@@ -26,7 +26,9 @@ const PIN_BYTES_PER_S: f64 = 10e9;
 /// Thinking time of the searched plan per chunk: about half a second for ten
 /// thousand (`scripts/bench plan` prints what it is).
 const THINK_NS_PER_CHUNK: Nanos = 50_000;
-/// And of the quick one.
+/// So many chunks are worth a quick plan first.
+const MANY_CHUNKS: Nanos = 2_000;
+/// Thinking time of the quick plan.
 const GLANCE_NS_PER_CHUNK: Nanos = 4_000;
 
 pub struct Ours {
@@ -97,8 +99,7 @@ impl Ours {
         self.streamer.look_ahead(&mut hands);
     }
 
-    /// Plans beside the program: quickly at first, then with thought, and
-    /// carries the plan out when it is there.
+    /// Plans beside the program, and carries the plan out when it is there.
     fn think(&mut self, gpu: &mut Gpu) {
         if let Some((ready, _)) = self.thinking {
             if gpu.device().host_ns() >= ready {
@@ -114,7 +115,8 @@ impl Ours {
         let Some(problem) = self.streamer.problem() else { return };
         let chunks = problem.chunks.len() as Nanos;
         let checked = |found: Plan| found.verify(&problem).is_ok().then_some(found);
-        if self.streamer.plan().is_none()
+        if chunks > MANY_CHUNKS
+            && self.streamer.plan().is_none()
             && let Some(quick) = plan(&problem, None, Effort::Quick).ok().and_then(checked)
         {
             gpu.device().host_busy(GLANCE_NS_PER_CHUNK * chunks);
