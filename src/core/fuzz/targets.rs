@@ -96,7 +96,7 @@ pub fn planner(data: &[u8]) {
         },
         ..Problem::default()
     };
-    let effort = if input.next() % 2 == 0 { Effort::Quick } else { Effort::Searched };
+    let effort = if input.next() % 8 > 0 { Effort::Quick } else { Effort::Searched };
     let available = u32::from(input.next()) << (input.next() % 4);
     problem.machine.frames = available;
     let count = 1 + u32::from(input.next() % 24);

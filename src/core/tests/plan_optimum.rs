@@ -210,6 +210,9 @@ fn bound_optimum_and_plan_are_in_this_order() {
         let class = ROOMS.iter().rposition(|&least| room(&tiny) >= least).expect("it fits");
         for (index, &parts) in FINER.iter().enumerate() {
             let Some(planned) = planned(&finer(&tiny, parts)) else {
+                // Three chunks of which any two are needed together want three
+                // places, though memory never has to hold all of them.
+                assert!(best_plan(&tiny, 100_000).is_none(), "{case}: there is a plan: {tiny:?}");
                 none += 1;
                 continue;
             };
