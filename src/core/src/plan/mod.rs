@@ -271,9 +271,7 @@ pub fn plan(problem: &Problem, previous: Option<&Plan>, effort: Effort) -> Resul
     const CONFLICTS: usize = 16;
     let mut fresh = None;
     for _ in 0..CONFLICTS {
-        let layouts = lay_out(problem, &chunks, effort)
-            .or_else(|| scatter::scatter(problem, &chunks))
-            .ok_or_else(|| unfit(least(problem)))?;
+        let Some(layouts) = lay_out(problem, &chunks, effort) else { break };
         match finish(problem, layouts) {
             Ok(plan) => {
                 fresh = Some(plan);
@@ -282,7 +280,8 @@ pub fn plan(problem: &Problem, previous: Option<&Plan>, effort: Effort) -> Resul
             Err(chunk) => chunks[chunk as usize].pinned = true,
         }
     }
-    let fresh = fresh.ok_or_else(|| unfit(least(problem)))?;
+    let last = || finish(problem, scatter::scatter(problem, &problem.chunks)?).ok();
+    let fresh = fresh.or_else(last).ok_or_else(|| unfit(least(problem)))?;
     Ok(previous.and_then(|previous| retain(problem, previous, &fresh)).unwrap_or(fresh))
 }
 

@@ -3,8 +3,8 @@
 //! A ring wants an order of use in which chunks needed together are near each
 //! other. Where some step joins chunks from all over the iteration, and memory
 //! is so short that they cannot all stay, every chunk gets the first place that
-//! none of the chunks it is ever needed with overlaps, and is fetched anew at
-//! each use. Slow, and always right.
+//! none of the chunks it is ever needed with overlaps, in pieces if need be, and
+//! is fetched anew at each use. Slow, and always right.
 
 use super::{Chunk, Layouts, Part, Problem};
 
@@ -29,26 +29,28 @@ pub(super) fn scatter(problem: &Problem, chunks: &[Chunk]) -> Option<Layouts> {
     let mut order: Vec<u32> =
         (0..chunks.len() as u32).filter(|&chunk| !chunks[chunk as usize].pinned).collect();
     order.sort_by_key(|&chunk| (std::cmp::Reverse(chunks[chunk as usize].frames), chunk));
-    let mut places: Vec<Option<u32>> = vec![None; chunks.len()];
+    // Runs of shared frames: the first free ones, in as many pieces as it takes.
+    let mut places: Vec<Vec<(u32, u32)>> = vec![Vec::new(); chunks.len()];
     for &chunk in &order {
-        let frames = chunks[chunk as usize].frames;
-        let mut taken: Vec<(u32, u32)> = together[chunk as usize]
-            .iter()
-            .filter_map(|&other| Some((places[other as usize]?, chunks[other as usize].frames)))
-            .collect();
+        let others = together[chunk as usize].iter();
+        let mut taken: Vec<(u32, u32)> =
+            others.flat_map(|&other| places[other as usize].iter().copied()).collect();
         taken.sort_unstable();
-        let mut at = 0;
+        taken.push((u32::MAX, 0));
+        let (mut at, mut left) = (0, chunks[chunk as usize].frames);
+        let mut runs = Vec::new();
         for (other, length) in taken {
-            if at + frames <= other {
-                break;
+            let frames = other.saturating_sub(at).min(left);
+            if frames > 0 {
+                runs.push((at, frames));
+                left -= frames;
             }
-            at = at.max(other + length);
+            at = at.max(other.saturating_add(length));
         }
-        places[chunk as usize] = Some(at);
+        places[chunk as usize] = runs;
     }
-    let end = |places: &[Option<u32>]| {
-        let ends = places.iter().zip(chunks).filter_map(|(at, chunk)| Some((*at)? + chunk.frames));
-        ends.max().unwrap_or(0)
+    let end = |places: &[Vec<(u32, u32)>]| {
+        places.iter().flatten().map(|&(at, frames)| at + frames).max().unwrap_or(0)
     };
     let pinned: u32 = chunks.iter().filter(|chunk| chunk.pinned).map(|chunk| chunk.frames).sum();
     let mut left = problem.machine.frames.checked_sub(pinned)?.checked_sub(end(&places))?;
@@ -57,14 +59,18 @@ pub(super) fn scatter(problem: &Problem, chunks: &[Chunk]) -> Option<Layouts> {
     for chunk in order {
         if chunks[chunk as usize].frames <= left {
             left -= chunks[chunk as usize].frames;
-            places[chunk as usize] = None;
+            places[chunk as usize].clear();
         }
     }
     let shared_frames = end(&places);
-    let part = |(at, chunk): (&Option<u32>, &Chunk)| match *at {
-        Some(at) => vec![Part { first: 0, frames: chunk.frames, at, lap: shared_frames }],
-        None => Vec::new(),
-    };
-    let parts = places.iter().zip(chunks).map(part).collect();
+    let parts = places.iter().map(|runs| {
+        let mut first = 0;
+        let part = |&(at, frames): &(u32, u32)| {
+            first += frames;
+            Part { first: first - frames, frames, at, lap: shared_frames }
+        };
+        runs.iter().map(part).collect()
+    });
+    let parts = parts.collect();
     Some(Layouts { parts, shared_frames, rings: vec![0; problem.phases.len()], cost: 0.0 })
 }
