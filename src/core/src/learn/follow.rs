@@ -155,6 +155,15 @@ pub(super) struct Track {
 }
 
 impl Track {
+    /// Panics unless it is a place in `phase`.
+    pub fn check(&self, phase: &Phase) {
+        assert_ne!(self.expected, NO_CHUNK);
+        assert_eq!(phase.landmarks[self.next as usize].chunk, self.expected);
+        assert!(self.next_step as usize <= phase.steps.len());
+        let end = self.base + i64::from(phase.offset(self.next_step));
+        assert!(self.now < end, "the present, {}, is past the next step, {end}", self.now);
+    }
+
     /// Whether what it says of the future is worth acting upon.
     pub fn trusted(&self, phase: &Phase) -> bool {
         phase.known() || self.lap.hits >= 4
@@ -285,12 +294,16 @@ impl Learner {
         let Some(track) = &mut self.track else { return };
         let phase = self.phases[track.slot].as_deref().expect("the phase under way");
         let step = phase.landmarks[track.next as usize].step;
+        let entered = !track.trailing && track.next_step == step + 1;
         if track.trailing {
             track.base += i64::from(phase.operations);
         }
         (track.between, track.trailing) = (false, false);
-        track.next_step = step + 1;
-        track.now = track.base + i64::from(phase.steps[step as usize].offset);
+        // Not back, if there were operations between two landmarks of a step.
+        if !entered {
+            track.next_step = step + 1;
+            track.now = track.base + i64::from(phase.offset(step));
+        }
         (track.doubts, track.strays) = (0, 0);
         track.skipped_from = None;
         track.lap.hits += 1;
@@ -373,7 +386,8 @@ impl Learner {
             });
         self.end_visit(&track);
         let crossed = track;
-        self.begin_visit(slot, entry, at);
+        // The last landmark may be of the very step that is not to come whole.
+        self.begin_visit(slot, entry, at.max(track.now + 1));
         self.crossed = Some(crossed);
         if self.track.as_ref().is_some_and(|track| track.model != expected_model) {
             self.epoch += 1;
@@ -596,7 +610,7 @@ impl Learner {
         if self.track.as_ref().is_some_and(|track| track.slot == place.slot) {
             self.jump_within(chunk, place, at);
         } else {
-            self.jump_to(place, held, at);
+            self.jump_to(chunk, place, held, at);
         }
     }
 
@@ -613,7 +627,8 @@ impl Learner {
         if skipped_from == Some(place.landmark) {
             // What seemed a skip was noise.
             track.lap.missed += 1;
-            if let Some((chunk, _)) = self.recent.get(1)
+            if phase.known()
+                && let Some((chunk, _)) = self.recent.get(1)
                 && let Some(known) = self.known.chunks.get_mut(chunk as usize)
             {
                 known.blame();
@@ -625,12 +640,13 @@ impl Learner {
             let lap = phase.laps + 1;
             for landmark in &mut phase.landmarks[track.next as usize..end as usize] {
                 if landmark.chunk != NO_CHUNK {
-                    if forward <= SKIP {
+                    if forward <= SKIP && (phase.confirmed || phase.once) {
                         self.known.chunks[landmark.chunk as usize].blame();
                     }
                     track.lap.skipped += 1;
-                    let skipped =
-                        |laps_ago| landmark.skipped_in != 0 && landmark.skipped_in + laps_ago == lap;
+                    let skipped = |laps_ago| {
+                        landmark.skipped_in != 0 && landmark.skipped_in + laps_ago == lap
+                    };
                     track.lap.recurred += u32::from(skipped(1));
                     track.lap.alternated += u32::from(skipped(2));
                     landmark.skipped_in = lap;
@@ -666,20 +682,18 @@ impl Learner {
             return self.lose();
         }
         track.next = place.landmark;
-        self.arrive(at);
+        self.arrive(chunk, at);
     }
 
-    fn jump_to(&mut self, place: Place, held: u32, at: Moment) {
+    fn jump_to(&mut self, chunk: ChunkId, place: Place, held: u32, at: Moment) {
         if let Some(interrupted) = self.interrupted.take() {
-            if interrupted.slot == place.slot
-                && interrupted.next.abs_diff(place.landmark) <= SKIP
-            {
+            if interrupted.slot == place.slot && interrupted.next.abs_diff(place.landmark) <= SKIP {
                 // Where it was left in the middle of a lap: that was a detour.
                 self.lost_since = None;
                 let mut track = Track { next: place.landmark, ..interrupted };
                 track.lap.detour = true;
                 self.track = Some(track);
-                self.arrive(at);
+                self.arrive(chunk, at);
                 return;
             }
             self.end_visit(&interrupted);
@@ -701,14 +715,20 @@ impl Learner {
         }
         track.lap.hits = context - 1;
         track.next = place.landmark;
-        self.arrive(at);
+        self.arrive(chunk, at);
     }
 
-    /// The landmark `next`, reached by a jump, is seen in step `at`.
-    fn arrive(&mut self, at: Moment) {
+    /// The landmark `next`, which is `chunk`'s, was reached by a jump, in step `at`.
+    fn arrive(&mut self, chunk: ChunkId, at: Moment) {
         let Some(track) = &mut self.track else { return };
         let phase = self.phases[track.slot].as_deref().expect("the phase under way");
-        let landmark = phase.landmarks[track.next as usize];
+        // The phase may have been laid out anew since the place was found.
+        let near = |place: &u32| place.abs_diff(track.next);
+        let Some(next) = phase.places(chunk).take(PLACES).min_by_key(near) else {
+            return self.lose();
+        };
+        track.next = next;
+        let landmark = phase.landmarks[next as usize];
         if track.between {
             track.lap.start = None;
         }
@@ -763,7 +783,9 @@ impl Learner {
         let Some(track) = &mut self.track else { return };
         let phase = self.phases[track.slot].as_deref().expect("the phase under way");
         let erratic = self.known.erratic(chunk);
-        self.known.chunks[chunk as usize].blame();
+        if phase.known() {
+            self.known.chunks[chunk as usize].blame();
+        }
         track.lap.missed += 1;
         if track.doubts == 0 {
             track.doubted_at = at;
@@ -789,9 +811,8 @@ impl Learner {
         let phase = self.phases[track.slot].as_deref().expect("the phase under way");
         let known = &mut self.known.chunks[chunk as usize];
         let lap = phase.laps + 1;
-        let missed = |laps_ago| {
-            lap > laps_ago && known.missed_in == lap_stamp(phase.serial, lap - laps_ago)
-        };
+        let missed =
+            |laps_ago| lap > laps_ago && known.missed_in == lap_stamp(phase.serial, lap - laps_ago);
         track.lap.recurred += u32::from(missed(1));
         track.lap.alternated += u32::from(missed(2));
         known.missed_in = lap_stamp(phase.serial, lap);
@@ -1002,7 +1023,9 @@ impl Learner {
     /// The visit `track` ended at `to`: a change that its last lap asked for is made.
     fn change_behind(&mut self, track: &Track, to: Moment) {
         let (Change::Update, Some(start)) = (track.change, track.lap.start) else { return };
-        if !track.between || self.phases[track.slot].is_none() {
+        let gone = self.phases[track.slot].is_none();
+        let current = self.track.as_ref().is_some_and(|current| current.slot == track.slot);
+        if !track.between || gone || current {
             return;
         }
         let first = self.steady(track.slot, 0).0;
@@ -1120,7 +1143,7 @@ impl Learner {
             Lap { start: Some(to), hits: hits - 1, skipped: seen + 1 - hits, ..Lap::default() };
         track.next = seen;
         let start = track.lap.start;
-        self.arrive(at);
+        self.arrive(chunk, at);
         if let Some(track) = &mut self.track
             && track.lap.start.is_none()
         {
@@ -1236,6 +1259,7 @@ impl Learner {
         }
         if self.track.as_ref().is_some_and(|track| track.slot == slot) {
             self.track = None;
+            self.crossed = None;
             self.lost_since = Some(self.record.length());
             self.epoch += 1;
         }

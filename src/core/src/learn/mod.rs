@@ -277,6 +277,44 @@ impl Learner {
         self.version
     }
 
+    /// Bytes of memory held: bounded, see the module's text.
+    pub fn footprint(&self) -> usize {
+        let phases: usize = self.phases.iter().flatten().map(|phase| phase.footprint()).sum();
+        size_of::<Self>()
+            + self.record.footprint()
+            + self.known.chunks.capacity() * size_of::<Known>()
+            + self.visits.footprint()
+            + phases
+    }
+
+    /// Panics unless the module's invariants hold. For tests and debug builds.
+    pub fn check(&self) {
+        let live = || self.phases.iter().enumerate().filter_map(|(s, p)| Some((s, p.as_deref()?)));
+        assert!(live().map(|(_, phase)| phase.steps.len()).sum::<usize>() <= PHASE_STEPS);
+        assert!(live().map(|(_, phase)| phase.uses.len()).sum::<usize>() <= PHASE_USES);
+        for (slot, phase) in live() {
+            phase.check();
+            for (chunk, marks) in phase.chunks() {
+                let known = &self.known.chunks[chunk as usize];
+                assert!(known.uses & 1 << slot != 0, "phase {slot} unknown to its chunk {chunk}");
+                assert_eq!(known.marks & 1 << slot != 0, marks, "phase {slot}, chunk {chunk}");
+            }
+        }
+        for known in &self.known.chunks {
+            for slot in bits(known.uses | known.marks) {
+                assert!(self.phases[slot].is_some(), "a chunk knows of no phase {slot}");
+            }
+        }
+        for track in [&self.track, &self.crossed, &self.interrupted].into_iter().flatten() {
+            assert!(self.phases[track.slot].is_some());
+        }
+        if let Some(track) = &self.track {
+            track.check(self.phase(track.slot));
+        } else {
+            assert!(self.crossed.is_none());
+        }
+    }
+
     pub fn describe(&self) -> Description {
         let present = self.track.as_ref().map(|track| track.slot);
         let mut description = Description::default();

@@ -260,9 +260,41 @@ impl Phase {
         Some(phase)
     }
 
-    /// Every chunk, in order of id, and whether it marks places.
+    pub fn footprint(&self) -> usize {
+        size_of::<Self>()
+            + self.steps.capacity() * size_of::<PhaseStep>()
+            + (self.uses.capacity() + self.next_use.capacity()) * size_of::<u32>()
+            + self.landmarks.capacity() * size_of::<Landmark>()
+            + self.heads.capacity() * size_of::<Head>()
+    }
+
+    /// Panics unless it is consistent.
+    pub fn check(&self) {
+        let live = self.landmarks.iter().filter(|landmark| landmark.chunk != NO_CHUNK).count();
+        assert_eq!(live, self.live_landmarks as usize);
+        assert!(live > 0);
+        let mut offset = 0;
+        for step in &self.steps {
+            assert_eq!(step.offset, offset);
+            assert!(step.operations > 0);
+            offset += step.operations;
+        }
+        assert_eq!(offset, self.operations);
+        for landmark in &self.landmarks {
+            assert!(
+                landmark.chunk == NO_CHUNK || self.uses_of(landmark.step).contains(&landmark.chunk)
+            );
+        }
+        assert!(self.landmarks.is_sorted_by_key(|landmark| landmark.step));
+    }
+
+    /// Every chunk that was not forgotten, in order of id, and whether it
+    /// marks places.
     pub fn chunks(&self) -> impl Iterator<Item = (ChunkId, bool)> + '_ {
-        self.heads.iter().map(|head| (head.chunk, head.first_landmark != END))
+        self.heads
+            .iter()
+            .filter(|head| head.first_use != END)
+            .map(|head| (head.chunk, head.first_landmark != END))
     }
 
     fn head(&self, chunk: ChunkId) -> Option<usize> {

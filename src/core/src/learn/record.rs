@@ -124,6 +124,11 @@ impl Record {
             .map(|index| self.uses[index as usize % USES])
     }
 
+    pub fn footprint(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+            + (self.uses.capacity() + self.last.capacity()) * size_of::<ChunkId>()
+    }
+
     /// What the remembered steps `from..to` add up to.
     pub fn sum(&self, from: Moment, to: Moment) -> Sum {
         let at = |moment| {
@@ -135,11 +140,7 @@ impl Record {
             }
         };
         let ((hash_to, uses_to), (hash_from, uses_from)) = (at(to), at(from));
-        Sum {
-            hash: hash_to.wrapping_sub(hash_from),
-            steps: to - from,
-            uses: uses_to - uses_from,
-        }
+        Sum { hash: hash_to.wrapping_sub(hash_from), steps: to - from, uses: uses_to - uses_from }
     }
 
     /// The remembered step that `operation` belongs to.

@@ -42,6 +42,10 @@ impl Visits {
         self.count += 1;
     }
 
+    pub fn footprint(&self) -> usize {
+        self.ring.capacity() * size_of::<Visit>()
+    }
+
     /// The last visit has not ended after all.
     pub fn pop(&mut self) {
         self.count = self.count.saturating_sub(1);
