@@ -130,9 +130,10 @@ impl Ours {
         }
     }
 
-    /// Times single operations (and the kernels after them that touch nothing
-    /// of ours), and hands the times over late, as the device gets there.
-    fn measure(&mut self, gpu: &mut Gpu) {
+    /// Times operations, those in a row that touch the same as one, and with
+    /// the kernels after them that touch nothing of ours; hands the times over
+    /// late, as the device gets there.
+    fn measure(&mut self, gpu: &mut Gpu, launch: Launching<'_>) {
         let passed: Vec<_> = gpu.device().probes().collect();
         for probe in passed {
             let (operation, timed) = self.probes.pop_front().expect("it was set");
@@ -141,6 +142,10 @@ impl Ours {
                 self.streamer.measured(before..operation, now - then);
             }
             self.passed = timed.then_some((operation, now));
+        }
+        let same = self.touches.iter().map(|&(chunk, _)| chunk);
+        if same.eq(launch.uses.iter().map(|used| used.chunk)) {
+            return;
         }
         let wanted = self.streamer.wants_times();
         if wanted || self.timing {
@@ -198,7 +203,7 @@ impl Policy for Ours {
         if launch.uses.is_empty() {
             return Ok(());
         }
-        self.measure(gpu);
+        self.measure(gpu, launch);
         self.think(gpu);
         self.touches.clear();
         for used in launch.uses {
