@@ -14,8 +14,11 @@ use autooffload_core::streamer::Streamer;
 
 use super::device::Machinery;
 
-/// Uses in all phases for which the search takes a few milliseconds.
-const USES_AT_ONCE: usize = 256;
+/// Uses in all phases for which the search takes some tens of milliseconds: no
+/// more than what the host may be ahead of the device.
+const USES_AT_ONCE: usize = 1024;
+/// Uses for which it takes so long that a quick plan is worth moving twice.
+const USES_QUICKLY: usize = 5000;
 /// Operations for which a plan waits for a moment when no launch is under way.
 const PATIENCE: u32 = 4096;
 
@@ -50,7 +53,9 @@ impl Planner {
             return self.proceed(streamer, machinery);
         }
         let previous = streamer.plan().cloned();
-        let quick = if previous.is_none() { find(&problem, None, Effort::Quick) } else { None };
+        let quick = (previous.is_none() && uses > USES_QUICKLY)
+            .then(|| find(&problem, None, Effort::Quick))
+            .flatten();
         let adopted = quick.is_some_and(|plan| streamer.adopt(&plan, machinery));
         let (sender, receiver) = channel();
         let search = move || {

@@ -44,6 +44,11 @@ impl Planning {
         self.offsets.is_empty() || iteration < FIRST || iteration.is_multiple_of(ONE_IN)
     }
 
+    /// The last plan was made before times were known.
+    pub fn by_guesses(&self) -> bool {
+        self.period.is_some() && self.offsets.is_empty()
+    }
+
     /// A plan is being made, in a phase with iterations of `period` operations.
     fn begins(&mut self, now: Operation, period: u64, version: u64) {
         // Twice as long after each that did not last.
@@ -64,14 +69,16 @@ impl Streamer {
     pub fn plan_due(&self) -> bool {
         !self.ring.is_empty()
             && self.operation >= self.planning.not_before
-            && (self.learner.version() != self.planning.version || self.unplanned_changes > 0)
+            && (self.learner.version() != self.planning.version
+                || self.unplanned_changes > 0
+                || self.planning.by_guesses())
     }
 
     /// What is to be planned, if it is time to. The next one is due when
     /// something has changed since.
     pub fn problem(&mut self) -> Option<Problem> {
         /// Operations until we ask again when nothing is known.
-        const WAIT: Operation = 64;
+        const WAIT: Operation = 16;
         let description = self.learner.describe();
         let period = description.present.map(|present| {
             let steps = &description.phases[present].steps;
@@ -111,9 +118,9 @@ impl Streamer {
         let mut offsets = Vec::new();
         let mut all_measured = true;
         for known in &description.phases {
-            let measured = known.steps.iter().any(|step| step.ns > 0);
             let mut before = vec![0];
             let mut phase = Phase { repeats: known.repeats, ..Phase::default() };
+            let mut guesses = Vec::with_capacity(known.steps.len());
             for step in &known.steps {
                 let uses = &known.uses[step.first_use as usize..][..step.use_count as usize];
                 let uses: Vec<u32> = uses
@@ -123,16 +130,15 @@ impl Streamer {
                     .collect();
                 let frames: u32 =
                     uses.iter().map(|&index| problem.chunks[index as usize].frames).sum();
-                // Until times are known, bytes stand in for them.
                 let bytes = f64::from(frames) * self.machine.frame_bytes as f64;
-                let guess = (bytes / self.machine.link_bytes_per_s * 1e9) as Nanos;
-                phase.push(if measured { step.ns } else { guess }, &uses);
+                guesses.push(bytes / self.machine.link_bytes_per_s * 1e9);
+                phase.push(step.ns, &uses);
                 before.push(before[before.len() - 1] + u64::from(step.operations));
             }
             if !phase.uses.is_empty() {
+                all_measured &= guess_times(&mut phase, &guesses);
                 problem.phases.push(phase);
                 offsets.push(before);
-                all_measured &= measured;
             }
         }
         self.planning.offsets = if all_measured { offsets } else { Vec::new() };
@@ -339,4 +345,26 @@ impl Streamer {
         }
         Ok(())
     }
+}
+
+/// Gives every step that was not measured a time: `guesses`, by bytes, in the
+/// proportion in which they stand to what was measured. `true`: nearly all
+/// were.
+fn guess_times(phase: &mut Phase, guesses: &[f64]) -> bool {
+    let (mut ns, mut guessed, mut missing) = (0.0, 0.0, 0);
+    for (step, guess) in phase.steps.iter().zip(guesses) {
+        if step.ns > 0 {
+            ns += step.ns as f64;
+            guessed += guess;
+        } else {
+            missing += 1;
+        }
+    }
+    let scale = if ns > 0.0 && guessed > 0.0 { ns / guessed } else { 1.0 };
+    for (step, guess) in phase.steps.iter_mut().zip(guesses) {
+        if step.ns == 0 {
+            step.ns = (guess * scale) as Nanos;
+        }
+    }
+    missing <= guesses.len() / 16
 }
