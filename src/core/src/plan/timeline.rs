@@ -46,9 +46,11 @@ pub(super) struct Timed {
 pub(super) struct Scenario {
     pub compute: f64,
     pub link: f64,
+    /// Added to every release, ns.
+    pub lag: f64,
 }
 
-pub(super) const NOMINAL: Scenario = Scenario { compute: 1.0, link: 1.0 };
+pub(super) const NOMINAL: Scenario = Scenario { compute: 1.0, link: 1.0, lag: 0.0 };
 
 /// Times of the steady iteration, from the start of its first step.
 #[derive(Clone, Debug, Default)]
@@ -128,7 +130,8 @@ impl Clock {
                         let starts = if copy.release_before { &self.before } else { &self.now };
                         let released = starts[copy.release_group as usize]
                             + copy.release_after as f64 * scenario.compute
-                            + copy.release_latency as f64;
+                            + copy.release_latency as f64
+                            + scenario.lag;
                         engine = engine.max(released);
                     }
                     if let Some(times) = times.as_deref_mut() {
