@@ -95,10 +95,13 @@ fn lap_stamp(serial: u64, lap: u32) -> u32 {
     (serial as u32) << 16 | (lap & 0xffff)
 }
 
-/// Whether steps and uses are as many, give or take a hundredth.
+/// Whether steps and uses are as many, give or take a hundredth, and
+/// operations, a tenth.
 fn alike(a: &Sum, b: &Sum) -> bool {
-    let like = |a: u64, b: u64| a.abs_diff(b) * 100 <= a.max(b);
-    like(a.steps, b.steps) && like(a.uses, b.uses)
+    let like = |a: u64, b: u64, part: u64| a.abs_diff(b) * part <= a.max(b);
+    like(a.steps, b.steps, 100)
+        && like(a.uses, b.uses, 100)
+        && like(a.operations, b.operations, 10)
 }
 
 /// What the end of a lap asks to be done with it when the next one begins.
@@ -917,10 +920,7 @@ impl Learner {
         phase.untold = match track.lap.start {
             Some(start) if start >= self.record.oldest() => {
                 let sum = self.record.sum(start, self.record.length());
-                let hash = sum.hash;
-                let steps = u64::from(track.next_step);
-                let uses = u64::from(phase.uses_before(track.next_step));
-                !alike(&sum, &Sum { hash, steps, uses })
+                !alike(&sum, &phase.sum_before(track.next_step))
             }
             _ => false,
         };

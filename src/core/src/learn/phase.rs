@@ -368,9 +368,15 @@ impl Phase {
         self.steps.get(step as usize).map_or(self.operations, |step| step.offset)
     }
 
-    /// Uses of the iteration before `step`, which may be one past the last.
-    pub fn uses_before(&self, step: u32) -> u32 {
-        self.steps.get(step as usize).map_or(self.uses.len() as u32, |step| step.first_use)
+    /// What the steps before `step`, which may be one past the last, add up to.
+    pub fn sum_before(&self, step: u32) -> Sum {
+        let uses = self.steps.get(step as usize).map_or(self.uses.len() as u32, |s| s.first_use);
+        Sum {
+            hash: 0,
+            steps: u64::from(step),
+            uses: u64::from(uses),
+            operations: u64::from(self.offset(step)),
+        }
     }
 
     pub fn uses_of(&self, step: u32) -> &[ChunkId] {

@@ -37,6 +37,13 @@ pub(super) struct Entry {
     pub place: u32,
 }
 
+impl Entry {
+    /// The operation after its last.
+    pub fn end(&self) -> Operation {
+        self.operation + u64::from(self.operations)
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Record {
     entries: Vec<Entry>,
@@ -57,6 +64,7 @@ pub(super) struct Sum {
     pub hash: u64,
     pub steps: u64,
     pub uses: u64,
+    pub operations: u64,
 }
 
 impl Record {
@@ -131,16 +139,22 @@ impl Record {
 
     /// What the remembered steps `from..to` add up to.
     pub fn sum(&self, from: Moment, to: Moment) -> Sum {
-        let at = |moment| {
+        let at = |moment: Moment| {
             if moment == self.length {
-                (self.sum, self.used)
+                let end = moment.checked_sub(1).map_or(0, |last| self.entry(last).end());
+                (self.sum, self.used, end)
             } else {
                 let entry = self.entry(moment);
-                (entry.before, entry.first_use)
+                (entry.before, entry.first_use, entry.operation)
             }
         };
-        let ((hash_to, uses_to), (hash_from, uses_from)) = (at(to), at(from));
-        Sum { hash: hash_to.wrapping_sub(hash_from), steps: to - from, uses: uses_to - uses_from }
+        let (to_end, start) = (at(to), at(from));
+        Sum {
+            hash: to_end.0.wrapping_sub(start.0),
+            steps: to - from,
+            uses: to_end.1 - start.1,
+            operations: to_end.2 - start.2,
+        }
     }
 
     /// The remembered step that `operation` belongs to.

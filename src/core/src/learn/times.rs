@@ -32,8 +32,7 @@ impl Learner {
         let Some(first) = self.record.find(operations.start) else { return };
         // How many of a step's operations are meant.
         let share = |entry: &record::Entry| {
-            let end = entry.operation + u64::from(entry.operations);
-            end.min(operations.end).saturating_sub(entry.operation.max(operations.start))
+            entry.end().min(operations.end).saturating_sub(entry.operation.max(operations.start))
         };
         let last = self.record.find(operations.end - 1).unwrap_or(first);
         // What the steps are believed to take; where nothing is, as much per
