@@ -62,6 +62,46 @@ fn a_plan_takes_the_time_that_the_planner_says() {
     }
 }
 
+/// The planner's clock and the simulator are two accounts of the same thing.
+#[test]
+fn the_planners_clock_is_the_simulators() {
+    let mut ratios = Vec::new();
+    for seed in 0..150 {
+        let random = &mut Random(seed);
+        let mut builder = Builder::new("uneven", 0);
+        let count = 20 + random.below(60) as u32;
+        let frames: Vec<u64> = (0..count).map(|_| 1 + random.below(30)).collect();
+        frames.iter().for_each(|frames| {
+            builder.chunk(frames * 2 * MIB);
+        });
+        // What its bytes take over the link, more or less.
+        let compute = 20 + random.below(200);
+        let times: Vec<u64> =
+            frames.iter().map(|frames| frames * random.below(2 * 806) * compute).collect();
+        for _ in 0..8 {
+            builder.event(Event::Iteration { phase: 0 });
+            for chunk in 0..count {
+                builder.launch(taking(times[chunk as usize]), &[weight(chunk)]);
+                if chunk % 7 == 3 {
+                    builder.launch(taking(times[chunk as usize] / 2), &[]);
+                }
+            }
+        }
+        let trace = builder.finish();
+        let share = 20 + random.below(70);
+        let costs =
+            Costs { launch_ns: 0, submit_ns: 0, event_ns: 0, sync_ns: 0, ..Costs::default() };
+        let budget = frames.iter().sum::<u64>() * 2 * MIB * share / 100;
+        let setup = Setup { costs, hash_one_in: 0, ..setup(budget) };
+        let (_, outcome, period) = planned(&trace, &setup);
+        assert!(!outcome.over_budget, "{seed}");
+        ratios.push((outcome.steady_ns(0, 3).expect("iterations") / period, seed));
+    }
+    for (ratio, seed) in ratios {
+        assert!((ratio - 1.0).abs() < 1e-3, "program {seed}: simulated over planned is {ratio}");
+    }
+}
+
 /// A peer on 64 chunks of 32 MiB of which half fit, every cost but the link's
 /// left out: ms per iteration. Compute is `ns` per chunk; the link takes 1.290 ms.
 fn peer_at_half(name: &str, ns: u64) -> f64 {

@@ -36,11 +36,13 @@ pub struct Setup {
 impl Setup {
     /// `card` on a link, with the usual costs and no noise.
     pub fn new(card: &Card, link_bytes_per_s: f64, budget_bytes: u64) -> Self {
+        // A third of the card's memory bandwidth, as [`Costs`] assumes of one card.
+        let hash_bytes_per_s = card.memory_bytes_per_s / 3.0;
         Self {
             card: *card,
             link_bytes_per_s,
             budget_bytes,
-            costs: Costs::default(),
+            costs: Costs { hash_bytes_per_s, ..Costs::default() },
             hash_one_in: 16,
             kernel_jitter: 0.0,
             copy_jitter: 0.0,
