@@ -1,6 +1,7 @@
 //! A trace on a card over a link: what it weighs, what no policy can beat, and
 //! what a policy does with it. Everything the other files know of simulating.
 
+use autooffload_core::learn::Learner;
 use autooffload_core::plan::{self, Effort, Plan};
 use autooffload_core::sim::device::Stalls;
 use autooffload_core::sim::oracle::{FRAME_BYTES, Oracle, oracle};
@@ -223,6 +224,46 @@ impl Scene {
     pub fn carried_out(&self, setup: &Setup, known: &Oracle, plan: &Plan, steady: Steady) -> Ran {
         self.run(setup, &mut Planned::new(known, plan, &self.trace.chunks), steady)
     }
+}
+
+/// How many iterations the learner sees before it describes the present phase
+/// as it does at the end of the run, durations aside; one pass over everything
+/// comes first, as when a program loads its weights.
+pub fn described_after(trace: &Trace) -> usize {
+    let mut learner = Learner::new();
+    (0..trace.chunks.len() as u32).for_each(|chunk| {
+        learner.observe(&[chunk]);
+    });
+    let order = |learner: &Learner| {
+        let known = learner.describe();
+        let phase = known.present.map(|present| &known.phases[present]);
+        phase.map(|phase| {
+            let steps = phase.steps.iter();
+            let counts: Vec<_> = steps.map(|step| (step.use_count, step.operations)).collect();
+            (counts, phase.uses.clone())
+        })
+    };
+    // Of every mark, and the end: what was known there.
+    let mut known = Vec::new();
+    let mut chunks = Vec::new();
+    for event in &trace.events {
+        match event {
+            Event::Iteration { .. } => known.push(order(&learner)),
+            Event::Launch(launch) if launch.use_count > 0 => {
+                chunks.clear();
+                chunks.extend(trace.touches(launch).iter().map(|used| used.chunk));
+                learner.observe(&chunks);
+            }
+            _ => {}
+        }
+    }
+    known.push(order(&learner));
+    let last = known.len() - 1;
+    (0..=last)
+        .rev()
+        .take_while(|&mark| known[mark].is_some() && known[mark] == known[last])
+        .last()
+        .unwrap_or(usize::MAX)
 }
 
 /// A trace of `model` that is long enough for the steady state, and no longer.

@@ -14,6 +14,7 @@ import matplotlib
 matplotlib.use("Agg")
 matplotlib.rcParams.update({
     "svg.hashsalt": "autooffload",  # the same figures give the same file
+    "svg.fonttype": "none",  # letters as text: small, and to be searched
     "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False, "figure.dpi": 110,
 })

@@ -39,6 +39,8 @@ pub struct Cell {
     /// Iterations after a change of phase until the steady time is reached;
     /// the worst change.
     pub recovery: Option<u32>,
+    /// Iterations until the order is described as it is at the end.
+    pub described_after: usize,
     /// The longest kernel, in words and its duration.
     pub longest: (String, f64),
     /// The launch that needs most bytes at once, in words, and their number.
@@ -84,6 +86,15 @@ impl Cell {
 
     pub fn over_resident(&self) -> Option<f64> {
         self.ours_ns().map(|ns| ns / self.everything_resident_ns)
+    }
+
+    /// The first iteration from which on all are nearly as fast as the steady
+    /// one, from 1; `None`: ours does not run.
+    pub fn fast_from(&self) -> Option<usize> {
+        const STEADY: f64 = 1.05;
+        let run = self.ours.as_ref().ok()?;
+        let slow = |ns: &u64| *ns as f64 > STEADY * run.ns;
+        Some(run.iterations.iter().rposition(slow).map_or(1, |last| last + 2))
     }
 
     /// The time of the policy named `name`, where it can run.
@@ -163,7 +174,7 @@ impl Cell {
             "everything_resident_ns": self.everything_resident_ns.round(),
             "over_b1": self.over_b1().map(rounded), "over_b2": self.over_b2().map(rounded),
             "over_resident": self.over_resident().map(rounded),
-            "ring_bytes": self.ring_bytes, "recovery": self.recovery,
+            "described_after": self.described_after, "ring_bytes": self.ring_bytes, "recovery": self.recovery,
         });
         let fields = made.as_object_mut().expect("made as one");
         match &self.ours {

@@ -72,6 +72,7 @@ pub struct Prepared {
     weights: u64,
     compute_ns: f64,
     everything_resident_ns: f64,
+    described_after: usize,
     longest: (String, f64),
     largest: (String, u64),
 }
@@ -85,6 +86,7 @@ pub fn prepare(asked: &Asked) -> Result<Prepared, String> {
         weights: scene.weights(),
         compute_ns: scene.compute_ns(steady),
         everything_resident_ns: scene.resident(steady)?.ns,
+        described_after: scene::described_after(&scene.trace),
         longest: longest(&scene),
         largest: largest(&scene.trace),
         steady,
@@ -159,6 +161,7 @@ impl Prepared {
             ours,
             planned: Some(planned),
             ring_bytes,
+            described_after: self.described_after,
             longest: self.longest.clone(),
             largest: self.largest.clone(),
             others: PEERS.iter().map(other).collect(),
