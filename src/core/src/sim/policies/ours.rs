@@ -20,8 +20,8 @@ use std::ops::Range;
 
 /// Host time to map or unmap one frame. Assumption.
 const MAP_NS: Nanos = 2_000;
-/// Pinning of host memory, touched before and in the background's reach:
-/// bytes per second. Assumption.
+/// Pinning of host memory that was touched before,
+/// bytes per second. Assumption: twice what is published without.
 const PIN_BYTES_PER_S: f64 = 10e9;
 /// Thinking time of the searched plan per chunk: about half a second for ten
 /// thousand (`scripts/bench plan` prints what it is).
