@@ -180,9 +180,29 @@ fn room(tiny: &Tiny) -> f64 {
 }
 
 /// B2 is a bound, the optimum is the least, and the planner comes near it where
-/// memory holds several of the largest steps. With less, fixed places cost
-/// more, and the planner, which lays rings of whole laps, more still: the
-/// figures are printed, the next test says which is which.
+/// memory holds several of the largest steps, as it does for all but the
+/// smallest budgets. Shares of problems on which the plan is within 1 % of the
+/// optimum, by memory over the largest step, as drawn, and with every frame cut
+/// in eight (which the optimum it is compared with is not):
+///
+/// ```text
+///   memory, in largest steps    1–1.5   1.5–2    2–3      3–
+///   problems                      998     553    602    2844
+///   frames of the problem        56 %    51 %   79 %    97 %
+///   frames cut in eight          60 %    56 %   85 %    99 %
+/// ```
+///
+/// `AUTOOFFLOAD_TEST_CASES=5000 cargo test --release -p autooffload-core --test
+/// plan_optimum -- --nocapture`. What is lost, and why:
+/// - places are fixed: even the best of all plans is more than 1 % from the
+///   optimum, which may put content anywhere, in 16 % of problems (worst 1.33);
+/// - frames are few: with chunks of one to four, a ring one frame longer is a
+///   quarter of a chunk less that stays. Finer frames take most of that away
+///   where memory holds three steps or more;
+/// - the planner lays chunks on rings of whole laps, in order of use. Where the
+///   largest step takes most of memory, some laps cannot hold the largest
+///   chunk, or chunks used several times want places out of order: the best of
+///   all plans, which the next test finds by trying all, is then better.
 #[test]
 fn bound_optimum_and_plan_are_in_this_order() {
     const ROOMS: [f64; 4] = [1.0, 1.5, 2.0, 3.0];
@@ -233,7 +253,7 @@ fn bound_optimum_and_plan_are_in_this_order() {
         }
     }
     let roomy = &over_optimum[3];
-    assert!(roomy.iter().all(|ratios| ratios.len() > 100 && ratios.share_up_to(1.01) > 0.9));
+    assert!(roomy.iter().all(|ratios| ratios.len() > 100 && ratios.share_up_to(1.01) > 0.93));
     assert!(over_optimum.iter().flatten().all(|ratios| ratios.at(0.5) < 1.1));
 }
 
