@@ -88,7 +88,8 @@ def over_b2(found):
                       color=f"C{links.index(link)}", linewidth=1,
                       label=f"{card}, {link:g} GB/s")
         axis.axhline(1.05, color=FLOOR, linewidth=0.6)
-        axis.set(title=trace, ylim=(0.998, top))
+        axis.set(title=trace, ylim=(0.998, top), xticks=(0, 0.5, 1))
+        axis.grid(False)
     figure.supxlabel("memory for weights over weights, R/W")
     figure.supylabel("steady iteration over B2")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center",
