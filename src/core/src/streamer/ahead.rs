@@ -179,8 +179,7 @@ impl Streamer {
             return false;
         }
         self.ring_cursor = at;
-        self.counters.layout_changes += 1;
-        self.unplanned_changes += 1;
+        self.note_change(id);
         true
     }
 
@@ -192,7 +191,14 @@ impl Streamer {
         /// before one that may never come.
         const WARM: Operation = 4;
         const PATIENCE: Operation = 64;
+        /// Comings of a chunk, its filling included, after which its order of
+        /// birth has told what it can.
+        const NEW: u32 = 2;
         let Some(last) = self.newcomer else { return };
+        let known = |chunk: &Chunk| self.learner.version() > 0 && chunk.comings > NEW;
+        if self.chunks[last as usize].as_ref().is_none_or(known) {
+            return;
+        }
         let next: Vec<ChunkId> = self
             .chunks
             .iter()

@@ -29,10 +29,14 @@ pub(super) struct Chunk {
     /// Nothing was ever written to it, or the program gave the content up.
     pub undefined: bool,
     pub pinned: bool,
+    /// The present plan says where its frames are.
+    pub planned: bool,
     /// Launches under way, between begin and end, on any thread.
     pub holds: u32,
     /// Operation that touched it last; its allocation counts as a touch.
     pub touched_at: Operation,
+    /// How often it was touched after a pause.
+    pub comings: u32,
     /// Fetched ahead of a use that has not come yet: where it is in the order
     /// predicted, and the number of that prediction.
     pub expected: Option<(u64, i64)>,
@@ -65,8 +69,10 @@ impl Chunk {
             hosted: vec![false; frames],
             undefined: false,
             pinned: false,
+            planned: false,
             holds: 0,
             touched_at,
+            comings: 0,
             expected: None,
             guessed_at: None,
         }

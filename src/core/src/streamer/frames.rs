@@ -136,14 +136,14 @@ impl Streamer {
             self.unmap(id, mechanism);
             self.free_own(id, |_| true);
             self.counters.demotions += 1;
-            self.unplanned_changes += 1;
+            self.note_change(id);
         }
         Ok(())
     }
 
     /// Afterwards the mapped `id` has no part present, and all its bytes are
     /// on the host, or on their way there.
-    fn save_everything(
+    pub(super) fn save_everything(
         &mut self,
         id: ChunkId,
         mechanism: &mut impl Mechanism,

@@ -30,13 +30,15 @@
 //!   saved on the host, or its chunk undefined (nothing was ever written to it).
 //!
 //! Here: what there is, allocations, and the hot path. Beside it: [`chunk`],
-//! [`ring`], [`frames`], [`ahead`] (prefetching), [`plans`].
+//! [`ring`], [`frames`], [`ahead`] (prefetching), [`plans`], and [`astray`],
+//! for when nothing can be foretold.
 //!
 //! Nothing here waits, except through [`Mechanism::retire`], which only
 //! changes of place use. Steady streaming uses [`Mechanism::write_back`],
 //! [`Mechanism::displace`] and [`Mechanism::fetch`], which queue work.
 
 mod ahead;
+mod astray;
 mod chunk;
 mod frames;
 mod plans;
@@ -132,6 +134,7 @@ pub struct Streamer {
     /// Where the next chunk is attached.
     ring_cursor: u32,
     learner: Learner,
+    foresight: astray::Foresight,
     /// Operations observed when the last one was touched; what is touched now
     /// is touched at this.
     operation: Operation,
@@ -193,6 +196,7 @@ impl Streamer {
             occupants: Vec::new(),
             ring_cursor: 0,
             learner: Learner::new(),
+            foresight: astray::Foresight::default(),
             operation: 0,
             ahead: None,
             epoch: 0,
@@ -393,12 +397,13 @@ impl Streamer {
         for streamed in chunk.parts.iter().filter(|streamed| streamed.present) {
             streamed.part.slots().for_each(|slot| self.occupants[slot as usize] = None);
         }
-        self.unplanned_changes += 1;
+        self.unplanned_changes += u64::from(self.plan.is_none() || chunk.planned);
         if self.streamed_chunks == 0 {
             // Everything fits again: no ring, and nothing held back.
             self.free.append(&mut self.ring);
             self.occupants.clear();
             self.ring_cursor = 0;
+            self.plan = None;
             self.release_free(mechanism);
         }
     }
@@ -468,7 +473,11 @@ impl Streamer {
         let mut ids = std::mem::take(&mut self.touched);
         ids.clear();
         ids.extend(touches.iter().map(|&(id, _)| id));
-        self.learner.observe(&ids);
+        let predicted = self.learner.ahead().is_some();
+        let followed = self.learner.observe(&ids);
+        if predicted {
+            self.foresight.note(followed);
+        }
         self.touched = ids;
         self.operation = self.learner.operations();
         for &(id, effect) in touches {
@@ -481,6 +490,7 @@ impl Streamer {
             // In use by one operation after the other (activations), it says
             // nothing about where the program is.
             if before + 1 < operation {
+                chunk.comings = chunk.comings.saturating_add(1);
                 self.newcomer = Some(id);
             }
         }
@@ -516,6 +526,10 @@ impl Streamer {
         self.counters.streamed_touches += streamed;
         self.counters.hits += streamed - absent;
         if absent == 0 {
+            self.largest_operation = self.largest_operation.max(streamed_frames);
+            return Ok(());
+        }
+        if self.foresight.lost() && self.keep_what_was_used_last(touches, mechanism).is_ok() {
             self.largest_operation = self.largest_operation.max(streamed_frames);
             return Ok(());
         }

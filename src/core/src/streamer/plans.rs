@@ -9,6 +9,9 @@ use super::*;
 use crate::learn;
 use crate::plan::{self, Effort, Nanos, Phase, Problem};
 
+/// One step in so many may be unmeasured in what counts as measured.
+const UNMEASURED_ONE_IN: usize = 16;
+
 /// What is remembered from one plan to the next.
 #[derive(Debug, Default)]
 pub(super) struct Planning {
@@ -90,6 +93,14 @@ impl Streamer {
             self.planning.not_before = self.operation + WAIT;
             return None;
         };
+        let changed =
+            self.learner.version() != self.planning.version || self.unplanned_changes > 0;
+        let steps = || description.phases.iter().flat_map(|phase| &phase.steps);
+        let unmeasured = steps().filter(|step| step.ns == 0).count();
+        if !changed && unmeasured > steps().count() / UNMEASURED_ONE_IN {
+            self.planning.not_before = self.operation + (period / 4).max(WAIT);
+            return None;
+        }
         self.planning.begins(self.operation, period, self.learner.version());
         self.unplanned_changes = 0;
         Some(self.pose(&description))
@@ -184,6 +195,10 @@ impl Streamer {
             self.unplanned_changes += 1;
         }
         self.counters.plans += 1;
+        self.chunks.iter_mut().flatten().for_each(|chunk| chunk.planned = false);
+        for layout in &plan.layouts {
+            self.chunk_mut(layout.id).planned = true;
+        }
         self.set_leads(plan);
         self.plan = Some(plan.clone());
         self.start_over();
@@ -283,13 +298,18 @@ impl Streamer {
             .collect();
         // All copies are queued, then all are waited for.
         for &id in &moving {
+            let Some(parts) = planned[id as usize] else {
+                self.save_everything(id, mechanism)?;
+                mechanism.displace(id);
+                continue;
+            };
             for part in 0..self.chunk(id).parts.len() {
                 self.clear_part(id, part, mechanism)?;
             }
-            for part in planned[id as usize].unwrap_or_default() {
+            for part in parts {
                 self.reserve_host(id, part.range(), mechanism)?;
             }
-            for part in planned[id as usize].unwrap_or_default() {
+            for part in parts {
                 // Those of the range that were shared before are saved by now.
                 self.save(id, part.range(), mechanism)?;
             }
@@ -297,8 +317,9 @@ impl Streamer {
         }
         for &id in &moving {
             self.unmap(id, mechanism);
-            let parts = planned[id as usize].unwrap_or_default();
-            self.free_own(id, |index| becomes_shared(parts, index));
+            // Without a place in the plan, it would keep what others need.
+            let parts = planned[id as usize];
+            self.free_own(id, |index| parts.is_none_or(|parts| becomes_shared(parts, index)));
             self.chunk_mut(id).expected = None;
             self.counters.moved_frames += u64::from(self.chunk(id).frames);
         }
@@ -366,5 +387,5 @@ fn guess_times(phase: &mut Phase, guesses: &[f64]) -> bool {
             step.ns = (guess * scale) as Nanos;
         }
     }
-    missing <= guesses.len() / 16
+    missing <= guesses.len() / UNMEASURED_ONE_IN
 }

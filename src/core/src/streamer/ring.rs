@@ -31,7 +31,12 @@ impl Streamer {
         if present >= frames {
             return Ok(());
         }
-        let comfortable = if present == 0 { (frames * 2).max(self.cap_frames / 4) } else { frames };
+        let comfortable = match (present, &self.plan) {
+            (0, None) => (frames * 2).max(self.cap_frames / 4),
+            // The plan does without: this is for what it does not know.
+            (0, Some(_)) => frames * 2,
+            _ => frames,
+        };
         let keep = |id: ChunkId| touches.iter().any(|&(touched, _)| touched == id);
         // The wish first; if something in use makes it too much, the need.
         let taken = match self.take_frames(comfortable - present, &keep, false, mechanism) {
@@ -42,18 +47,31 @@ impl Streamer {
         };
         self.ring.extend(taken);
         self.occupants.resize(self.ring.len(), None);
-        self.unplanned_changes += 1;
         Ok(())
     }
 
-    /// Maps the unmapped `id`, its holes on shared frames that meet no other
-    /// chunk of `touches`.
+    /// The layout of `id` changed, off the plan.
+    pub(super) fn note_change(&mut self, id: ChunkId) {
+        self.counters.layout_changes += 1;
+        // What the plan does not know cannot spoil it.
+        self.unplanned_changes += u64::from(self.plan.is_none() || self.chunk(id).planned);
+    }
+
+    /// Maps the unmapped `id`, its holes on frames that nobody else wants, or
+    /// else on shared frames that meet no other chunk of `touches`.
     pub(super) fn attach(
         &mut self,
         id: ChunkId,
         touches: &[(ChunkId, Effect)],
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
+        let missing = self.chunk(id).shared_frames();
+        if missing <= self.free.len() as u32 {
+            let fresh = self.free.split_off(self.free.len() - missing as usize);
+            self.map_with(id, Vec::new(), fresh, mechanism)?;
+            self.note_change(id);
+            return Ok(());
+        }
         let mut taken = vec![false; self.ring.len()];
         for &(other, _) in touches.iter().filter(|&&(other, _)| other != id) {
             for slot in self.chunk(other).parts.iter().flat_map(|streamed| streamed.part.slots()) {
@@ -74,8 +92,7 @@ impl Streamer {
         }
         self.map_with(id, parts, Vec::new(), mechanism)?;
         self.ring_cursor = cursor;
-        self.counters.layout_changes += 1;
-        self.unplanned_changes += 1;
+        self.note_change(id);
         Ok(())
     }
 
@@ -179,10 +196,9 @@ impl Streamer {
                 at += frames;
             }
             self.map_with(id, parts, Vec::new(), mechanism)?;
+            self.note_change(id);
         }
         self.ring_cursor = at.checked_rem(lap).unwrap_or(0);
-        self.counters.layout_changes += 1;
-        self.unplanned_changes += 1;
         Ok(())
     }
 
