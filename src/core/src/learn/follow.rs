@@ -36,6 +36,8 @@ const OVERDUE: u64 = 24;
 const CONTEXT: u32 = 2;
 /// Landmarks that come and go, in a row, that a context reaches across.
 const CONTEXT_GAP: u32 = 16;
+/// A longer part of a lap, spent elsewhere, is no detour within it.
+const DETOUR: u64 = 3;
 /// A phase shorter than this part of the one under way interrupts no lap.
 const TRIFLE: u64 = 4;
 /// Places of a chunk, in one phase, that are looked at.
@@ -59,6 +61,8 @@ const VARIANT_SLIPS: u32 = 8;
 /// Between two laps, so many held landmarks that were there before are a
 /// stretch between two visits.
 const RETURNING: u32 = 2;
+/// If this part of a phase's uses became uncertain, or certain, that is news.
+const CERTAINTY: usize = 8;
 /// Changes of a phase between two rises of the version, at most.
 const MOST_PATIENCE: u32 = 64;
 /// A stretch of fewer landmarks that does not repeat is no phase.
@@ -99,9 +103,7 @@ fn lap_stamp(serial: u64, lap: u32) -> u32 {
 /// operations, a tenth.
 fn alike(a: &Sum, b: &Sum) -> bool {
     let like = |a: u64, b: u64, part: u64| a.abs_diff(b) * part <= a.max(b);
-    like(a.steps, b.steps, 100)
-        && like(a.uses, b.uses, 100)
-        && like(a.operations, b.operations, 10)
+    like(a.steps, b.steps, 100) && like(a.uses, b.uses, 100) && like(a.operations, b.operations, 10)
 }
 
 /// What the end of a lap asks to be done with it when the next one begins.
@@ -120,6 +122,9 @@ pub(super) struct Track {
     /// The landmark that comes next, and its chunk.
     next: u32,
     expected: ChunkId,
+    /// The one after the last that was seen, and when that was.
+    from: u32,
+    hit_at: Moment,
     /// The step that comes next.
     pub next_step: u32,
     /// The last landmark of the lap was seen, the first of the next not yet.
@@ -287,6 +292,8 @@ impl Learner {
     /// The expected landmark came.
     fn hit(&mut self, chunk: ChunkId, at: Moment) {
         self.recent.push(chunk, at);
+        self.blame_held(1);
+        self.blame_absent();
         self.interpose(at);
         if self.track.as_ref().is_some_and(|track| track.between) {
             self.begin_lap(chunk, at);
@@ -313,6 +320,37 @@ impl Learner {
         self.record.entry_mut(at).place = place(track.slot, step);
         let next = track.next + 1;
         self.advance(next);
+    }
+
+    /// The phase goes on: what was held, but for the last `found` landmarks,
+    /// has no place in it.
+    fn blame_held(&mut self, found: u32) {
+        let Some(track) = &self.track else { return };
+        if track.doubts == 0 || !self.phase(track.slot).known() {
+            return;
+        }
+        for back in found..=track.doubts.min(found + SKIP) {
+            if let Some((chunk, _)) = self.recent.get(back)
+                && let Some(known) = self.known.chunks.get_mut(chunk as usize)
+            {
+                known.blame(3);
+            }
+        }
+    }
+
+    /// Of the landmarks passed over since the last one because they come and
+    /// go: those that did not come.
+    fn blame_absent(&mut self) {
+        let Some(track) = &self.track else { return };
+        let phase = self.phases[track.slot].as_deref().expect("the phase under way");
+        for landmark in phase.landmarks.get(track.from as usize..track.next as usize).unwrap_or(&[])
+        {
+            if let Some(known) = self.known.chunks.get_mut(landmark.chunk as usize)
+                && known.touched <= track.hit_at + 1
+            {
+                known.blame(2);
+            }
+        }
     }
 
     /// What was held between two visits, or between two laps, becomes a phase
@@ -358,9 +396,12 @@ impl Learner {
     /// `next` is expected from now on.
     fn advance(&mut self, next: u32) {
         let Some(slot) = self.track.as_ref().map(|track| track.slot) else { return };
+        let from = next;
         let (next, wrapped) = self.steady(slot, next);
         let expected = self.phase(slot).landmarks[next as usize].chunk;
+        let hit_at = self.record.length() - 1;
         let Some(track) = &mut self.track else { return };
+        (track.from, track.hit_at) = (from, hit_at);
         (track.next, track.expected) = (next, expected);
         if wrapped {
             (track.between, track.trailing) = (true, true);
@@ -392,9 +433,21 @@ impl Learner {
         // The last landmark may be of the very step that is not to come whole.
         self.begin_visit(slot, entry, at.max(track.now + 1));
         self.crossed = Some(crossed);
-        if self.track.as_ref().is_some_and(|track| track.model != expected_model) {
+        // A look ahead went by the visit that followed then; of others that
+        // resemble this one better, what is said must be the same.
+        let model = self.track.as_ref().and_then(|track| track.model);
+        if model != expected_model && self.course(model) != self.course(expected_model) {
             self.epoch += 1;
         }
+    }
+
+    /// What is expected of a visit that repeats `model`: its length and what
+    /// comes after it.
+    fn course(&self, model: Option<VisitNumber>) -> Option<(u32, u32, usize, u32)> {
+        let number = model?;
+        let visit = self.visits.get(number)?;
+        let (slot, entry, _) = self.after(number)?;
+        Some((visit.laps, visit.exit, slot, entry))
     }
 
     fn end_visit(&mut self, track: &Track) {
@@ -421,6 +474,8 @@ impl Learner {
             slot,
             next: entry,
             expected,
+            from: entry,
+            hit_at: now,
             next_step: step,
             between: false,
             trailing: false,
@@ -464,11 +519,12 @@ impl Learner {
             let marks = known.marks & bit != 0;
             let erratic = known.erratic >= ERRATIC;
             if (!marks || erratic) && known.uses & bit != 0 {
-                known.clear(1);
+                // It came, and has a place here.
+                known.clear(if erratic { 3 } else { 1 });
                 return true;
             }
             if erratic {
-                known.blame();
+                known.blame(3);
             }
             if erratic || !marks && before.is_some_and(|(_, lag)| lag < length / 8) {
                 self.note_miss(chunk, at);
@@ -541,6 +597,7 @@ impl Learner {
                 };
                 let unskipped = current.is_some_and(|track| track.skipped_from == Some(landmark));
                 let clear = context >= CONTEXT
+                    || (self.track.is_none() && self.loosely(phase, landmark) >= CONTEXT)
                     || unskipped
                     || (current.is_some()
                         && self.crossed.is_none()
@@ -586,17 +643,18 @@ impl Learner {
         agreed
     }
 
+    /// How many of the last ones seen are among the landmarks just before
+    /// `landmark`: when lost, nothing tells noise from landmarks.
+    fn loosely(&self, phase: &Phase, landmark: u32) -> u32 {
+        let before = &phase.landmarks[landmark.saturating_sub(SKIP) as usize..landmark as usize];
+        let seen = (1..8).map_while(|back| self.recent.get(back));
+        seen.filter(|&(chunk, _)| before.iter().any(|l| l.chunk == chunk && chunk != NO_CHUNK))
+            .count() as u32
+    }
+
     /// Goes to `place`, whose landmark was just seen in step `at`.
     fn jump(&mut self, chunk: ChunkId, place: Place, at: Moment) {
         self.epoch += 1;
-        for back in 1..place.context {
-            // Held for nothing.
-            if let Some((chunk, _)) = self.recent.get(back)
-                && let Some(known) = self.known.chunks.get_mut(chunk as usize)
-            {
-                known.clear(2);
-            }
-        }
         // The landmarks held that turn out to be the first of the visit.
         let held = self.track.as_ref().map_or(u32::MAX, |track| track.doubts + 1);
         if let Some(crossed) = self.crossed.take() {
@@ -618,6 +676,7 @@ impl Learner {
     }
 
     fn jump_within(&mut self, chunk: ChunkId, place: Place, at: Moment) {
+        self.blame_held(place.context);
         let Some(track) = &mut self.track else { return };
         let phase = self.phases[track.slot].as_deref_mut().expect("the phase under way");
         let count = phase.count();
@@ -634,7 +693,7 @@ impl Learner {
                 && let Some((chunk, _)) = self.recent.get(1)
                 && let Some(known) = self.known.chunks.get_mut(chunk as usize)
             {
-                known.blame();
+                known.blame(3);
             }
             track.skipped_from = None;
         } else if !wraps || forward <= SKIP.min(count / 2) {
@@ -644,7 +703,7 @@ impl Learner {
             for landmark in &mut phase.landmarks[track.next as usize..end as usize] {
                 if landmark.chunk != NO_CHUNK {
                     if forward <= SKIP && (phase.confirmed || phase.once) {
-                        self.known.chunks[landmark.chunk as usize].blame();
+                        self.known.chunks[landmark.chunk as usize].blame(3);
                     }
                     track.lap.skipped += 1;
                     let skipped = |laps_ago| {
@@ -690,7 +749,10 @@ impl Learner {
 
     fn jump_to(&mut self, chunk: ChunkId, place: Place, held: u32, at: Moment) {
         if let Some(interrupted) = self.interrupted.take() {
-            if interrupted.slot == place.slot && interrupted.next.abs_diff(place.landmark) <= SKIP {
+            let steps = self.phase(interrupted.slot).steps.len() as u64;
+            let short = (at - interrupted.doubted_at) * DETOUR < steps;
+            let near = interrupted.next.abs_diff(place.landmark) <= SKIP;
+            if interrupted.slot == place.slot && near && short {
                 // Where it was left in the middle of a lap: that was a detour.
                 self.lost_since = None;
                 let mut track = Track { next: place.landmark, ..interrupted };
@@ -786,9 +848,6 @@ impl Learner {
         let Some(track) = &mut self.track else { return };
         let phase = self.phases[track.slot].as_deref().expect("the phase under way");
         let erratic = self.known.erratic(chunk);
-        if phase.known() {
-            self.known.chunks[chunk as usize].blame();
-        }
         track.lap.missed += 1;
         if track.doubts == 0 {
             track.doubted_at = at;
@@ -946,6 +1005,21 @@ impl Learner {
         }
     }
 
+    /// Raises the version if what is certain in a phase is not what it was.
+    fn tell_erratic(&mut self, slot: usize) {
+        let phase = self.phases[slot].as_deref_mut().expect("the phase under way");
+        if phase.unrest == 0 {
+            return;
+        }
+        let known = &self.known;
+        let count = phase.uses.iter().filter(|&&chunk| known.erratic(chunk)).count();
+        if count.abs_diff(phase.erratic_told) * CERTAINTY >= phase.uses.len() {
+            phase.erratic_told = count;
+            phase.unrest = 0;
+            self.version += 1;
+        }
+    }
+
     /// Makes the change that the last lap asked for.
     fn turn(&mut self, chunk: ChunkId, at: Moment) {
         let Some(track) = &mut self.track else { return };
@@ -954,6 +1028,7 @@ impl Learner {
         let slot = track.slot;
         let detour = std::mem::take(&mut track.detour);
         let Some(start) = track.lap.start.replace(at) else { return };
+        self.tell_erratic(slot);
         if change == Change::None && !detour && self.uses_changed(slot, start, at) {
             change = Change::Update;
         }

@@ -121,14 +121,14 @@ struct Known {
     scratch: Scratch,
 }
 
-/// From here on a chunk is not predicted, and marks no place: an expert that a
-/// router picks.
+/// From here on a chunk is neither predicted nor described, and marks no
+/// place: an expert that a router picks.
 const ERRATIC: u8 = 8;
-const MOST_ERRATIC: u8 = 16;
+const MOST_ERRATIC: u8 = 20;
 
 impl Known {
-    fn blame(&mut self) {
-        self.erratic = (self.erratic + 2).min(MOST_ERRATIC);
+    fn blame(&mut self, by: u8) {
+        self.erratic = (self.erratic + by).min(MOST_ERRATIC);
     }
 
     fn clear(&mut self, by: u8) {
@@ -323,26 +323,27 @@ impl Learner {
             if present == Some(slot) {
                 description.present = Some(description.phases.len());
             }
-            description.phases.push(describe_phase(phase));
+            description.phases.push(self.describe_phase(phase));
         }
         description
     }
-}
 
-fn describe_phase(phase: &phase::Phase) -> Phase {
-    let mut described = Phase { repeats: phase.repeats.max(1), ..Phase::default() };
-    for (index, step) in phase.steps.iter().enumerate() {
-        let first_use = described.uses.len() as u32;
-        let uses = phase.uses_of(index as u32);
-        described.uses.extend(uses.iter().filter(|&&chunk| chunk != NO_CHUNK));
-        described.steps.push(Step {
-            first_use,
-            use_count: described.uses.len() as u32 - first_use,
-            operations: step.operations,
-            ns: step.ns as Nanos,
-        });
+    fn describe_phase(&self, phase: &phase::Phase) -> Phase {
+        let mut described = Phase { repeats: phase.repeats.max(1), ..Phase::default() };
+        let certain = |chunk| chunk != NO_CHUNK && !self.known.erratic(chunk);
+        for (index, step) in phase.steps.iter().enumerate() {
+            let first_use = described.uses.len() as u32;
+            let uses = phase.uses_of(index as u32);
+            described.uses.extend(uses.iter().filter(|&&chunk| certain(chunk)));
+            described.steps.push(Step {
+                first_use,
+                use_count: described.uses.len() as u32 - first_use,
+                operations: step.operations,
+                ns: step.ns as Nanos,
+            });
+        }
+        described
     }
-    described
 }
 
 /// The set bits of `mask`, lowest first.

@@ -100,6 +100,8 @@ pub(super) struct Phase {
     pub measured_since: u64,
     /// Landmarks changed since the version was raised last, and how many it takes.
     pub unrest: u32,
+    /// Uses of chunks that come and go, when that was told last.
+    pub erratic_told: usize,
     pub patience: u32,
 }
 

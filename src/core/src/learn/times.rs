@@ -173,5 +173,6 @@ impl Phase {
         self.laps = old.laps;
         self.unrest = old.unrest + 1;
         self.patience = old.patience;
+        self.erratic_told = old.erratic_told;
     }
 }

@@ -67,40 +67,49 @@ impl Visits {
     }
 
     /// The past visit that one of `serial`, beginning now at `entry`, is
-    /// likely to repeat.
+    /// likely to repeat: the one whose predecessors resemble most those of
+    /// now; among equals, one as long as the last was.
     pub fn model(&self, serial: u64, entry: u32) -> Option<VisitNumber> {
-        let mut best = None;
-        let mut best_score = 0;
+        let mut best: Option<((u32, bool), VisitNumber)> = None;
+        let mut last_laps = None;
         for number in (self.count.saturating_sub(VISITS as u64)..self.count).rev() {
             let Some(visit) = self.get(number) else { break };
             if visit.serial != serial {
                 continue;
             }
-            let mut score = 1 + u32::from(visit.entry == entry);
-            for back in 1..=DEPTH {
-                let (Some(then), Some(now)) = (
-                    number.checked_sub(back).and_then(|n| self.get(n)),
-                    self.count.checked_sub(back).and_then(|n| self.get(n)),
-                ) else {
-                    break;
-                };
-                if then.serial != now.serial {
-                    break;
-                }
-                score += 4;
-                if (then.laps, then.exit) != (now.laps, now.exit) {
-                    break;
-                }
-                score += 4;
+            let last_laps = *last_laps.get_or_insert(visit.laps);
+            let likeness = 2 * self.resemblance(number) + u32::from(visit.entry == entry);
+            let rank = (likeness, visit.laps == last_laps);
+            if best.is_none_or(|(best, _)| rank > best) {
+                best = Some((rank, number));
             }
-            if score > best_score {
-                best_score = score;
-                best = Some(number);
-            }
-            if score >= 2 + 8 * DEPTH as u32 {
+            if rank == (2 * 2 * DEPTH as u32 + 1, true) {
                 break;
             }
         }
-        best
+        best.map(|(_, number)| number)
+    }
+
+    /// How far back what came before visit `number` is what came before now:
+    /// one for each phase, one more if it was left as it is now.
+    fn resemblance(&self, number: VisitNumber) -> u32 {
+        let mut alike = 0;
+        for back in 1..=DEPTH {
+            let (Some(then), Some(now)) = (
+                number.checked_sub(back).and_then(|n| self.get(n)),
+                self.count.checked_sub(back).and_then(|n| self.get(n)),
+            ) else {
+                break;
+            };
+            if then.serial != now.serial {
+                break;
+            }
+            alike += 1;
+            if (then.laps, then.exit) != (now.laps, now.exit) {
+                break;
+            }
+            alike += 1;
+        }
+        alike
     }
 }
