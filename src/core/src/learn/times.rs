@@ -12,6 +12,9 @@ use super::*;
 /// Measurements after which an estimate follows new ones at a fixed pace.
 const SAMPLES: u8 = 4;
 
+/// Nothing is believed of a step.
+const UNKNOWN: f32 = -1.0;
+
 const STEP_BITS: u32 = 26;
 
 /// A step of a phase, as the record notes it.
@@ -39,9 +42,16 @@ impl Learner {
         // operation as the others.
         let (mut believed, mut timed, mut untimed) = (0.0, 0u64, 0u64);
         for at in first..=last {
-            let entry = self.record.entry(at);
-            let count = share(entry);
-            match self.belief(entry) {
+            let entry = *self.record.entry(at);
+            let count = share(&entry);
+            if count == 0 {
+                continue;
+            }
+            // Kept for below: a group may cover a step several times, and what
+            // is believed of it changes with the first.
+            let belief = self.belief(&entry);
+            self.record.entry_mut(at).ns = belief.map_or(UNKNOWN, |ns| ns as f32);
+            match belief {
                 Some(ns) => {
                     believed += ns * count as f64;
                     timed += count;
@@ -65,8 +75,8 @@ impl Learner {
             if count == 0 {
                 continue;
             }
-            let belief = if uniform { None } else { self.belief(&entry) };
-            let operation_ns = belief.unwrap_or(usual) * scale;
+            let known = !uniform && entry.ns != UNKNOWN;
+            let operation_ns = if known { f64::from(entry.ns) } else { usual } * scale;
             let step_ns = operation_ns * f64::from(entry.operations);
             self.record.entry_mut(at).ns = step_ns as f32;
             if let Some((slot, step)) = self.meant(&entry) {
