@@ -597,6 +597,38 @@ fn a_plan_moves_what_lies_elsewhere_and_nothing_else() {
     assert!(!program.streamer.adopt(&plan, &mut program.model));
 }
 
+/// Chunks `first..first + 20` of five frames: three of each their own, the
+/// others on `shared` frames.
+fn plan_of_twenty(first: ChunkId, shared: u32) -> Plan {
+    let layouts = (first..first + 20).map(|id| Layout {
+        id,
+        frames: 5,
+        parts: vec![Part { first: 0, frames: 2, at: id * 2 % shared, lap: shared }],
+    });
+    Plan { layouts: layouts.collect(), shared_frames: shared, ..Plan::default() }
+}
+
+#[test]
+fn what_a_plan_leaves_out_gives_its_frames_to_what_it_names() {
+    let (mut program, _) = loaded(72, 40, 5);
+    program.plans = false;
+    // One model and then another, through a smaller ring.
+    for plan in [plan_of_twenty(0, 12), plan_of_twenty(20, 8), plan_of_twenty(0, 10)] {
+        assert!(program.streamer.adopt(&plan, &mut program.model));
+        program.streamer.check();
+        let first = plan.layouts[0].id;
+        (first..first + 20).for_each(|id| program.write(id));
+        let (moved, fetched) =
+            (program.streamer.counters().moved_frames, program.model.fetched_frames);
+        // All of it is carried out: now only what is shared comes and goes.
+        assert!(program.streamer.adopt(&plan, &mut program.model));
+        assert_eq!(program.streamer.counters().moved_frames, moved);
+        (first..first + 20).for_each(|id| program.write(id));
+        let again = program.model.fetched_frames - fetched;
+        assert!(again <= 40 + u64::from(plan.shared_frames), "{again}");
+    }
+}
+
 #[test]
 fn random_programs_see_endless_memory() {
     let (mut offered, mut adopted) = (0, 0);

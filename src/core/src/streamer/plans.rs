@@ -3,7 +3,8 @@
 //!
 //! A plan is due when the learner has something new to tell, or when layouts
 //! had to change off the plan; not again at once, and less and less often for
-//! a program that never settles.
+//! a program that never settles. A phase that the plan does not know is no
+//! restlessness: it is planned for as soon as it is described.
 
 use super::*;
 use crate::learn;
@@ -17,6 +18,8 @@ const UNMEASURED_ONE_IN: usize = 16;
 pub(super) struct Planning {
     /// [`Learner::version`] that the last plan was made for.
     version: u64,
+    /// The version that was looked at last, planned for or not.
+    examined: u64,
     /// No new plan before this many operations.
     not_before: Operation,
     /// When the last one was made.
@@ -53,10 +56,11 @@ impl Planning {
     }
 
     /// A plan is being made, in a phase with iterations of `period` operations.
-    fn begins(&mut self, now: Operation, period: u64, version: u64) {
+    /// `stranger`: the plan before did not know that phase.
+    fn begins(&mut self, now: Operation, period: u64, version: u64, stranger: bool) {
         // Twice as long after each that did not last.
         const RESTLESS_MOST: u32 = 8;
-        let soon = self.period.is_some() && now < self.began_at + 4 * self.pause;
+        let soon = !stranger && self.period.is_some() && now < self.began_at + 4 * self.pause;
         self.restless = if soon { (self.restless + 1).min(RESTLESS_MOST) } else { 0 };
         self.pause = period << self.restless;
         self.began_at = now;
@@ -70,11 +74,24 @@ impl Streamer {
     /// Whether [`Self::problem`] should be asked.
     #[inline]
     pub fn plan_due(&self) -> bool {
-        !self.ring.is_empty()
-            && self.operation >= self.planning.not_before
-            && (self.learner.version() != self.planning.version
+        let planning = &self.planning;
+        let version = self.learner.version();
+        let waited = self.operation >= planning.not_before
+            && (version != planning.version
                 || self.unplanned_changes > 0
-                || self.planning.by_guesses())
+                || planning.by_guesses());
+        !self.ring.is_empty() && (waited || version != planning.examined)
+    }
+
+    /// Whether the plan in force was not made for this phase.
+    fn is_stranger(&self, phase: &learn::Phase) -> bool {
+        /// Of what the phase uses, in percent, the plan knows at least so much.
+        const KNOWN_PERCENT: usize = 90;
+        let Some(plan) = &self.plan else { return true };
+        let mut named = vec![false; self.chunks.len()];
+        plan.layouts.iter().for_each(|layout| named[layout.id as usize] = true);
+        let known = phase.uses.iter().filter(|&&id| named.get(id as usize) == Some(&true)).count();
+        known * 100 < phase.uses.len() * KNOWN_PERCENT
     }
 
     /// What is to be planned, if it is time to. The next one is due when
@@ -83,6 +100,7 @@ impl Streamer {
         /// Operations until we ask again when nothing is known.
         const WAIT: Operation = 16;
         let description = self.learner.describe();
+        self.planning.examined = self.learner.version();
         let period = description.present.map(|present| {
             let steps = &description.phases[present].steps;
             steps.iter().map(|step| u64::from(step.operations)).sum::<u64>().max(1)
@@ -93,6 +111,11 @@ impl Streamer {
             self.planning.not_before = self.operation + WAIT;
             return None;
         };
+        let present = description.present.map(|present| &description.phases[present]);
+        let stranger = present.is_some_and(|phase| self.is_stranger(phase));
+        if self.operation < self.planning.not_before && !stranger {
+            return None;
+        }
         let changed =
             self.learner.version() != self.planning.version || self.unplanned_changes > 0;
         let steps = || description.phases.iter().flat_map(|phase| &phase.steps);
@@ -101,7 +124,7 @@ impl Streamer {
             self.planning.not_before = self.operation + (period / 4).max(WAIT);
             return None;
         }
-        self.planning.begins(self.operation, period, self.learner.version());
+        self.planning.begins(self.operation, period, self.learner.version(), stranger);
         self.unplanned_changes = 0;
         Some(self.pose(&description))
     }
