@@ -63,6 +63,8 @@ const VARIANT_SLIPS: u32 = 8;
 const RETURNING: u32 = 2;
 /// If this part of a phase's uses became uncertain, or certain, that is news.
 const CERTAINTY: usize = 8;
+/// A phase that shares this part of its landmarks with a longer one is part of it.
+const CONTAINED: (u32, u32) = (15, 16);
 /// Changes of a phase between two rises of the version, at most.
 const MOST_PATIENCE: u32 = 64;
 /// A stretch of fewer landmarks that does not repeat is no phase.
@@ -114,6 +116,8 @@ enum Change {
     Update,
     /// Make it a phase of its own.
     Variant,
+    /// The same, if it was longer or shorter: a router's choice is no variant.
+    Other,
 }
 
 #[derive(Clone, Copy)]
@@ -954,7 +958,7 @@ impl Learner {
                 && lap.slips <= VARIANT_SLIPS
                 && !lap.detour
             {
-                track.change = Change::Variant;
+                track.change = if lap.alternated > 1 { Change::Variant } else { Change::Other };
             }
         }
     }
@@ -1029,6 +1033,12 @@ impl Learner {
         let detour = std::mem::take(&mut track.detour);
         let Some(start) = track.lap.start.replace(at) else { return };
         self.tell_erratic(slot);
+        if change == Change::Other {
+            let phase = self.phase(slot);
+            let sum = self.record.sum(start.max(self.record.oldest()), at);
+            let alike = sum.operations.abs_diff(phase.length()) * 16 <= phase.length();
+            change = if alike { Change::None } else { Change::Variant };
+        }
         if change == Change::None && !detour && self.uses_changed(slot, start, at) {
             change = Change::Update;
         }
@@ -1054,7 +1064,7 @@ impl Learner {
         if change == Change::Update {
             self.replace(slot, phase, start);
             let Some(track) = &mut self.track else { return };
-            track.next = 0;
+            (track.next, track.next_step) = (0, 0);
             track.expected =
                 self.phases[slot].as_deref().expect("just laid out").landmarks[0].chunk;
             return;
@@ -1241,19 +1251,21 @@ impl Learner {
         self.visits.push(Visit { slot, serial, entry: 0, laps: 1, exit: 0 });
     }
 
-    /// Forgets the phases that the longer one in `slot` consists of.
+    /// Forgets the phases that the one in `slot` consists of, or repeats.
     fn drop_contained(&mut self, slot: usize) {
         let bit = 1u64 << slot;
         let length = self.phase(slot).length();
         for other in 0..PHASES {
             let Some(phase) = self.phases[other].as_deref() else { continue };
-            let known = &self.known.chunks;
-            let contained = other != slot
-                && phase.length() < length
-                && phase
-                    .chunks()
-                    .all(|(chunk, marks)| !marks || known[chunk as usize].uses & bit != 0);
-            if contained {
+            let (mut shared, mut all) = (0, 0);
+            for (chunk, marks) in phase.chunks() {
+                let known = &self.known.chunks[chunk as usize];
+                if marks && known.erratic < ERRATIC {
+                    all += 1;
+                    shared += u32::from(known.uses & bit != 0);
+                }
+            }
+            if other != slot && phase.length() <= length && shared * CONTAINED.1 >= all * CONTAINED.0 {
                 self.drop_phase(other);
             }
         }
