@@ -297,7 +297,7 @@ impl Machinery {
                 let fence = self.backing(id).fence.as_ref();
                 fence.is_some_and(|fence| !fence.waited_by.contains(&user))
             });
-            self.timer.before(self.driver, stream, operation, waits);
+            self.timer.before(self.driver, stream, operation, touches, waits);
         } else {
             self.timer.give_up();
         }
@@ -664,9 +664,8 @@ impl Mechanism for Machinery {
             const PROBE_ONE_IN: u32 = 64;
             self.read_probe();
             self.unprobed = self.unprobed.saturating_add(1);
-            let probe = self.probe.is_none()
-                && bytes >= PROBE_BYTES
-                && self.unprobed >= PROBE_ONE_IN;
+            let probe =
+                self.probe.is_none() && bytes >= PROBE_BYTES && self.unprobed >= PROBE_ONE_IN;
             let start = if probe { self.timed_event() } else { None };
             // SAFETY: the buffer holds the piece, lives until the chunk is
             // freed, and is written only by copies this stream waited for.

@@ -1,22 +1,24 @@
 //! How long the GPU takes for operations, by groups of them.
 //!
-//! A group lies between two timed events on one stream: from after the wait of
-//! its first operation, if it had one, to before the next wait, so that stalls
-//! for copies do not count. Groups are read when they are long past, so reading
-//! never waits. What cannot be timed is not: another stream, a capture, another
-//! context.
+//! A group lies between two timed events on one stream. It ends where something
+//! else is touched, because the plan is as good as the times of its steps are
+//! sharp, and before a wait for a copy, because stalls do not count. Groups are
+//! read when they are long past, so reading never waits. What cannot be timed
+//! is not: another stream, a capture, another context.
 //!
 //! Not here: which operations deserve it (the streamer says), stalls (`stall`).
 
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use autooffload_core::address_map::ChunkId;
+use autooffload_core::streamer::Effect;
+
 use crate::driver::Driver;
 use crate::driver::abi::*;
 
-/// Operations in a group at the most: the plan is as good as the times are
-/// sharp, and they are wanted for an iteration or two.
-const OPERATIONS: u64 = 1;
+/// Operations in a group at the most.
+const OPERATIONS: u64 = 32;
 /// Groups kept until they are over; the oldest are given up first.
 const GROUPS: usize = 1024;
 
@@ -33,27 +35,42 @@ pub struct OperationTimer {
     /// Oldest first.
     ended: VecDeque<Group>,
     spare: Vec<CUevent>,
+    /// What the operation before touched.
+    touched: Vec<ChunkId>,
 }
 
 impl OperationTimer {
-    /// Before anything is queued for `operation` on `stream`; `waits`: it will
-    /// be made to wait for a copy. Ends the group under way if it must.
-    pub fn before(&mut self, driver: &Driver, stream: CUstream, operation: u64, waits: bool) {
+    /// Before anything is queued for `operation` on `stream`, which touches
+    /// `touches`; `waits`: it will be made to wait for a copy. Ends the group
+    /// under way if it must.
+    pub fn before(
+        &mut self,
+        driver: &Driver,
+        stream: CUstream,
+        operation: u64,
+        touches: &[(ChunkId, Effect)],
+        waits: bool,
+    ) {
+        let ids = || touches.iter().map(|&(id, _)| id);
+        let same = self.touched.iter().copied().eq(ids());
+        if !same {
+            self.touched.clear();
+            self.touched.extend(ids());
+        }
         let Some((timed, start, first)) = self.open else { return };
-        if timed != stream || operation < first {
+        if timed != stream || operation <= first {
             return self.give_up();
         }
-        if (waits && operation > first) || operation - first >= OPERATIONS {
-            self.open = None;
-            let Some(end) = self.event(driver, stream) else { return self.spare.push(start) };
-            self.ended.push_back(Group { start, end, operations: first..operation });
-            if self.ended.len() > GROUPS
-                && let Some(oldest) = self.ended.pop_front()
-            {
-                self.spare.extend([oldest.start, oldest.end]);
-            }
-        } else if waits {
-            self.give_up();
+        if same && !waits && operation - first < OPERATIONS {
+            return;
+        }
+        self.open = None;
+        let Some(end) = self.event(driver, stream) else { return self.spare.push(start) };
+        self.ended.push_back(Group { start, end, operations: first..operation });
+        if self.ended.len() > GROUPS
+            && let Some(oldest) = self.ended.pop_front()
+        {
+            self.spare.extend([oldest.start, oldest.end]);
         }
     }
 

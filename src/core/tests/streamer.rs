@@ -518,8 +518,7 @@ fn random_plan(program: &Program, living: &[ChunkId], last: Plan, random: &mut R
         return plan;
     }
     let shared_frames = 1 + random.below(program.model.capacity as u64) as u32;
-    let most: Vec<ChunkId> =
-        living.iter().copied().filter(|_| random.below(8) > 0).collect();
+    let most: Vec<ChunkId> = living.iter().copied().filter(|_| random.below(8) > 0).collect();
     let layouts = most.iter().map(|&id| {
         let frames = program.streamer.frames_of(id);
         Layout { id, frames, parts: random_parts(frames, shared_frames, random) }

@@ -65,8 +65,7 @@ impl Streamer {
             let living = self.chunks.get(id as usize).and_then(Option::as_ref);
             if living.is_some_and(|chunk| !chunk.settled()) {
                 gate.distance = upcoming.distance;
-                let complete =
-                    self.chunk(id).present() || self.prefetch(id, &mut gate, mechanism);
+                let complete = self.chunk(id).present() || self.prefetch(id, &mut gate, mechanism);
                 // What has come of it stays, too.
                 let at = self.learner.position() + i64::from(upcoming.distance);
                 self.chunk_mut(id).expected = Some((self.epoch, at));
@@ -105,12 +104,7 @@ impl Streamer {
         occupants.all(|(id, _)| evictable(self, id))
     }
 
-    fn prefetch(
-        &mut self,
-        id: ChunkId,
-        gate: &mut Gate,
-        mechanism: &mut impl Mechanism,
-    ) -> bool {
+    fn prefetch(&mut self, id: ChunkId, gate: &mut Gate, mechanism: &mut impl Mechanism) -> bool {
         self.prefetch_over(id, Self::evictable, Some(gate), mechanism)
     }
 

@@ -205,9 +205,9 @@ impl PartExt for Part {
 
     fn meets(&self, other: &Part) -> bool {
         spans(self).iter().any(|a| {
-            spans(other).iter().any(|b| {
-                !a.is_empty() && !b.is_empty() && a.start < b.end && b.start < a.end
-            })
+            spans(other)
+                .iter()
+                .any(|b| !a.is_empty() && !b.is_empty() && a.start < b.end && b.start < a.end)
         })
     }
 }

@@ -568,7 +568,8 @@ impl Streamer {
             assert!(chunk.mapped || chunk.parts.is_empty());
             let blanks = chunk.blank.iter().filter(|&&blank| blank).count() as u32;
             assert_eq!(chunk.blanks, blanks, "chunk {id}");
-            let mut homes: Vec<u32> = chunk.own.iter().map(|own| u32::from(own.is_some())).collect();
+            let mut homes: Vec<u32> =
+                chunk.own.iter().map(|own| u32::from(own.is_some())).collect();
             for (number, Streamed { part, present, .. }) in chunk.parts.iter().enumerate() {
                 part.range().for_each(|index| homes[index as usize] += 1);
                 for slot in part.slots() {

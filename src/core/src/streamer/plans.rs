@@ -77,9 +77,7 @@ impl Streamer {
         let planning = &self.planning;
         let version = self.learner.version();
         let waited = self.operation >= planning.not_before
-            && (version != planning.version
-                || self.unplanned_changes > 0
-                || planning.by_guesses());
+            && (version != planning.version || self.unplanned_changes > 0 || planning.by_guesses());
         !self.ring.is_empty() && (waited || version != planning.examined)
     }
 
@@ -116,8 +114,7 @@ impl Streamer {
         if self.operation < self.planning.not_before && !stranger {
             return None;
         }
-        let changed =
-            self.learner.version() != self.planning.version || self.unplanned_changes > 0;
+        let changed = self.learner.version() != self.planning.version || self.unplanned_changes > 0;
         let steps = || description.phases.iter().flat_map(|phase| &phase.steps);
         let unmeasured = steps().filter(|step| step.ns == 0).count();
         if !changed && unmeasured > steps().count() / UNMEASURED_ONE_IN {
@@ -300,11 +297,7 @@ impl Streamer {
     /// Changes what differs from `plan`, and nothing else. What comes to lie on
     /// frames of a chunk's own is copied there when its next use is near. On an
     /// error some chunks are unmapped, which their next use mends.
-    fn carry_out(
-        &mut self,
-        plan: &Plan,
-        mechanism: &mut impl Mechanism,
-    ) -> Result<(), Shortage> {
+    fn carry_out(&mut self, plan: &Plan, mechanism: &mut impl Mechanism) -> Result<(), Shortage> {
         let mut planned: Vec<Option<&[Part]>> = vec![None; self.chunks.len()];
         for layout in &plan.layouts {
             planned[layout.id as usize] = Some(&layout.parts);
