@@ -9,6 +9,8 @@
 //!   plan         what stays, what streams, where in the ring, and when
 //!   streamer     the state of one device's memory, and every decision
 //!   zone         who may reuse stream-ordered memory, and after whom
+//!   workload     what programs do, and what no policy can beat
+//!   sim          a device in virtual time, our policy and others'
 //!   host_limits  how much host memory may be taken
 //!   config       the settings table;  units  sizes in words
 //! ```
