@@ -4,7 +4,7 @@
 //! What came back sooner is ignored by a voter for longer periods, so buffers
 //! that every layer uses do not hide the layers' own period. Whether a
 //! candidate is a period is decided by following it for an iteration (see
-//! `follow`).
+//! `laps`).
 
 use super::record::Moment;
 

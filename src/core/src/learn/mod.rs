@@ -1,21 +1,29 @@
 //! Learns, from the stream of operations alone, in which order chunks come.
 //!
 //! ```text
-//!   operation -> record    what happened lately, step by step
-//!                follow    where in which phase we are; what is noise, a skip,
-//!                  |       another phase, or nothing known
-//!                  +-> discover   a period nobody told us about
+//!   operation -> record     what happened lately, step by step
+//!                follow     where in which phase we are: the hot path
+//!                surprise   what was not expected: noise, a skip, another
+//!                  |        phase, or nothing known
+//!                laps       what the end of a lap says about the phase
+//!                phases     the known phases: made, and forgotten
+//!                  |
+//!                  +-> track      a place in a phase, and the lap so far
 //!                  +-> phase      one iteration, laid out for following it
+//!                  +-> discover   a period nobody told us about
 //!                  +-> visits     which phase comes after which
-//!   prediction <- ahead    from where we are, over the ends of laps and phases
-//!   times      -> times    GPU time of groups of operations, spread over steps
+//!   prediction <- ahead     from where we are, over the ends of laps and phases
+//!   GPU times  -> times     of groups of operations, spread over steps
 //! ```
 //!
 //! The stream is cut into *visits* of *phases*. A phase is one iteration: it
 //! begins with the first chunk that came back, and is known for steady when it
 //! was followed once to its end. A stretch between two phases that does not
 //! repeat at once (a text encoder, a decoder) is a phase of one lap, described
-//! once it has come back.
+//! once it has come back. *Landmarks*, uses of chunks that come seldom, tell
+//! where in a lap we are; everything else is described and predicted, but
+//! neither advances nor disturbs the position: activations move between
+//! iterations, weights do not.
 //!
 //! Invariants:
 //! - memory is bounded: [`record::STEPS`] and [`record::USES`], [`PHASES`]
@@ -30,19 +38,23 @@
 mod ahead;
 mod discover;
 mod follow;
+mod laps;
 mod phase;
+mod phases;
 mod record;
+mod surprise;
 mod times;
+mod track;
 mod visits;
 
 pub use ahead::Cursor;
 
 use crate::address_map::{ChunkId, NO_CHUNK};
 use discover::Voters;
-use follow::{Recent, Track};
 use phase::{Chunks, Scratch};
 use record::{Moment, Record};
 use std::ops::Range;
+use track::{Recent, Track};
 use visits::Visits;
 
 /// A duration or virtual time.
@@ -113,7 +125,7 @@ struct Known {
     /// Phases, by slot, in which it marks places, and in which it is only used.
     marks: u64,
     uses: u64,
-    /// The lap in which it last came unexpectedly; see `follow::lap_stamp`.
+    /// The lap in which it last came unexpectedly; see `laps::lap_stamp`.
     missed_in: u32,
     /// Rises when it comes unexpectedly or fails to come, falls when it comes
     /// as expected.
@@ -187,7 +199,7 @@ pub struct Learner {
     /// The last step that touched, unexpectedly, something not touched just
     /// before.
     rare_at: Moment,
-    /// No candidate is tried before this step; see `follow`.
+    /// No candidate is tried before this step; see `phases`.
     rest_until: Moment,
 }
 

@@ -6,7 +6,7 @@
 //!
 //! A chunk that was freed leaves its uses as holes ([`NO_CHUNK`]), so that
 //! positions stay valid.
-//! Not here: where in the phase we are (see `follow`).
+//! Not here: where in the phase we are (see `track`).
 
 use super::Operation;
 use super::record::{Moment, Record, Sum};

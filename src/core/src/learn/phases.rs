@@ -1,0 +1,237 @@
+//! The known phases: how they come to be, and which are forgotten.
+//!
+//! A phase is made from a candidate period (see `discover`), from a stretch
+//! between two phases, or as a variant of another (see `laps`).
+
+use super::discover::Candidate;
+use super::phase::{Landmark, Phase};
+use super::surprise::DOUBTS;
+use super::track::Lap;
+use super::visits::Visit;
+use super::*;
+
+/// What comes back after so few operations is a loop only if there is nothing
+/// else.
+const BURST: u64 = 4;
+/// One in so many landmarks has to agree for a candidate to be tried.
+const AGREED_OF: u32 = 4;
+/// A candidate longer than this many laps of the phase under way is no loop
+/// around it worth unrolling.
+const UNROLLED: u64 = 6;
+/// A loop of so few operations is worth unrolling in any case.
+const SHORT_LOOP: u64 = 512;
+/// A phase that shares this part of its landmarks with a longer one is part of it.
+const CONTAINED: (u32, u32) = (15, 16);
+/// A stretch of fewer landmarks that does not repeat is no phase.
+pub(super) const STRETCH: u32 = 4;
+
+impl Learner {
+    /// Takes note of a return after a time, and tries what agrees.
+    pub(super) fn propose(&mut self, before: Option<(Moment, u64)>, at: Moment) {
+        if before.is_none_or(|(_, lag)| lag > BURST) {
+            self.rare_at = at;
+        }
+        let Some((then, lag)) = before else { return self.voters.stranger() };
+        if lag <= BURST && at <= self.rare_at + 2 * lag {
+            // The same weight again, with something else in between.
+            return;
+        }
+        let Some(candidate) = self.voters.vote(lag, then, at) else { return };
+        let steps = candidate.again - candidate.then;
+        if at < self.rest_until {
+            return;
+        }
+        if let Some(track) = &self.track {
+            let phase = self.phase(track.slot);
+            let poor = track.poor || track.lap.missed + track.lap.skipped > track.lap.hits + DOUBTS;
+            let length = phase.length();
+            // The loop under way itself, or one around it that is too long.
+            let same = lag * 2 > length && lag * 2 < length * 3;
+            let long = lag > length.saturating_mul(UNROLLED).max(SHORT_LOOP);
+            if phase.known() && !poor && (same || long) {
+                return;
+            }
+        }
+        // Laying out costs as much as so many steps: amortised.
+        self.rest_until = at + steps / 4;
+        self.try_candidate(candidate, then, at);
+    }
+
+    fn try_candidate(&mut self, candidate: Candidate, then: Moment, at: Moment) {
+        let Candidate { then: from, again: to, .. } = candidate;
+        let Some(phase) = Phase::build(&self.record, from, to, &mut self.known) else { return };
+        if u64::from(phase.count()) > UNROLLED * u64::from(phase.marking()) {
+            return;
+        }
+        let Some(offset) = then.checked_sub(from) else { return };
+        // The landmark just seen.
+        let Some((chunk, _)) = self.recent.get(0) else { return };
+        let seen =
+            phase.places(chunk).find(|&l| u64::from(phase.landmarks[l as usize].step) == offset);
+        let Some(seen) = seen else { return };
+        // What came since the repetition began, where it should have.
+        let hits = (0..=seen)
+            .filter(|&index| {
+                let Landmark { chunk, step, .. } = phase.landmarks[index as usize];
+                let again = to + u64::from(step);
+                again <= at && self.record.uses(again).any(|used| used == chunk)
+            })
+            .count() as u32;
+        let hits = hits.max(candidate.agreed.min(seen + 1));
+        if hits * AGREED_OF < seen + 1 {
+            return;
+        }
+        if let Some(interrupted) = self.interrupted.take() {
+            self.end_visit(&interrupted);
+        }
+        let mut prelude = self.lost_since.map(|since| (since, from));
+        if let Some(track) = self.track.take() {
+            let known = self.phase(track.slot).known();
+            if self.crossed.take().is_some() {
+                // What was expected never began.
+            } else if known {
+                self.end_visit(&track);
+            } else {
+                prelude = track.prelude.map(|(since, _)| (since, from));
+                self.drop_phase(track.slot);
+            }
+        }
+        self.lost_since = None;
+        let slot = self.insert(phase);
+        self.epoch += 1;
+        self.begin_visit(slot, 0, 0);
+        let Some(track) = &mut self.track else { return };
+        track.prelude = prelude.filter(|(since, end)| since < end);
+        track.doubted_at = to;
+        track.laps = 1;
+        track.lap =
+            Lap { start: Some(to), hits: hits - 1, skipped: seen + 1 - hits, ..Lap::default() };
+        track.next = seen;
+        let start = track.lap.start;
+        self.arrive(chunk, at);
+        if let Some(track) = &mut self.track
+            && track.lap.start.is_none()
+        {
+            track.lap.start = start;
+        }
+    }
+
+    /// The steps `from..to`, which nothing known explains, become a phase if
+    /// there are at least `least` landmarks in them.
+    pub(super) fn keep_stretch(&mut self, from: Moment, to: Moment, least: u32) {
+        let Some(mut phase) = Phase::build(&self.record, from, to, &mut self.known) else { return };
+        if phase.count() < least {
+            return;
+        }
+        phase.once = true;
+        phase.visits = 1;
+        phase.repeats = 1;
+        let slot = self.insert(phase);
+        let serial = self.phase(slot).serial;
+        self.visits.push(Visit { slot, serial, entry: 0, laps: 1, exit: 0 });
+    }
+
+    /// Forgets the phases that the one in `slot` consists of, or repeats.
+    pub(super) fn drop_contained(&mut self, slot: usize) {
+        let bit = 1u64 << slot;
+        let length = self.phase(slot).length();
+        for other in 0..PHASES {
+            let Some(phase) = self.phases[other].as_deref() else { continue };
+            let (mut shared, mut all) = (0, 0);
+            for (chunk, marks) in phase.chunks() {
+                let known = &self.known.chunks[chunk as usize];
+                if marks && known.erratic < ERRATIC {
+                    all += 1;
+                    shared += u32::from(known.uses & bit != 0);
+                }
+            }
+            if other != slot
+                && phase.length() <= length
+                && shared * CONTAINED.1 >= all * CONTAINED.0
+            {
+                self.drop_phase(other);
+            }
+        }
+    }
+
+    /// Gives `phase` a slot.
+    pub(super) fn insert(&mut self, mut phase: Phase) -> usize {
+        let free = self.phases.iter().position(Option::is_none);
+        let slot = free.unwrap_or_else(|| {
+            let slot = self.least_useful(usize::MAX).expect("all slots are taken");
+            self.drop_phase(slot);
+            slot
+        });
+        self.serials += 1;
+        phase.serial = self.serials;
+        phase.used_at = self.record.length();
+        phase.built_at = self.operations;
+        self.mark(&phase, slot);
+        self.phases[slot] = Some(Box::new(phase));
+        self.make_room(slot);
+        slot
+    }
+
+    /// Forgets phases, other than `slot`, until all fit the bounds.
+    pub(super) fn make_room(&mut self, slot: usize) {
+        loop {
+            let live = || self.phases.iter().flatten();
+            let steps: usize = live().map(|phase| phase.steps.len()).sum();
+            let uses: usize = live().map(|phase| phase.uses.len()).sum();
+            if steps <= PHASE_STEPS && uses <= PHASE_USES {
+                return;
+            }
+            let Some(victim) = self.least_useful(slot) else { return };
+            self.drop_phase(victim);
+        }
+    }
+
+    /// The phase to forget: one seen once before one that came back, and the
+    /// one longest unused.
+    fn least_useful(&self, keep: usize) -> Option<usize> {
+        let current = self.track.as_ref().map(|track| track.slot);
+        let crossed = self.crossed.as_ref().map(|track| track.slot);
+        (0..PHASES)
+            .filter(|&slot| slot != keep && Some(slot) != current && Some(slot) != crossed)
+            .filter_map(|slot| {
+                let phase = self.phases[slot].as_deref()?;
+                Some(((phase.confirmed, phase.used_at, phase.serial), slot))
+            })
+            .min()
+            .map(|(_, slot)| slot)
+    }
+
+    pub(super) fn mark(&mut self, phase: &Phase, slot: usize) {
+        for (chunk, marks) in phase.chunks() {
+            let known = &mut self.known.chunks[chunk as usize];
+            known.uses |= 1 << slot;
+            if marks {
+                known.marks |= 1 << slot;
+            }
+        }
+    }
+
+    pub(super) fn unmark(&mut self, phase: &Phase, slot: usize) {
+        for (chunk, _) in phase.chunks() {
+            let known = &mut self.known.chunks[chunk as usize];
+            known.uses &= !(1 << slot);
+            known.marks &= !(1 << slot);
+        }
+    }
+
+    pub(super) fn drop_phase(&mut self, slot: usize) {
+        let Some(phase) = self.phases[slot].take() else { return };
+        self.unmark(&phase, slot);
+        for track in [&mut self.crossed, &mut self.interrupted] {
+            if track.as_ref().is_some_and(|track| track.slot == slot) {
+                *track = None;
+            }
+        }
+        if self.track.as_ref().is_some_and(|track| track.slot == slot) {
+            self.track = None;
+            self.crossed = None;
+            self.lost_since = Some(self.record.length());
+            self.epoch += 1;
+        }
+    }
+}
