@@ -16,6 +16,9 @@
 //! managed memory takes its device's lock before and after the original,
 //! never across it; in between its chunks are held by count.
 //!
+//! Threads: all of this runs on the program's. One of our own searches for a
+//! plan when that takes long ([`planning`]); it touches nothing else.
+//!
 //! Locks, in this order: one per device (by ordinal), then the address space.
 //! The host waits of a plan change or an allocation happen under the device's
 //! lock: other threads' launches on that device wait with them.

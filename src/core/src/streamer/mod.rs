@@ -28,6 +28,8 @@
 //!   present exactly if it holds all of its frames.
 //! - content is never lost: a frame whose bytes are not on the device is
 //!   saved on the host, or its chunk undefined (nothing was ever written to it).
+//!   That goes for a *blank*, too: a frame that a plan made the chunk's own, and
+//!   that is filled when its next use is near.
 //!
 //! Here: what there is, allocations, and the hot path. Beside it: [`chunk`],
 //! [`ring`], [`frames`], [`ahead`] (prefetching), [`plans`], and [`astray`],
