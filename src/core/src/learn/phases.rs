@@ -18,6 +18,8 @@ const AGREED_OF: u32 = 4;
 /// A candidate longer than this many laps of the phase under way is no loop
 /// around it worth unrolling.
 const UNROLLED: u64 = 6;
+/// A loop with so many times the chunks is about other chunks.
+const OTHER_CHUNKS: u32 = 4;
 /// A loop of so few operations is worth unrolling in any case.
 const SHORT_LOOP: u64 = 512;
 /// A phase that shares this part of its landmarks with a longer one is part of it.
@@ -41,26 +43,36 @@ impl Learner {
         if at < self.rest_until {
             return;
         }
+        let mut least = 0;
         if let Some(track) = &self.track {
             let phase = self.phase(track.slot);
             let poor = track.poor || track.lap.missed + track.lap.skipped > track.lap.hits + DOUBTS;
             let length = phase.length();
-            // The loop under way itself, or one around it that is too long.
+            // The loop under way itself is no news; one around it that is too
+            // long to unroll is, only if it is about other chunks altogether: a
+            // loop over activations hides the layers that it is in.
             let same = lag * 2 > length && lag * 2 < length * 3;
             let long = lag > length.saturating_mul(UNROLLED).max(SHORT_LOOP);
-            if phase.known() && !poor && (same || long) {
-                return;
+            if phase.known() && !poor {
+                if same {
+                    return;
+                }
+                if long {
+                    least = phase.marking() * OTHER_CHUNKS;
+                }
             }
         }
         // Laying out costs as much as so many steps: amortised.
         self.rest_until = at + steps / 4;
-        self.try_candidate(candidate, then, at);
+        self.try_candidate(candidate, then, at, least);
     }
 
-    fn try_candidate(&mut self, candidate: Candidate, then: Moment, at: Moment) {
+    fn try_candidate(&mut self, candidate: Candidate, then: Moment, at: Moment, least: u32) {
         let Candidate { then: from, again: to, .. } = candidate;
         let Some(phase) = Phase::build(&self.record, from, to, &mut self.known) else { return };
-        if u64::from(phase.count()) > UNROLLED * u64::from(phase.marking()) {
+        if u64::from(phase.count()) > UNROLLED * u64::from(phase.marking())
+            || phase.marking() < least
+        {
             return;
         }
         let Some(offset) = then.checked_sub(from) else { return };
