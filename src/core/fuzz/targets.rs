@@ -1,7 +1,7 @@
 //! What is tried on arbitrary bytes: by the fuzz targets, and on every file of
 //! `fuzz/seeds` by `tests/fuzz_corpus.rs`, which includes this file too.
 
-#![allow(dead_code)] // each fuzz target calls one
+#![allow(dead_code, reason = "each fuzz target calls one")]
 
 #[path = "../tests/plan_support/check.rs"]
 mod check;

@@ -84,14 +84,9 @@ fn loops_within_an_iteration_are_one_iteration_if_short() {
     }
     assert_steady(watch.run(&pass), "nested");
 
-    let blocks = [
-        model(0, 1),
-        repeat(6, &model(1, 2)),
-        model(3, 3),
-        repeat(4, &model(6, 3)),
-        model(9, 1),
-    ]
-    .concat();
+    let blocks =
+        [model(0, 1), repeat(6, &model(1, 2)), model(3, 3), repeat(4, &model(6, 3)), model(9, 1)]
+            .concat();
     let mut watch = Watch::new();
     watch.run(&repeat(3, &blocks));
     for _ in 0..3 {
@@ -551,7 +546,8 @@ fn scores(trace: &Trace) -> (Watch, Vec<(u16, Score)>) {
 #[test]
 fn published_architectures_are_steady_by_the_third_iteration() {
     for model in models::catalogue().iter().filter(|model| model.kind == models::Kind::Periodic) {
-        let trace = model.generate(&models::Options { iterations: 5, runs: 1, ..Default::default() });
+        let trace =
+            model.generate(&models::Options { iterations: 5, runs: 1, ..Default::default() });
         let (watch, scores) = scores(&trace);
         // SDXL's first chunks are used in many places: two slips per iteration.
         let least = if model.name == "sdxl-unet" { 0.9 } else { 0.99 };

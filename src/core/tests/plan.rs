@@ -49,7 +49,10 @@ fn a_uniform_cycle_comes_near_the_bound_in_every_regime() {
             plan.verify(&problem).unwrap();
             let ratio = plan.phases[0].period_ns as f64 / floor(&problem);
             let ring = plan.shared_frames;
-            println!("{ns} {available}: {ratio:.4}, ring {ring}, {} copies", plan.phases[0].copies.len());
+            println!(
+                "{ns} {available}: {ratio:.4}, ring {ring}, {} copies",
+                plan.phases[0].copies.len()
+            );
             assert!((0.99999..1.08).contains(&ratio), "{ns} {available}: {ratio}");
         }
     }

@@ -1,3 +1,5 @@
+//! Fuzz target: any stream of operations into the learner (`targets.rs`).
+
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -1,3 +1,5 @@
+//! Fuzz target: any bytes as a saved plan (`targets.rs`).
+
 #![no_main]
 
 #[path = "../targets.rs"]

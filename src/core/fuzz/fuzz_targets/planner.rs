@@ -1,3 +1,5 @@
+//! Fuzz target: any small problem to the planner (`targets.rs`).
+
 #![no_main]
 
 #[path = "../targets.rs"]

@@ -335,7 +335,12 @@ fn lay_out(problem: &Problem, chunks: &[Chunk], effort: Effort) -> Option<Layout
     let total = u64::from(frames_of(true));
     if total <= u64::from(machine.frames) {
         let rings = vec![0; problem.phases.len()];
-        return Some(Layouts { parts: vec![Vec::new(); chunks.len()], shared_frames: 0, rings, cost: 0.0 });
+        return Some(Layouts {
+            parts: vec![Vec::new(); chunks.len()],
+            shared_frames: 0,
+            rings,
+            cost: 0.0,
+        });
     }
     let shapes: Vec<Shape> =
         groups.iter().map(|group| Shape::new(chunks, &movable, &group.cycle(problem))).collect();
@@ -451,8 +456,7 @@ fn search_groups(
                 room.frames = machine.frames;
                 room.fixed_residents = Some(division.private[index]);
                 room.cheap_ring = cheap_ring;
-                room.ring_frame_ns =
-                    machine.frame_bytes as f64 * 1e9 / machine.link_bytes_per_s;
+                room.ring_frame_ns = machine.frame_bytes as f64 * 1e9 / machine.link_bytes_per_s;
             }
             let search = Search::new(&shapes[index], machine, room);
             let best = search.run(effort, None)?;

@@ -98,8 +98,7 @@ pub(super) fn between(problem: &Problem, groups: &[Group]) -> Vec<u32> {
 pub(super) fn groups(problem: &Problem) -> Vec<Group> {
     let groups = groups_by(problem, COMMON_PERCENT);
     let between = between(problem, &groups).into_iter();
-    let frames: u64 =
-        between.map(|chunk| u64::from(problem.chunks[chunk as usize].frames)).sum();
+    let frames: u64 = between.map(|chunk| u64::from(problem.chunks[chunk as usize].frames)).sum();
     if frames * 100 > u64::from(problem.machine.frames) * BETWEEN_PERCENT {
         return groups_by(problem, 0);
     }
@@ -191,9 +190,8 @@ pub(super) fn divide(
         return Division { private: vec![0], shared: machine.frames };
     }
     let frame_ns = machine.frame_bytes as f64 * 1e9 / machine.link_bytes_per_s;
-    let streams = |group: &Fluid, resident: u32| {
-        f64::from(group.frames.saturating_sub(resident)) * frame_ns
-    };
+    let streams =
+        |group: &Fluid, resident: u32| f64::from(group.frames.saturating_sub(resident)) * frame_ns;
     let cost = |group: &Fluid, private: u32, kept: u32| {
         let first = streams(group, private).max(group.compute_ns * knee);
         let others = streams(group, private + kept).max(group.compute_ns * knee);
@@ -216,8 +214,7 @@ pub(super) fn divide(
             let gain = |index: usize| {
                 let group = &fluid[index];
                 let more = (private[index] + step).min(group.frames);
-                let saved =
-                    cost(group, private[index], overlay) - cost(group, more, overlay);
+                let saved = cost(group, private[index], overlay) - cost(group, more, overlay);
                 saved / f64::from(step)
             };
             let Some(index) = (0..fluid.len())

@@ -24,15 +24,29 @@ pub enum Fault {
     Foreign,
     /// Parts that overlap, are out of order, or reach out of the chunk or the
     /// shared frames.
-    BadPart { chunk: usize },
+    BadPart {
+        chunk: usize,
+    },
     /// A pinned chunk shares frames.
-    Pinned { chunk: usize },
-    TooLarge { frames: u64, available: u32 },
+    Pinned {
+        chunk: usize,
+    },
+    TooLarge {
+        frames: u64,
+        available: u32,
+    },
     /// In this phase, the step finds a part of the chunk absent.
-    Absent { phase: usize, step: usize, chunk: usize },
+    Absent {
+        phase: usize,
+        step: usize,
+        chunk: usize,
+    },
     /// In this phase, the copy is out of order, or waits for a step that does
     /// not come before the one that needs it.
-    Circle { phase: usize, copy: usize },
+    Circle {
+        phase: usize,
+        copy: usize,
+    },
 }
 
 impl fmt::Display for Fault {
@@ -115,7 +129,10 @@ impl Plan {
             let mut copies = plan.copies.iter().enumerate().peekable();
             for (index, step) in steps.iter().enumerate() {
                 let now = round * steps.len() + index;
-                let bring = |chunk: u32, part: u32, owners: &mut [Option<(u32, u32)>], used: &[Option<usize>]| {
+                let bring = |chunk: u32,
+                             part: u32,
+                             owners: &mut [Option<(u32, u32)>],
+                             used: &[Option<usize>]| {
                     let place = self.layouts[chunk as usize].parts[part as usize];
                     for slot in (0..place.frames).map(|frame| place.slot(frame) as usize) {
                         // In use by this very step: it cannot be released before it.
@@ -126,7 +143,8 @@ impl Plan {
                     }
                     true
                 };
-                while let Some((at, copy)) = copies.next_if(|(_, copy)| copy.need as usize <= index) {
+                while let Some((at, copy)) = copies.next_if(|(_, copy)| copy.need as usize <= index)
+                {
                     let known = self
                         .layouts
                         .get(copy.chunk as usize)
@@ -141,14 +159,15 @@ impl Plan {
                 let touched = problem.phases[phase].touches(step);
                 let absent = |chunk: u32, part: usize, owners: &[Option<(u32, u32)>]| {
                     let place = self.layouts[chunk as usize].parts[part];
-                    (0..place.frames)
-                        .any(|frame| owners[place.slot(frame) as usize] != Some((chunk, part as u32)))
+                    (0..place.frames).any(|frame| {
+                        owners[place.slot(frame) as usize] != Some((chunk, part as u32))
+                    })
                 };
                 for &chunk in touched {
                     for part in 0..self.layouts[chunk as usize].parts.len() {
                         if absent(chunk, part, &owners) {
-                            let brought = round == 0
-                                && bring(chunk, part as u32, &mut owners, &used);
+                            let brought =
+                                round == 0 && bring(chunk, part as u32, &mut owners, &used);
                             if !brought {
                                 let chunk = chunk as usize;
                                 return Err(Fault::Absent { phase, step: index, chunk });

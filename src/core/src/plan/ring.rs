@@ -168,7 +168,8 @@ fn schedule(
             while needs[group] != need {
                 group += 1;
             }
-            let latency = machine.release_ns as f64 + bytes as f64 * 1e9 / machine.release_bytes_per_s;
+            let latency =
+                machine.release_ns as f64 + bytes as f64 * 1e9 / machine.release_bytes_per_s;
             let (release_group, release_after, release_before) =
                 release_point(release, steps, &needs, &groups, shape);
             Timed {

@@ -83,7 +83,8 @@ impl<'a> Search<'a> {
     pub fn run(mut self, effort: Effort, hint: Option<Knobs>) -> Option<Found> {
         let excess = self.shape.frames.saturating_sub(self.room.frames);
         if excess == 0 && self.room.fixed_residents.is_none() {
-            let layout = lay_out(self.shape, &vec![0; self.shape.locals.len()], 1, 1, self.machine).ok()?;
+            let layout =
+                lay_out(self.shape, &vec![0; self.shape.locals.len()], 1, 1, self.machine).ok()?;
             let period = self.shape.compute_ns() as f64;
             let knobs = Knobs { ring: 0, ..START };
             return Some(Found { knobs, layout, period });
@@ -124,7 +125,9 @@ impl<'a> Search<'a> {
         let mut random = 1u64;
         let mut below = |bound: usize| {
             // Knuth's linear congruential generator, MMIX.
-            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (random >> 33) as usize % bound.max(1)
         };
         let lap = best.layout.parts.iter().map(|part| part.lap).min().unwrap_or(0);
@@ -142,7 +145,8 @@ impl<'a> Search<'a> {
             }
             shares[from] -= count;
             shares[to] += count;
-            let layout = lay_out(self.shape, &shares, best.knobs.ring, best.knobs.split, self.machine);
+            let layout =
+                lay_out(self.shape, &shares, best.knobs.ring, best.knobs.split, self.machine);
             if let Ok(layout) = layout {
                 let period = self.clock.period(&layout.schedule, self.machine, LAGGING);
                 if period < best.period {

@@ -52,12 +52,7 @@ impl Shape {
                     *local = locals.len() as u32;
                     let known = &chunks[chunk as usize];
                     frames += known.frames;
-                    locals.push(Local {
-                        chunk,
-                        frames: known.frames,
-                        first_use: 0,
-                        use_count: 0,
-                    });
+                    locals.push(Local { chunk, frames: known.frames, first_use: 0, use_count: 0 });
                 }
                 pairs.push((*local, index as u32));
                 locals[*local as usize].use_count += 1;

@@ -92,11 +92,7 @@ pub(super) fn spread(
 /// The bound of each chunk, so that no step needs more than `limit` streamed
 /// frames.
 fn most(shape: &Shape, limit: u32, barred: &[u32]) -> Vec<u32> {
-    let mut most: Vec<u32> = shape
-        .locals
-        .iter()
-        .map(|local| local.frames.min(limit))
-        .collect();
+    let mut most: Vec<u32> = shape.locals.iter().map(|local| local.frames.min(limit)).collect();
     barred.iter().for_each(|&local| most[local as usize] = 0);
     for step in &shape.together {
         let mut sum: u32 = step.iter().map(|&local| most[local as usize]).sum();

@@ -125,7 +125,9 @@ impl Clock {
                 } else {
                     0.0
                 };
-                while let Some((index, copy)) = copies.next_if(|(_, copy)| copy.group as usize == group) {
+                while let Some((index, copy)) =
+                    copies.next_if(|(_, copy)| copy.group as usize == group)
+                {
                     if copy.release_group != u32::MAX {
                         let starts = if copy.release_before { &self.before } else { &self.now };
                         let released = starts[copy.release_group as usize]

@@ -342,7 +342,7 @@ impl Device {
 
     // --- what the host does ------------------------------------------------
 
-    /// Submits a kernel that takes `ns`, standing for `kernels` launches, and
+    /// Submits a kernel that takes `ns`, which is `kernels` launches, and
     /// `acquires` memory when it begins.
     pub fn kernel(
         &mut self,

@@ -1,6 +1,6 @@
 //! Programs for the learner, and a score of how well it follows them.
 
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use autooffload_core::address_map::ChunkId;
 use autooffload_core::learn::{Cursor, Learner};

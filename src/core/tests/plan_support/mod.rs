@@ -1,6 +1,6 @@
 //! What the tests of the planner share. Independent of the planner's code.
 
-#![allow(dead_code)] // each test binary uses its part
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod check;
 pub mod family;
