@@ -458,8 +458,11 @@ fn search_groups(
                 room.cheap_ring = cheap_ring;
                 room.ring_frame_ns = machine.frame_bytes as f64 * 1e9 / machine.link_bytes_per_s;
             }
-            let search = Search::new(&shapes[index], machine, room);
-            let best = search.run(effort, None)?;
+            let search = |room| Search::new(&shapes[index], machine, room).run(effort, None);
+            // A phase that is little more than its largest step streams through
+            // nothing smaller than itself: it is brought in as a whole.
+            let best = search(room)
+                .or_else(|| search(Room { fixed_residents: None, ring_frame_ns: 0.0, ..room }))?;
             cheap_ring = cheap_ring.max(best.layout.ring);
             found[index] = Some(best);
         }

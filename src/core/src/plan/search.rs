@@ -161,7 +161,7 @@ impl<'a> Search<'a> {
     }
 
     fn quick(&mut self) {
-        for ring in self.rings(1.8) {
+        for ring in self.rings(2.4) {
             for most in [ring / 2, ring] {
                 self.attempt(Knobs { ring, most, ..START });
             }
