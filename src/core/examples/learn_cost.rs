@@ -26,7 +26,7 @@ fn main() {
         let operations = program(layers, between);
         let accesses: usize = operations.iter().map(Vec::len).sum();
         let mut learner = Learner::new();
-        let mut pass = |learner: &mut Learner, walk: bool| {
+        let pass = |learner: &mut Learner, walk: bool| {
             let start = Instant::now();
             let mut named = 0u64;
             for (index, chunks) in operations.iter().enumerate() {

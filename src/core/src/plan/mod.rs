@@ -458,7 +458,7 @@ fn search_groups(
                 room.cheap_ring = cheap_ring;
                 room.ring_frame_ns = machine.frame_bytes as f64 * 1e9 / machine.link_bytes_per_s;
             }
-            let search = |room| Search::new(&shapes[index], machine, room).run(effort, None);
+            let search = |room| Search::new(&shapes[index], machine, room).run(effort);
             // A phase that is little more than its largest step streams through
             // nothing smaller than itself: it is brought in as a whole.
             let best = search(room)

@@ -80,7 +80,7 @@ impl<'a> Search<'a> {
     }
 
     /// The best layout found. `None`: nothing in the family fits.
-    pub fn run(mut self, effort: Effort, hint: Option<Knobs>) -> Option<Found> {
+    pub fn run(mut self, effort: Effort) -> Option<Found> {
         let excess = self.shape.frames.saturating_sub(self.room.frames);
         if excess == 0 && self.room.fixed_residents.is_none() {
             let layout =
@@ -88,9 +88,6 @@ impl<'a> Search<'a> {
             let period = self.shape.compute_ns() as f64;
             let knobs = Knobs { ring: 0, ..START };
             return Some(Found { knobs, layout, period });
-        }
-        if let Some(hint) = hint {
-            self.attempt(hint);
         }
         match effort {
             Effort::Quick => self.quick(),
