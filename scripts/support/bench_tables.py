@@ -48,6 +48,13 @@ def over_bounds(found):
     exceptions = found["over_b2"]["exceptions"]
     if exceptions:
         text += "\nabove 1.05 of B2:\n" + "".join(map(exception, exceptions))
+    resident = found["over_resident_where_free_spread"]
+    text += (f"\nover everything resident, where D/BW is at most 0.8 C ({resident['cells']} cells): "
+             f"median {number(resident['median'])}, p90 {number(resident['p90'])}, "
+             f"worst {number(resident['worst'])}\n")
+    text += "".join(f"  {cell['ratio']:.3f}  {place(cell)}: no policy gets below "
+                    f"{cell['bound']:.3f} there (B2)\n"
+                    for cell in found["over_resident_impossible"])
     return text
 
 
@@ -66,7 +73,9 @@ def policies(found):
                    f"{number(speedup['median'])} (median of {speedup['cells']} cells); "
                    f"of {found['streamed_cells']} cells that stream ours is the fastest in "
                    f"{found['ours_fastest_cells_strictly']}, and within 1 % of it in "
-                   f"{found['ours_fastest_cells']}\n")
+                   f"{found['ours_fastest_cells']}\n"
+                   + "".join(f"  {cell['ratio']:.3f}  {place(cell)}: {cell['by']} is faster\n"
+                             for cell in found["ours_not_fastest"]))
 
 
 def iterations(found):
@@ -100,9 +109,12 @@ def phases(found):
     return text
 
 
+def place(cell):
+    return f"{cell['trace']}, {cell['card']}, {cell['link']:g} GB/s, R/W {cell['share']}"
+
+
 def exception(cell):
-    return (f"  {cell['ratio']:.3f}  {cell['trace']}, {cell['card']}, {cell['link']:g} GB/s, "
-            f"R/W {cell['share']}: {cell['why']}\n")
+    return f"  {cell['ratio']:.3f}  {place(cell)}: {cell['why']}\n"
 
 
 def costs(found):

@@ -88,6 +88,11 @@ impl Cell {
         self.ours_ns().map(|ns| ns / self.everything_resident_ns)
     }
 
+    /// What no policy gets below, over everything resident.
+    pub fn b2_over_resident(&self) -> f64 {
+        self.b2_ns / self.everything_resident_ns
+    }
+
     /// The first iteration from which on all are nearly as fast as the steady
     /// one, from 1; `None`: ours does not run.
     pub fn fast_from(&self) -> Option<usize> {

@@ -116,12 +116,31 @@ fn bounds(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Targe
     targets.at_most("time over B2, worst", 1.15, over_b2.worst);
 }
 
+/// Free as far as bytes go: the link has time for what does not fit. Where B2
+/// says that no policy can hide it all (long kernels that use few weights, no
+/// room to copy ahead meanwhile), the cell is listed with its bound, and judged
+/// by that.
 fn resident(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Targets) {
-    let free = cells.iter().filter(|cell| cell.link_over_compute() <= 0.8);
-    let over = Spread::of(free.filter_map(|cell| cell.over_resident()));
+    const NEARLY: f64 = 1.01;
+    let free: Vec<&Cell> =
+        cells.iter().copied().filter(|cell| cell.link_over_compute() <= 0.8).collect();
+    let spread = |cells: &[&Cell]| Spread::of(cells.iter().filter_map(|cell| cell.over_resident()));
+    let over = spread(&free);
+    let (possible, bound): (Vec<&Cell>, Vec<&Cell>) =
+        free.iter().partition(|cell| cell.b2_over_resident() <= NEARLY);
     figures.insert("over_resident_where_free".into(), json!(over.worst.map(rounded)));
     figures.insert("over_resident_where_free_spread".into(), over.json());
-    targets.at_most("time over resident where streaming is free, worst", 1.01, over.worst);
+    let row = |cell: &&Cell| {
+        let ratio = cell.over_resident().map(rounded);
+        let bound = rounded(cell.b2_over_resident());
+        cell_json(cell, json!({ "ratio": ratio, "bound": bound, "why": cell.why() }))
+    };
+    figures.insert("over_resident_impossible".into(), bound.iter().map(row).collect());
+    targets.at_most(
+        "time over resident where streaming is free (and B2 allows it), worst",
+        NEARLY,
+        spread(&possible).worst,
+    );
 }
 
 fn prefix(cells: &[&Cell], whole: bool, figures: &mut Map<String, Value>, targets: &mut Targets) {
