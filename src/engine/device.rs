@@ -525,6 +525,10 @@ impl Mechanism for Machinery {
         Ok(self.frames.len() as FrameId - 1)
     }
 
+    fn create_host_frame(&mut self) -> std::result::Result<FrameId, Refused> {
+        Err(Refused)
+    }
+
     fn release_frame(&mut self, frame: FrameId) {
         let outcome = self.driver.mem_release(self.frames[frame as usize]);
         self.note(outcome);
@@ -586,6 +590,9 @@ impl Mechanism for Machinery {
         self.backing(chunk).host.push((frames, host));
         Ok(())
     }
+
+    /// Only the content of host frames makes it unnecessary, and there are none.
+    fn release_host(&mut self, _: ChunkId, _: Range<u32>) {}
 
     fn write_back(&mut self, chunk: ChunkId, frames: Range<u32>) {
         self.queued += 1;

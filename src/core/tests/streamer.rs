@@ -52,6 +52,10 @@ impl Mechanism for Model {
         Ok(self.next_frame)
     }
 
+    fn create_host_frame(&mut self) -> Result<FrameId, Refused> {
+        Err(Refused)
+    }
+
     fn release_frame(&mut self, frame: FrameId) {
         assert!(self.mapped.values().all(|frames| !frames.contains(&frame)), "still mapped");
         assert!(!self.busy.contains_key(&frame), "work on it may be queued");
@@ -86,6 +90,13 @@ impl Mechanism for Model {
             assert!(frame.replace(None).is_none(), "host memory twice");
         }
         Ok(())
+    }
+
+    fn release_host(&mut self, chunk: ChunkId, frames: Range<u32>) {
+        let host = self.host.get_mut(&chunk).expect("host memory to give up");
+        for frame in &mut host[frames.start as usize..frames.end as usize] {
+            frame.take().expect("host memory to give up");
+        }
     }
 
     fn write_back(&mut self, chunk: ChunkId, frames: Range<u32>) {

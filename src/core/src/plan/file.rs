@@ -323,6 +323,7 @@ fn read_machine(input: &mut Reader) -> Result<Machine, Refused> {
         release_bytes_per_s: input.float()?,
         release_gpu_share: input.float()?,
         backlog_bytes: input.wide()?,
+        ..Machine::default()
     })
 }
 

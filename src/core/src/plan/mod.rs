@@ -116,6 +116,12 @@ pub struct Machine {
     /// Bytes of copies that may be ready to run at the same time: what a copy
     /// of the program's may have to wait behind.
     pub backlog_bytes: u64,
+    /// The most that kernels read of device memory: what a kernel that took a
+    /// while may have read, and no more. Infinite if unknown.
+    pub device_bytes_per_s: f64,
+    /// What kernels read of host memory, over the link, where it is mapped for
+    /// them. `None`: that cannot be done.
+    pub zero_copy_bytes_per_s: Option<f64>,
 }
 
 impl Default for Machine {
@@ -129,6 +135,8 @@ impl Default for Machine {
             release_bytes_per_s: f64::INFINITY,
             release_gpu_share: 0.0,
             backlog_bytes: 32 << 20,
+            device_bytes_per_s: f64::INFINITY,
+            zero_copy_bytes_per_s: None,
         }
     }
 }

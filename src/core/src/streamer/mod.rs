@@ -78,6 +78,12 @@ pub enum Shortage {
 pub trait Mechanism {
     /// A new physical frame. Called only below the cap.
     fn create_frame(&mut self) -> Result<FrameId, Refused>;
+    /// A new frame of host memory, which kernels and copies reach over the link
+    /// wherever it is mapped. It takes nothing of the device and does not count
+    /// against the cap; it is numbered like any other. Called only if
+    /// [`Machine::zero_copy_bytes_per_s`] says that there are such frames.
+    fn create_host_frame(&mut self) -> Result<FrameId, Refused>;
+    /// Gives up a frame of either kind, which is mapped nowhere.
     fn release_frame(&mut self, frame: FrameId);
     /// Maps the unmapped `chunk` to `frames`, in order. The content is undefined.
     fn map(&mut self, chunk: ChunkId, frames: &[FrameId]) -> Result<(), Refused>;
@@ -88,6 +94,9 @@ pub trait Mechanism {
     fn about_to_evict(&mut self);
     /// Makes host memory for `frames` of `chunk`, which have none.
     fn reserve_host(&mut self, chunk: ChunkId, frames: Range<u32>) -> Result<(), Refused>;
+    /// Gives up the host memory of `frames` of `chunk`, whose content is
+    /// elsewhere: once copies that are queued have read or written it.
+    fn release_host(&mut self, chunk: ChunkId, frames: Range<u32>);
     /// Queues the copy of `frames` of `chunk` to its host memory, after all uses.
     fn write_back(&mut self, chunk: ChunkId, frames: Range<u32>);
     /// Every later [`Self::fetch`] waits for all uses of `chunk` so far, and

@@ -286,6 +286,10 @@ impl Mechanism for Hands<'_> {
         }))
     }
 
+    fn create_host_frame(&mut self) -> Result<FrameId, Refused> {
+        Err(Refused)
+    }
+
     fn release_frame(&mut self, frame: FrameId) {
         self.gpu.unreserve(FRAME_BYTES);
         self.memory.content[frame as usize] = None;
@@ -311,6 +315,8 @@ impl Mechanism for Hands<'_> {
         self.gpu.device().host_busy(ns as Nanos);
         Ok(())
     }
+
+    fn release_host(&mut self, _: TraceChunk, _: Range<u32>) {}
 
     fn write_back(&mut self, chunk: TraceChunk, frames: Range<u32>) {
         let bytes = self.bytes(chunk, &frames);
