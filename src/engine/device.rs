@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::plan::Machine;
+use autooffload_core::plan::{Machine, Place};
 use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Streamer, Window};
 
 use smallvec::SmallVec;
@@ -584,6 +584,7 @@ impl Mechanism for Machinery {
         &mut self,
         chunk: ChunkId,
         frames: Range<u32>,
+        _: Option<Place>,
     ) -> std::result::Result<(), Refused> {
         let (_, bytes) = self.backing(chunk).span(&frames);
         let host = self.host_store.allocate(bytes).ok_or(Refused)?;
@@ -593,6 +594,8 @@ impl Mechanism for Machinery {
 
     /// Only the content of host frames makes it unnecessary, and there are none.
     fn release_host(&mut self, _: ChunkId, _: Range<u32>) {}
+
+    fn ring(&mut self, _: &[FrameId]) {}
 
     fn write_back(&mut self, chunk: ChunkId, frames: Range<u32>) {
         self.queued += 1;

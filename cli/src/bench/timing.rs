@@ -43,7 +43,7 @@ fn synthetic(chunks: usize) -> Problem {
     let mut made = Vec::with_capacity(chunks);
     for index in 0..chunks as u32 {
         let frames = 1 + draw(&mut random) % 32;
-        made.push(Chunk { id: index, frames, pinned: false });
+        made.push(Chunk { id: index, frames, ..Chunk::default() });
         let block = index - index % 50;
         for launch in 0..LAUNCHES {
             let ns = 5_000 + u64::from(draw(&mut random) % 270_000);

@@ -54,7 +54,7 @@ fn use_saved(saved: &Saved) {
     let chunk = |layout: &autooffload_core::plan::Layout| Chunk {
         id: layout.id,
         frames: layout.frames,
-        pinned: false,
+        ..Chunk::default()
     };
     let mut problem = Problem {
         chunks: saved.plan.layouts.iter().map(chunk).collect(),
@@ -102,7 +102,12 @@ pub fn planner(data: &[u8]) {
     let count = 1 + u32::from(input.next() % 24);
     for id in 0..count {
         let frames = u32::from(input.next());
-        problem.chunks.push(Chunk { id: 7 * id, frames: 1 + frames / 8, pinned: frames % 8 == 7 });
+        problem.chunks.push(Chunk {
+            id: 7 * id,
+            frames: 1 + frames / 8,
+            pinned: frames % 8 == 7,
+            place: None,
+        });
     }
     let phases = 1 + input.next() % 3;
     let mut used = vec![false; count as usize];

@@ -23,7 +23,7 @@ impl Random {
 /// `count` chunks of `frames` frames, each used by one step of `ns`.
 fn uniform(count: u32, frames: u32, ns: u64, available: u32) -> Problem {
     let mut phase = Phase { repeats: 10, ..Phase::default() };
-    let chunks = (0..count).map(|id| Chunk { id, frames, pinned: false }).collect();
+    let chunks = (0..count).map(|id| Chunk { id, frames, ..Chunk::default() }).collect();
     (0..count).for_each(|chunk| phase.push(ns, &[chunk]));
     let machine = Machine { frames: available, ..Machine::default() };
     Problem { chunks, phases: vec![phase], machine, window_frames: None }
@@ -77,6 +77,7 @@ fn random_cycles_verify_at_every_budget() {
                 id,
                 frames: 1 + random.below(12) as u32,
                 pinned: random.below(20) == 0,
+                place: None,
             })
             .collect();
         let mut phase = Phase { repeats: 5, ..Phase::default() };

@@ -141,7 +141,7 @@ fn problem(tiny: &Tiny) -> Problem {
     Problem {
         chunks: (0..)
             .zip(&tiny.chunks)
-            .map(|(id, &frames)| Chunk { id, frames, pinned: false })
+            .map(|(id, &frames)| Chunk { id, frames, ..Chunk::default() })
             .collect(),
         phases: vec![phase],
         machine: Machine {

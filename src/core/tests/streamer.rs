@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::plan::{Effort, Layout, Part, Plan};
+use autooffload_core::plan::{Effort, Layout, Part, Place, Plan};
 use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window};
 
 /// Which chunk's which version, which frame of it.
@@ -24,6 +24,9 @@ struct Model {
     /// Host frames allowed, all chunks together.
     host_capacity: usize,
     sizes: HashMap<ChunkId, usize>,
+    places: HashMap<ChunkId, Option<Place>>,
+    /// By slot.
+    ring: Vec<FrameId>,
     fetched_frames: u64,
     demanded: u64,
     /// Whose queued work may still be using each frame.
@@ -58,6 +61,7 @@ impl Mechanism for Model {
 
     fn release_frame(&mut self, frame: FrameId) {
         assert!(self.mapped.values().all(|frames| !frames.contains(&frame)), "still mapped");
+        assert!(!self.ring.contains(&frame), "still in the ring");
         assert!(!self.busy.contains_key(&frame), "work on it may be queued");
         self.frames.remove(&frame).expect("a frame that lives");
     }
@@ -79,7 +83,13 @@ impl Mechanism for Model {
 
     fn about_to_evict(&mut self) {}
 
-    fn reserve_host(&mut self, chunk: ChunkId, frames: Range<u32>) -> Result<(), Refused> {
+    fn reserve_host(
+        &mut self,
+        chunk: ChunkId,
+        frames: Range<u32>,
+        place: Option<Place>,
+    ) -> Result<(), Refused> {
+        assert!(self.places.insert(chunk, place).is_none_or(|before| before == place));
         let used: usize = self.host.values().flatten().filter(|frame| frame.is_some()).count();
         if used + frames.len() > self.host_capacity {
             return Err(Refused);
@@ -97,6 +107,10 @@ impl Mechanism for Model {
         for frame in &mut host[frames.start as usize..frames.end as usize] {
             frame.take().expect("host memory to give up");
         }
+    }
+
+    fn ring(&mut self, slots: &[FrameId]) {
+        self.ring = slots.to_vec();
     }
 
     fn write_back(&mut self, chunk: ChunkId, frames: Range<u32>) {
@@ -184,6 +198,7 @@ impl Program {
     fn free(&mut self, id: ChunkId) {
         self.streamer.free(id, &mut self.model);
         self.model.host.remove(&id);
+        self.model.places.remove(&id);
         self.versions.remove(&id);
     }
 

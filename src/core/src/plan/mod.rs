@@ -54,12 +54,32 @@ pub struct Problem {
     pub window_frames: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
     pub id: ChunkId,
     pub frames: u32,
     /// Must have frames of its own: captured in a graph, or its address escaped.
     pub pinned: bool,
+    /// Where its host memory is, if others' may be beside it.
+    pub place: Option<Place>,
+}
+
+/// Frames of a slab: host memory in one piece, for several small chunks.
+pub const SLAB_FRAMES: u32 = 16;
+
+/// Where in which slab a chunk's first frame is; the others follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub slab: u32,
+    /// Frames from the slab's start.
+    pub at: u32,
+}
+
+impl Place {
+    /// Whether it begins where `frames` frames from `before` on end.
+    pub fn follows(self, before: Place, frames: u32) -> bool {
+        self.slab == before.slab && self.at == before.at + frames
+    }
 }
 
 /// One iteration of a phase.

@@ -99,7 +99,7 @@ pub fn oracle(trace: &Trace, setup: &Setup) -> Oracle {
                 .map(|&chunk| {
                     *known[chunk as usize].get_or_insert_with(|| {
                         let frames = trace.chunks[chunk as usize].div_ceil(FRAME_BYTES) as u32;
-                        problem.chunks.push(Chunk { id: chunk, frames, pinned: false });
+                        problem.chunks.push(Chunk { id: chunk, frames, ..Chunk::default() });
                         problem.chunks.len() as u32 - 1
                     })
                 })

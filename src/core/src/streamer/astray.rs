@@ -75,7 +75,7 @@ impl Streamer {
         for id in streamed {
             self.detach(id, mechanism)?;
         }
-        self.cut_ring(0);
+        self.cut_ring(0, mechanism);
         self.plan = None;
         self.unplanned_changes += 1;
         Ok(())

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::FrameId;
 use crate::learn::Operation;
-use crate::plan::Part;
+use crate::plan::{Part, Place};
 
 #[derive(Debug)]
 pub(super) struct Chunk {
@@ -24,8 +24,9 @@ pub(super) struct Chunk {
     pub parts: Vec<Streamed>,
     /// Of which frames the host copy equals the content.
     pub saved: Vec<bool>,
-    /// For which frames there is host memory.
+    /// For which frames there is host memory; and where it is to be.
     pub hosted: Vec<bool>,
+    pub place: Option<Place>,
     /// Nothing was ever written to it, or the program gave the content up.
     pub undefined: bool,
     pub pinned: bool,
@@ -67,6 +68,7 @@ impl Chunk {
             parts: Vec::new(),
             saved: vec![false; frames],
             hosted: vec![false; frames],
+            place: None,
             undefined: false,
             pinned: false,
             planned: false,

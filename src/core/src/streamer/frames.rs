@@ -186,15 +186,19 @@ impl Streamer {
         for id in affected {
             self.detach(id, mechanism)?;
         }
-        self.cut_ring(shorter);
+        self.cut_ring(shorter, mechanism);
         self.unplanned_changes += 1;
         Ok(())
     }
 
     /// Frees the frames of the ring from `length` on, where no part is.
-    pub(super) fn cut_ring(&mut self, length: u32) {
+    pub(super) fn cut_ring(&mut self, length: u32, mechanism: &mut impl Mechanism) {
         debug_assert!(self.occupants[length as usize..].iter().all(Option::is_none));
-        self.free.extend(self.ring.drain(length as usize..));
+        let gone = self.ring.split_off(length as usize);
+        if !gone.is_empty() {
+            mechanism.ring(&self.ring);
+        }
+        self.free.extend(gone);
         self.occupants.truncate(length as usize);
         if self.ring_cursor >= length {
             self.ring_cursor = 0;

@@ -32,8 +32,8 @@
 //!   that is filled when its next use is near.
 //!
 //! Here: what there is, allocations, and the hot path. Beside it: [`chunk`],
-//! [`ring`], [`frames`], [`ahead`] (prefetching), [`plans`], and [`astray`],
-//! for when nothing can be foretold.
+//! [`ring`], [`frames`], [`slabs`] (host memory side by side), [`ahead`]
+//! (prefetching), [`plans`], and [`astray`], for when nothing can be foretold.
 //!
 //! Nothing here waits, except through [`Mechanism::retire`], which only
 //! changes of place use. Steady streaming uses [`Mechanism::write_back`],
@@ -45,12 +45,13 @@ mod chunk;
 mod frames;
 mod plans;
 mod ring;
+mod slabs;
 
 use std::ops::Range;
 
 use crate::address_map::ChunkId;
 use crate::learn::{Cursor, Learner, Operation};
-use crate::plan::{Machine, Part, Plan};
+use crate::plan::{Machine, Part, Place, Plan};
 use chunk::{Chunk, PartExt, Streamed};
 use frames::KEEP_NONE;
 
@@ -92,8 +93,19 @@ pub trait Mechanism {
     /// Residents are about to lose their frames: launches that believed nothing
     /// would ever move must be over when this returns.
     fn about_to_evict(&mut self);
-    /// Makes host memory for `frames` of `chunk`, which have none.
-    fn reserve_host(&mut self, chunk: ChunkId, frames: Range<u32>) -> Result<(), Refused>;
+    /// Makes host memory for `frames` of `chunk`, which have none: at `place`,
+    /// which is where the chunk's first frame belongs, if that can be. Slabs
+    /// are of [`crate::plan::SLAB_FRAMES`] frames; a number comes back for
+    /// another slab once all its chunks are gone.
+    fn reserve_host(
+        &mut self,
+        chunk: ChunkId,
+        frames: Range<u32>,
+        place: Option<Place>,
+    ) -> Result<(), Refused>;
+    /// The ring's frames, by slot, from now on: what [`Self::fetch_run`] counts
+    /// by. Frames that are no longer among them get another use after this.
+    fn ring(&mut self, slots: &[FrameId]);
     /// Gives up the host memory of `frames` of `chunk`, whose content is
     /// elsewhere: once copies that are queued have read or written it.
     fn release_host(&mut self, chunk: ChunkId, frames: Range<u32>);
@@ -108,6 +120,22 @@ pub trait Mechanism {
     /// Queues the copy of `frames` of `chunk` from its host memory; with
     /// `content` false nothing is copied, but uses are ordered as if.
     fn fetch(&mut self, chunk: ChunkId, frames: Range<u32>, content: bool, demanded: bool);
+    /// [`Self::fetch`] of all of `pieces`, which have content, in one copy if
+    /// the host memory is in one piece: in this order they lie on consecutive
+    /// slots of the ring, the first from `slot` on.
+    fn fetch_run(&mut self, pieces: &[(ChunkId, Range<u32>)], slot: u32, demanded: bool) {
+        let _ = slot;
+        for (chunk, frames) in pieces {
+            self.fetch(*chunk, frames.clone(), true, demanded);
+        }
+    }
+    /// [`Self::write_back`] of all of `pieces`, likewise.
+    fn write_back_run(&mut self, pieces: &[(ChunkId, Range<u32>)], slot: u32) {
+        let _ = slot;
+        for (chunk, frames) in pieces {
+            self.write_back(*chunk, frames.clone());
+        }
+    }
     /// Waits, on the host, until all uses and copies of `chunk` are over.
     fn retire(&mut self, chunk: ChunkId);
 }
@@ -144,6 +172,7 @@ pub struct Streamer {
     occupants: Vec<Option<(ChunkId, u32)>>,
     /// Where the next chunk is attached.
     ring_cursor: u32,
+    slabs: slabs::Slabs,
     learner: Learner,
     foresight: astray::Foresight,
     /// Operations observed when the last one was touched; what is touched now
@@ -206,6 +235,7 @@ impl Streamer {
             ring: Vec::new(),
             occupants: Vec::new(),
             ring_cursor: 0,
+            slabs: slabs::Slabs::default(),
             learner: Learner::new(),
             foresight: astray::Foresight::default(),
             operation: 0,
@@ -390,7 +420,8 @@ impl Streamer {
             self.chunks.resize_with(id as usize + 1, || None);
         }
         let chunk = Chunk::new(own, self.operation);
-        self.chunks[id as usize] = Some(Chunk { undefined: watched, ..chunk });
+        let place = self.slabs.give(frames);
+        self.chunks[id as usize] = Some(Chunk { undefined: watched, place, ..chunk });
         Ok(())
     }
 
@@ -404,6 +435,9 @@ impl Streamer {
         self.learner.forget(id);
         let chunk = self.chunks[id as usize].take().expect("a chunk that lives");
         self.streamed_chunks -= u32::from(!chunk.resident());
+        if let Some(place) = chunk.place {
+            self.slabs.take_back(place, chunk.frames);
+        }
         self.free.extend(chunk.own.into_iter().flatten());
         for streamed in chunk.parts.iter().filter(|streamed| streamed.present) {
             streamed.part.slots().for_each(|slot| self.occupants[slot as usize] = None);
@@ -411,9 +445,7 @@ impl Streamer {
         self.unplanned_changes += u64::from(self.plan.is_none() || chunk.planned);
         if self.streamed_chunks == 0 {
             // Everything fits again: no ring, and nothing held back.
-            self.free.append(&mut self.ring);
-            self.occupants.clear();
-            self.ring_cursor = 0;
+            self.cut_ring(0, mechanism);
             self.plan = None;
             self.release_free(mechanism);
         }

@@ -137,10 +137,10 @@ impl Streamer {
         let mut problem = Problem { machine: self.machine, ..Problem::default() };
         let mut elsewhere = 0;
         for id in self.ids() {
-            let Chunk { frames, pinned, .. } = *self.chunk(id);
+            let Chunk { frames, pinned, place, .. } = *self.chunk(id);
             if index_of[id as usize] == 0 {
                 index_of[id as usize] = problem.chunks.len() as u32;
-                problem.chunks.push(plan::Chunk { id, frames, pinned });
+                problem.chunks.push(plan::Chunk { id, frames, pinned, place });
             } else if pinned {
                 elsewhere += frames;
             }
@@ -343,11 +343,10 @@ impl Streamer {
         let keep = |id: ChunkId| planned[id as usize].is_some();
         let length = self.ring.len() as u32;
         if plan.shared_frames < length {
-            self.cut_ring(plan.shared_frames);
+            self.cut_ring(plan.shared_frames, mechanism);
         } else {
             let more = self.take_frames(plan.shared_frames - length, &keep, false, mechanism)?;
-            self.ring.extend(more);
-            self.occupants.resize(self.ring.len(), None);
+            self.extend_ring(more, mechanism);
         }
         // What lost its place before the plan gets the planned one, too.
         let missing = |chunk: &Chunk, parts: &[Part]| -> u32 {

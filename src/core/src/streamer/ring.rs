@@ -45,9 +45,17 @@ impl Streamer {
             }
             other => other?,
         };
-        self.ring.extend(taken);
-        self.occupants.resize(self.ring.len(), None);
+        self.extend_ring(taken, mechanism);
         Ok(())
+    }
+
+    pub(super) fn extend_ring(&mut self, frames: Vec<FrameId>, mechanism: &mut impl Mechanism) {
+        if frames.is_empty() {
+            return;
+        }
+        self.ring.extend(frames);
+        self.occupants.resize(self.ring.len(), None);
+        mechanism.ring(&self.ring);
     }
 
     /// The layout of `id` changed, off the plan.
@@ -273,9 +281,10 @@ impl Streamer {
         range: Range<u32>,
         mechanism: &mut impl Mechanism,
     ) -> Result<(), Shortage> {
-        let hosted = &self.chunk(id).hosted;
+        let Chunk { hosted, place, .. } = self.chunk(id);
+        let place = *place;
         for run in chunk::runs(range, |index| !hosted[index as usize]) {
-            mechanism.reserve_host(id, run.clone()).map_err(|Refused| Shortage::Host)?;
+            mechanism.reserve_host(id, run.clone(), place).map_err(|Refused| Shortage::Host)?;
             self.chunk_mut(id).hosted[run.start as usize..run.end as usize].fill(true);
         }
         Ok(())

@@ -61,6 +61,7 @@ pub fn random_problem(random: &mut Random) -> Problem {
             id: 3 * index + random.within(0, 2) as u32,
             frames: random.within(1, largest) as u32,
             pinned: random.one_in(20),
+            place: None,
         })
         .collect();
     if random.one_in(4) {

@@ -9,7 +9,7 @@
 //! It checks the streamer: no copy lands on frames whose last use it does not
 //! wait for, and a launch finds on every frame of its chunks what is theirs.
 
-use crate::plan::{Effort, Plan, plan};
+use crate::plan::{Effort, Place, Plan, plan};
 use crate::sim::device::Waits;
 use crate::sim::oracle::{self, FRAME_BYTES};
 use crate::sim::run::{Gpu, Infeasible, Launching, Policy};
@@ -310,13 +310,20 @@ impl Mechanism for Hands<'_> {
     /// Every launch here goes through the streamer.
     fn about_to_evict(&mut self) {}
 
-    fn reserve_host(&mut self, chunk: TraceChunk, frames: Range<u32>) -> Result<(), Refused> {
+    fn reserve_host(
+        &mut self,
+        chunk: TraceChunk,
+        frames: Range<u32>,
+        _: Option<Place>,
+    ) -> Result<(), Refused> {
         let ns = self.bytes(chunk, &frames) as f64 * 1e9 / PIN_BYTES_PER_S;
         self.gpu.device().host_busy(ns as Nanos);
         Ok(())
     }
 
     fn release_host(&mut self, _: TraceChunk, _: Range<u32>) {}
+
+    fn ring(&mut self, _: &[FrameId]) {}
 
     fn write_back(&mut self, chunk: TraceChunk, frames: Range<u32>) {
         let bytes = self.bytes(chunk, &frames);
