@@ -255,6 +255,22 @@ gpu_test!(streamed_uses_and_hits, [], {
     assert_eq!(figure("streamed_uses"), 2, "a second reader of the same copy is no new use");
 });
 
+gpu_test!(a_copy_through_another_mapping_is_a_streamed_use, [], {
+    start();
+    let handle = create(FRAME);
+    let range = reserve(4 * FRAME);
+    let (weights, alias) = (range, range + 2 * FRAME as u64);
+    for address in [weights, alias] {
+        assert_eq!(map(address, FRAME, handle), 0);
+        assert_eq!(access(address, FRAME, 3), 0);
+    }
+    let (other, stream) = (alloc(FRAME), stream());
+    let add = function(module(OWN_KERNELS), "standin_add_u32");
+    htod_async(alias, pinned(MIB / 2), stream);
+    assert_eq!(launch_add(add, stream, other, weights, 4), 0);
+    assert_eq!(figure("streamed_uses"), 1);
+});
+
 gpu_test!(late_order_runs_only_what_is_waited_for, ["STANDIN_ORDER" = "late:3"], {
     start();
     let (address, a, b) = (alloc(FRAME), stream(), stream());

@@ -9,6 +9,7 @@ use super::gpu::Session;
 use super::scheduler::OpId;
 use super::space::Space;
 use super::stream::Front;
+use super::taint::extents;
 use super::uses::STREAMED_BYTES;
 use super::work::{Copy, KernelLaunch, Side, Work};
 use crate::abi::{Handle, NOT_SUPPORTED, Outcome};
@@ -85,8 +86,8 @@ impl Session {
                 let cost = cost.unwrap_or_default();
                 let ns = self.clock.compute_ns(cost.bytes, cost.flops);
                 let launches = self.account.kernels();
-                for &(start, end) in ranges {
-                    self.uses.launched(start, end, launches, could_start);
+                for &range in ranges {
+                    self.uses.launched(extents(space, range), launches, could_start);
                 }
                 self.account.stall_ns += ready - could_start;
                 self.propagate_taint(space, launch, ranges);
@@ -121,7 +122,8 @@ impl Session {
             && space.pinned_at(*src).is_some()
         {
             let launches = self.account.kernels();
-            self.uses.copied(*dst, dst + copy.dst_extent(), launches, end_ns);
+            let written = extents(space, (*dst, dst + copy.dst_extent()));
+            self.uses.copied(*dst, written, launches, end_ns);
         }
         self.copy_taint(space, copy);
         end_ns

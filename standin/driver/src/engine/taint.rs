@@ -58,7 +58,7 @@ impl Taint {
 }
 
 /// The physical ranges behind a device range.
-fn extents(space: &Space, (start, end): (u64, u64)) -> impl Iterator<Item = (u64, u64)> + '_ {
+pub fn extents(space: &Space, (start, end): (u64, u64)) -> impl Iterator<Item = (u64, u64)> + '_ {
     space.mappings_in(start, end).map(move |(at, mapping)| {
         let from = start.max(at) - at;
         let to = end.min(at + mapping.bytes) - at;
