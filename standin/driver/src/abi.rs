@@ -30,6 +30,7 @@ pub const ILLEGAL_ADDRESS: Code = Code(700);
 pub const HOST_MEMORY_ALREADY_REGISTERED: Code = Code(712);
 pub const HOST_MEMORY_NOT_REGISTERED: Code = Code(713);
 pub const LAUNCH_FAILED: Code = Code(719);
+pub const NOT_PERMITTED: Code = Code(800);
 pub const NOT_SUPPORTED: Code = Code(801);
 pub const STREAM_CAPTURE_UNSUPPORTED: Code = Code(900);
 pub const STREAM_CAPTURE_INVALIDATED: Code = Code(901);
@@ -149,6 +150,8 @@ pub const MEMORYTYPE_DEVICE: u32 = 2;
 pub const MEMORYTYPE_UNIFIED: u32 = 4;
 
 pub const LOCATION_DEVICE: i32 = 1;
+pub const LOCATION_HOST_NUMA: i32 = 3;
+pub const LOCATION_HOST_NUMA_CURRENT: i32 = 4;
 pub const ACCESS_READ: u8 = 1;
 pub const ACCESS_READWRITE: u8 = 3;
 

@@ -154,6 +154,122 @@ gpu_test!(handles_can_be_found_again, [], {
     assert_eq!(cu!(cuMemRelease(handle => u64)), 1);
 });
 
+/// A handle in the host's memory, or the code that refuses it.
+fn create_in_host(bytes: usize) -> Result<u64, i32> {
+    let (mut handle, prop) = (0u64, host_memory(0));
+    let code = cu!(cuMemCreate(
+        &mut handle => &mut u64, bytes => usize, &prop => &AllocationProp, 0 => u64
+    ));
+    if code == 0 { Ok(handle) } else { Err(code) }
+}
+
+fn attribute(number: i32) -> i32 {
+    let mut value = 0;
+    ok!(cuDeviceGetAttribute(&mut value => &mut i32, number => i32, 0 => i32));
+    value
+}
+
+gpu_test!(host_located_handles, ["STANDIN_VRAM" = "4M"], {
+    start();
+    assert_eq!((attribute(134), attribute(141)), (0, 1));
+    let mut size = 0usize;
+    let prop = host_memory(0);
+    ok!(cuMemGetAllocationGranularity(&mut size => &mut usize, &prop => &AllocationProp, 0 => i32));
+    assert_eq!(size, FRAME);
+    let elsewhere = host_memory(1);
+    let mut none = 0u64;
+    assert_eq!(
+        cu!(cuMemCreate(&mut none => &mut u64, FRAME => usize, &elsewhere => &AllocationProp, 0 => u64)),
+        1
+    );
+    // One range, a frame of the device and then three of the host, which take
+    // nothing of the device's capacity.
+    let range = reserve(8 * FRAME);
+    let host: Vec<u64> = (0..3).map(|_| create_in_host(FRAME).unwrap()).collect();
+    assert_eq!(map(range, FRAME, create(FRAME)), 0);
+    for (index, &handle) in host.iter().enumerate() {
+        assert_eq!(map(range + ((index + 1) * FRAME) as u64, FRAME, handle), 0);
+    }
+    let host_part = range + FRAME as u64;
+    let mut word = 0u32;
+    let code = cu!(cuMemcpyDtoH_v2(&mut word => &mut u32, host_part => u64, 4 => usize));
+    assert_eq!(code, 700, "no access was granted");
+});
+
+gpu_test!(host_located_bytes_are_seen_by_copies_and_kernels, ["STANDIN_VRAM" = "8M"], {
+    start();
+    let range = reserve(8 * FRAME);
+    let first = create_in_host(FRAME).unwrap();
+    let alias = range + 4 * FRAME as u64;
+    assert_eq!(map(range, FRAME, create(FRAME)), 0);
+    assert_eq!(map(range + FRAME as u64, FRAME, first), 0);
+    assert_eq!(access(range, 2 * FRAME, 3), 0, "one call over both kinds");
+    assert_eq!(map(alias, FRAME, first), 0);
+    assert_eq!(access(alias, FRAME, 3), 0);
+    let (device, host) = (figure("device_bytes"), figure("host_located_bytes"));
+    assert_eq!((device, host), (FRAME as u64, FRAME as u64));
+    assert_eq!(read(alias), u32::MAX, "fresh memory is poisoned");
+    write(range + FRAME as u64, 40);
+    assert_eq!(read(alias), 40, "two mappings, the same bytes");
+    let to = alloc(FRAME);
+    write(to, 2);
+    let add = function(module(OWN_KERNELS), "standin_add_u32");
+    assert_eq!(launch_add(add, LEGACY, to, range + FRAME as u64, 1), 0);
+    assert_eq!(read(to), 42, "a kernel reads it in place");
+    // It lives while it is mapped, and takes nothing of the device.
+    ok!(cuMemRelease(first => u64));
+    ok!(cuMemUnmap(range => u64, 2 * FRAME => usize));
+    assert_eq!(read(alias), 40);
+    ok!(cuMemUnmap(alias => u64, FRAME => usize));
+    assert_eq!(
+        (figure("host_located_bytes"), figure("host_located_peak_bytes")),
+        (0, FRAME as u64)
+    );
+    alloc(4 * MIB);
+});
+
+gpu_test!(
+    kernels_read_host_located_bytes_at_the_rate_of_the_link,
+    ["STANDIN_LINK" = "10", "STANDIN_MEMORY" = "400"],
+    {
+        start();
+        assert_eq!(attribute(36) as u64 * 2000 * attribute(37) as u64 / 8, 400_000_000_000);
+        let add = function(module(OWN_KERNELS), "standin_add_u32");
+        let to = alloc(FRAME);
+        let time = |handle: u64| {
+            let from = reserve(FRAME);
+            assert_eq!(map(from, FRAME, handle), 0);
+            assert_eq!(access(from, FRAME, 3), 0);
+            fill(from, 1, FRAME / 4, LEGACY);
+            sync(LEGACY);
+            let began = figure("clock_ns");
+            assert_eq!(launch_add(add, LEGACY, to, from, FRAME as u64 / 4), 0);
+            sync(LEGACY);
+            figure("clock_ns") - began
+        };
+        let (here, there) = (time(create(FRAME)), time(create_in_host(FRAME).unwrap()));
+        // Of three frames that it moves in all, half are taken to be the
+        // host's, which has but one of the two that it reaches: one frame.
+        assert!(here < 40_000, "{here}");
+        assert!(there > FRAME as u64 / 10, "{there}");
+        assert!(figure("in_place_bytes") > 0);
+        let busy = account()["engines"][0]["h2d_ns"].as_u64().unwrap();
+        assert!(busy > FRAME as u64 / 10, "later copies wait: {busy}");
+    }
+);
+
+gpu_test!(a_device_without_host_located_handles, ["STANDIN_HOST_LOCATED" = "no"], {
+    start();
+    assert_eq!((attribute(134), attribute(141)), (-1, 0));
+    assert_eq!(create_in_host(FRAME), Err(801));
+});
+
+gpu_test!(host_located_handles_may_be_refused, ["STANDIN_HOST_LOCATED" = "refused"], {
+    start();
+    assert_eq!(attribute(141), 1);
+    assert_eq!(create_in_host(FRAME), Err(800));
+});
+
 gpu_test!(faults_on_demand, ["STANDIN_FAULT" = "alloc:2:2,hostalloc:1:999,launch:1:719"], {
     start();
     let address = alloc(FRAME);

@@ -4,9 +4,12 @@
 use crate::abi::{Code, INVALID_DEVICE, INVALID_VALUE, Outcome};
 use crate::edge::{Out, Text};
 use crate::engine::gpu::{self, Gpu};
+use crate::engine::settings::HostLocated;
 use std::ffi::c_char;
 
 const MULTIPROCESSORS: i32 = 28;
+/// Width of the memory bus.
+const BUS_BITS: i32 = 256;
 pub const THREADS_PER_MULTIPROCESSOR: i32 = 1536;
 pub const SHARED_PER_MULTIPROCESSOR: i32 = 100 << 10;
 const SHARED_PER_BLOCK: i32 = 48 << 10;
@@ -79,6 +82,7 @@ fn value(gpu: &Gpu, attribute: i32, ordinal: i32) -> Option<i32> {
     const TEXTURE_1D: i32 = 131_072;
     const TEXTURE_2D: i32 = 65_536;
     const TEXTURE_3D: i32 = 16_384;
+    let host_located = gpu.settings.host_located != HostLocated::No;
     Some(match attribute {
         1 => 1024,             // threads per block
         2 | 3 => 1024,         // block dimensions x, y
@@ -105,9 +109,9 @@ fn value(gpu: &Gpu, attribute: i32, ordinal: i32) -> Option<i32> {
         32 => 0,           // ECC
         33 => ordinal + 1, // PCI bus
         34 | 35 => 0,      // PCI device; TCC
-        36 => 7_000_000,   // memory clock, kHz
-        37 => 256,         // bus width
-        38 => 4 << 20,     // L2 bytes
+        36 => memory_clock_khz(gpu.settings.memory_rate),
+        37 => BUS_BITS, // bus width
+        38 => 4 << 20,  // L2 bytes
         39 => THREADS_PER_MULTIPROCESSOR,
         40 => 2, // copy engines
         41 => 1, // unified addressing
@@ -131,29 +135,42 @@ fn value(gpu: &Gpu, attribute: i32, ordinal: i32) -> Option<i32> {
         95 => 1,                  // cooperative launch
         96 => 0,                  // …over several devices
         97 => SHARED_PER_BLOCK_OPTIN,
-        98 => 0,         // flush remote writes
-        99 => 1,         // host registration
-        100 | 101 => 0,  // host page tables; direct managed access
-        102 => 1,        // virtual memory management
-        103..=105 => 0,  // shareable handle types
-        106 => 16,       // blocks per multiprocessor
-        107 => 0,        // generic compression
-        108 => 0,        // persisting L2
-        109 => 0,        // access policy window
-        110 => 0,        // RDMA with VMM
-        111 => 1 << 10,  // reserved shared memory per block
-        112..=114 => 0,  // sparse arrays; read-only registration; timeline interop
-        115 => 1,        // memory pools
-        116..=121 => 0,  // RDMA; pool handle types; clusters; deferred mapping
-        124 | 125 => 0,  // dma-buf; IPC events
-        126 => 1,        // memory sync domains
-        127..=129 => 0,  // tensor maps; fabric; unified function pointers
-        130 => 0,        // NUMA configuration
-        131 | 134 => -1, // NUMA ids
-        132 | 133 => 0,  // multicast; MPS
+        98 => 0,        // flush remote writes
+        99 => 1,        // host registration
+        100 | 101 => 0, // host page tables; direct managed access
+        102 => 1,       // virtual memory management
+        103..=105 => 0, // shareable handle types
+        106 => 16,      // blocks per multiprocessor
+        107 => 0,       // generic compression
+        108 => 0,       // persisting L2
+        109 => 0,       // access policy window
+        110 => 0,       // RDMA with VMM
+        111 => 1 << 10, // reserved shared memory per block
+        112..=114 => 0, // sparse arrays; read-only registration; timeline interop
+        115 => 1,       // memory pools
+        116..=121 => 0, // RDMA; pool handle types; clusters; deferred mapping
+        124 | 125 => 0, // dma-buf; IPC events
+        126 => 1,       // memory sync domains
+        127..=129 => 0, // tensor maps; fabric; unified function pointers
+        130 => 0,       // NUMA configuration
+        131 => -1,      // NUMA id of the device
+        134 => {
+            if host_located {
+                0
+            } else {
+                -1
+            }
+        } // of the nearest host node
+        132 | 133 => 0, // multicast; MPS
+        141 => i32::from(host_located),
         135..=148 => 0,
         _ => return None,
     })
+}
+
+/// The clock at which memory of two transfers a cycle has this rate.
+fn memory_clock_khz(bytes_per_s: f64) -> i32 {
+    (bytes_per_s * 8.0 / f64::from(BUS_BITS) / 2.0 / 1e3).ceil() as i32
 }
 
 /// The legacy `CUdevprop`, ten integers.

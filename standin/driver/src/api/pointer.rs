@@ -53,7 +53,9 @@ impl Session {
             _ => 0,
         };
         let id = mapping.handle;
-        Some(Known { host: false, device: mapping.device, start, bytes, pool, id })
+        // A device address all the same where the memory behind it is the host's.
+        let device = mapping.device.unwrap_or_else(|| self.current_device().unwrap_or(0));
+        Some(Known { host: false, device, start, bytes, pool, id })
     }
 
     fn write_attribute(&self, k: &Known, pointer: u64, attribute: i32, out: Out<u64>) -> Outcome {

@@ -1,12 +1,13 @@
 //! Virtual memory management: reserve, create, map, access.
 
 use crate::abi::{
-    AccessDesc, AllocationProp, Handle, INVALID_DEVICE, INVALID_VALUE, LOCATION_DEVICE, Location,
-    NOT_SUPPORTED, Outcome,
+    AccessDesc, AllocationProp, Handle, INVALID_DEVICE, INVALID_VALUE, LOCATION_DEVICE,
+    LOCATION_HOST_NUMA, LOCATION_HOST_NUMA_CURRENT, Location, NOT_PERMITTED, NOT_SUPPORTED,
+    Outcome,
 };
 use crate::edge::{In, Out};
 use crate::engine::gpu;
-use crate::engine::settings::MAX_DEVICES;
+use crate::engine::settings::{HostLocated, MAX_DEVICES};
 use crate::engine::space::{FRAME, check_frames};
 
 fn device_of(location: Location) -> Outcome<usize> {
@@ -14,13 +15,25 @@ fn device_of(location: Location) -> Outcome<usize> {
     match location.kind {
         LOCATION_DEVICE if index < gpu::gpu()?.settings.devices => Ok(index),
         LOCATION_DEVICE => Err(INVALID_DEVICE),
-        // Host-located memory is not implemented.
         _ => Err(NOT_SUPPORTED),
     }
 }
 
+/// Where memory asked for at `location` lies: on a device, or (`None`) in the
+/// host, which is one NUMA node, number 0.
+fn place_of(location: Location) -> Outcome<Option<usize>> {
+    let has = gpu::gpu()?.settings.host_located != HostLocated::No;
+    match location.kind {
+        LOCATION_HOST_NUMA if has && location.id != 0 => Err(INVALID_VALUE),
+        LOCATION_HOST_NUMA if has => Ok(None),
+        // For pools and preferred locations only (cuda.h, cuMemCreate).
+        LOCATION_HOST_NUMA_CURRENT if has => Err(INVALID_VALUE),
+        _ => device_of(location).map(Some),
+    }
+}
+
 pub fn granularity(out: Out<usize>, prop: In<AllocationProp>, _option: i32) -> Outcome {
-    device_of(prop.get()?.location)?;
+    place_of(prop.get()?.location)?;
     out.set(FRAME as usize)
 }
 
@@ -52,7 +65,10 @@ pub fn create(out: Out<u64>, bytes: usize, prop: In<AllocationProp>, flags: u64)
     if flags != 0 || prop.kind != PINNED {
         return Err(INVALID_VALUE);
     }
-    let device = device_of(prop.location)?;
+    let place = place_of(prop.location)?;
+    if place.is_none() && gpu::gpu()?.settings.host_located == HostLocated::Refused {
+        return Err(NOT_PERMITTED);
+    }
     // PyTorch asks for exportable memory whether or not it ever exports it;
     // the export itself is what is refused.
     const POSIX_FILE_DESCRIPTOR: i32 = 1;
@@ -63,7 +79,7 @@ pub fn create(out: Out<u64>, bytes: usize, prop: In<AllocationProp>, flags: u64)
     session.faults.check("alloc")?;
     let gpu = session.gpu;
     let mut space = gpu.space_mut();
-    out.set(session.memory.create(&mut space, device, bytes as u64, prop)?)
+    out.set(session.memory.create(&mut space, place, bytes as u64, prop)?)
 }
 
 pub fn release(handle: u64) -> Outcome {

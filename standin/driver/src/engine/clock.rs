@@ -15,6 +15,8 @@ pub const HOST_CALL_NS: u64 = 2_000;
 pub const COPY_LATENCY_NS: f64 = 8_000.0;
 /// Fixed part of a kernel, a device-to-device copy or a memset.
 pub const LAUNCH_LATENCY_NS: f64 = 3_000.0;
+/// Of the link's rate, what kernels reach that read the host's memory by themselves.
+pub const IN_PLACE_SHARE: f64 = 0.85;
 /// What a host function is taken to last.
 pub const HOST_FUNCTION_NS: u64 = 5_000;
 
@@ -121,6 +123,11 @@ impl Clock {
 
     pub fn link_ns(&self, bytes: f64) -> u64 {
         (COPY_LATENCY_NS + bytes / self.link_rate * 1e9) as u64
+    }
+
+    /// Time a kernel needs the link for, that reads `bytes` of the host's memory.
+    pub fn in_place_ns(&self, bytes: f64) -> u64 {
+        (bytes / (self.link_rate * IN_PLACE_SHARE) * 1e9) as u64
     }
 
     pub fn compute_ns(&self, bytes: f64, flops: f64) -> u64 {

@@ -144,7 +144,7 @@ impl Session {
     fn take(&mut self, device: usize, bytes: u64) -> Outcome<(u64, u64)> {
         let gpu = self.gpu;
         let mut space = gpu.space_mut();
-        let handle = self.memory.create(&mut space, device, bytes, device_prop(device))?;
+        let handle = self.memory.create(&mut space, Some(device), bytes, device_prop(device))?;
         let mapped = (|| {
             let address = space.reserve(bytes, 0, 0)?;
             if let Err(code) = self.memory.map(&mut space, address, handle, true) {

@@ -1,9 +1,13 @@
-//! Physical device memory: handles with reference counts, within capacity.
+//! Physical memory: handles with reference counts, those of a device within
+//! its capacity.
 //!
 //! A handle is a range of the memory file. It lives while the program holds
 //! it or any mapping shows it, as in CUDA. Fresh memory is filled with
-//! [`POISON`], so that a read of what nobody wrote is seen.
-//! Invariant: Σ bytes of the live handles of a device = `used[device]` ≤ capacity.
+//! [`POISON`], so that a read of what nobody wrote is seen. A handle may lie in
+//! the host instead of a device: the same bytes to kernels and copies, but
+//! nothing of any device's capacity, and slower on the model clock.
+//! Invariants: Σ bytes of the live handles of a device = `used[device]` ≤
+//! capacity; Σ bytes of those in the host = `host_used`.
 //! Not here: addresses (see `space`).
 
 use super::space::{Mapping, Space};
@@ -19,7 +23,8 @@ pub const POISON: u8 = 0xFF;
 static POISON_BLOCK: LazyLock<Vec<u8>> = LazyLock::new(|| vec![POISON; 2 << 20]);
 
 pub struct Physical {
-    pub device: usize,
+    /// `None`: it lies in the host.
+    pub device: Option<usize>,
     pub bytes: u64,
     pub offset: u64,
     /// The program's references (create, retain); 0 after the last release.
@@ -37,6 +42,9 @@ pub struct Memory {
     next_handle: u64,
     pub used: Vec<u64>,
     pub peak: Vec<u64>,
+    /// Bytes of handles that lie in the host.
+    pub host_used: u64,
+    pub host_peak: u64,
 }
 
 impl Memory {
@@ -47,6 +55,8 @@ impl Memory {
             next_handle: 1,
             used: vec![0; devices],
             peak: vec![0; devices],
+            host_used: 0,
+            host_peak: 0,
         }
     }
 
@@ -54,15 +64,15 @@ impl Memory {
         self.capacity.saturating_sub(self.used[device])
     }
 
-    /// A new handle of whole frames, poisoned.
+    /// A new handle of whole frames, poisoned; `device` as in [`Physical`].
     pub fn create(
         &mut self,
         space: &mut Space,
-        device: usize,
+        device: Option<usize>,
         bytes: u64,
         prop: AllocationProp,
     ) -> Outcome<u64> {
-        if bytes > self.free_bytes(device) {
+        if device.is_some_and(|device| bytes > self.free_bytes(device)) {
             return Err(OUT_OF_MEMORY);
         }
         let offset = space.take_file_range(bytes);
@@ -78,9 +88,18 @@ impl Memory {
         self.next_handle += 1;
         let physical = Physical { device, bytes, offset, references: 1, mappings: 0, prop };
         self.handles.insert(handle, physical);
-        self.used[device] += bytes;
-        self.peak[device] = self.peak[device].max(self.used[device]);
+        let (used, peak) = self.counters(device);
+        *used += bytes;
+        *peak = (*peak).max(*used);
         Ok(handle)
+    }
+
+    /// Bytes in use, and the most so far, where a handle lies.
+    fn counters(&mut self, device: Option<usize>) -> (&mut u64, &mut u64) {
+        match device {
+            Some(device) => (&mut self.used[device], &mut self.peak[device]),
+            None => (&mut self.host_used, &mut self.host_peak),
+        }
     }
 
     /// Maps the whole handle at `address`, with no access for anyone yet.
@@ -126,7 +145,7 @@ impl Memory {
         if self.handles.get(&handle).is_some_and(dead)
             && let Some(physical) = self.handles.remove(&handle)
         {
-            self.used[physical.device] -= physical.bytes;
+            *self.counters(physical.device).0 -= physical.bytes;
             punch(space.file(), physical.offset, physical.bytes);
         }
     }

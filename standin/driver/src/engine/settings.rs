@@ -40,6 +40,17 @@ pub struct FaultRule {
     pub code: i32,
 }
 
+/// Physical memory of the host behind device addresses (`cuMemCreate` with a
+/// host NUMA location).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostLocated {
+    Yes,
+    /// The device says that it cannot.
+    No,
+    /// The device says that it can, but handles are refused, as in some containers.
+    Refused,
+}
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub vram_bytes: u64,
@@ -58,6 +69,7 @@ pub struct Settings {
     pub faults: Vec<FaultRule>,
     /// Compute capability.
     pub capability: (i32, i32),
+    pub host_located: HostLocated,
 }
 
 pub const MAX_DEVICES: usize = 8;
@@ -90,6 +102,12 @@ impl Settings {
             capability: read("STANDIN_SM", (8, 6), |t| {
                 let (major, minor) = t.split_once('.')?;
                 Some((major.parse().ok()?, minor.parse().ok()?))
+            }),
+            host_located: read("STANDIN_HOST_LOCATED", HostLocated::Yes, |t| match t {
+                "yes" => Some(HostLocated::Yes),
+                "no" => Some(HostLocated::No),
+                "refused" => Some(HostLocated::Refused),
+                _ => None,
             }),
         }
     }

@@ -35,8 +35,8 @@ pub struct Mapping {
     pub handle: u64,
     /// Offset in the memfd.
     pub offset: u64,
-    /// Device the memory lives on.
-    pub device: usize,
+    /// Device the memory lies on; `None`: it is the host's.
+    pub device: Option<usize>,
     /// `CUmemAccess_flags` per device.
     pub access: [u8; MAX_DEVICES],
     /// Ordinary memory (not the program's own VMM), which devices with peer
@@ -318,7 +318,8 @@ impl Space {
         while at < end || at == address {
             let (start, mapping) = self.mapping(at).ok_or(at)?;
             let granted = mapping.access[device] & need == need
-                || (mapping.shared && self.peers[device][mapping.device]);
+                || (mapping.shared
+                    && mapping.device.is_some_and(|owner| self.peers[device][owner]));
             if !granted {
                 return Err(at);
             }
@@ -341,6 +342,14 @@ impl Space {
             at = start + mapping.bytes;
         }
         Ok(self.shadow_of(address))
+    }
+
+    /// Bytes of `[start, end)` that are mapped to memory of the host.
+    pub fn in_host(&self, start: u64, end: u64) -> u64 {
+        self.mappings_in(start, end)
+            .filter(|(_, mapping)| mapping.device.is_none())
+            .map(|(at, mapping)| end.min(at + mapping.bytes) - start.max(at))
+            .sum()
     }
 
     /// The pinned host range that contains `address`.

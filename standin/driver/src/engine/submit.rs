@@ -84,14 +84,23 @@ impl Session {
             Work::Kernel(launch) => {
                 let cost = launch.function.kernel.as_ref().map(|k| k.cost(&launch.view()));
                 let cost = cost.unwrap_or_default();
-                let ns = self.clock.compute_ns(cost.bytes, cost.flops);
+                let any = self.memory.host_used > 0;
+                let in_place = if any { in_place_bytes(space, ranges, cost.bytes) } else { 0.0 };
+                let link_ns = self.clock.in_place_ns(in_place);
+                let ns = self.clock.compute_ns(cost.bytes, cost.flops).max(link_ns);
                 let launches = self.account.kernels();
                 for &range in ranges {
                     self.uses.launched(extents(space, range), launches, could_start);
                 }
                 self.account.stall_ns += ready - could_start;
                 self.propagate_taint(space, launch, ranges);
-                self.clock.book(device, EngineKind::Compute, ready, ns).1
+                let (start, end) = self.clock.book(device, EngineKind::Compute, ready, ns);
+                if link_ns > 0 {
+                    // Copies that come later find the link taken.
+                    self.account.in_place_bytes += in_place as u64;
+                    self.clock.book(device, EngineKind::HostToDevice, start, link_ns);
+                }
+                end
             }
             Work::Host { .. } | Work::Callback { .. } => ready + HOST_FUNCTION_NS,
             _ => ready,
@@ -182,6 +191,15 @@ fn direction(space: &Space, copy: &Copy) -> Direction {
         (false, true) => Direction::HostToDevice,
         (false, false) => Direction::HostToHost,
     }
+}
+
+/// Bytes that a kernel is taken to move over the link, of the `bytes` it moves
+/// in all: what it may reach in the host counts as much as what it may reach on
+/// the device. (What it really reads is not known when it is queued.)
+fn in_place_bytes(space: &Space, ranges: &[(u64, u64)], bytes: f64) -> f64 {
+    let host: u64 = ranges.iter().map(|&(start, end)| space.in_host(start, end)).sum();
+    let all: u64 = ranges.iter().map(|&(start, end)| end - start).sum();
+    if host == 0 { 0.0 } else { (bytes * host as f64 / all as f64).min(host as f64) }
 }
 
 /// The device ranges work may touch: exact for copies and fills; for a kernel

@@ -246,6 +246,11 @@ pub fn device_memory(device: i32) -> AllocationProp {
     AllocationProp { kind: 1, handle_types: 0, location: [1, device], win32: 0, flags: 0 }
 }
 
+/// Memory of a NUMA node of the host.
+pub fn host_memory(node: i32) -> AllocationProp {
+    AllocationProp { location: [3, node], ..device_memory(0) }
+}
+
 /// A physical handle on device 0.
 pub fn create(bytes: usize) -> u64 {
     let mut handle = 0u64;
