@@ -4,9 +4,10 @@
 use super::future::{Future, NEVER};
 use super::pool::Pool;
 use crate::sim::device::Waits;
-use crate::sim::run::{Evict, Gpu, Infeasible, Launching};
-use crate::workload::TraceChunk;
+use crate::sim::run::{Evict, Gpu, Infeasible, Launching, Policy};
+use crate::workload::{Nanos, Trace, TraceChunk};
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 /// Who goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,6 +189,57 @@ impl Cache {
                 self.touch(chunk);
             }
             self.ahead += 1;
+        }
+    }
+}
+
+/// A policy that fetches whole chunks when they are missing, and ahead if it
+/// knows the future: all of it that comes within a horizon.
+pub struct PerChunk {
+    name: &'static str,
+    cache: Cache,
+    future: Option<(Rc<Future>, Nanos)>,
+}
+
+impl PerChunk {
+    pub fn new(
+        name: &'static str,
+        trace: &Trace,
+        merit: Merit,
+        future: Option<(Rc<Future>, Nanos)>,
+    ) -> Self {
+        Self { name, cache: Cache::new(merit, Evict::Clean, trace.chunks.len()), future }
+    }
+}
+
+impl Policy for PerChunk {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn begin(&mut self, gpu: &mut Gpu) -> Result<(), Infeasible> {
+        self.cache.begin(gpu, self.future.as_ref().map(|(future, _)| &**future));
+        Ok(())
+    }
+
+    fn freed(&mut self, gpu: &mut Gpu, chunk: TraceChunk) {
+        self.cache.freed(gpu, chunk);
+    }
+
+    fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
+        self.cache.demand(gpu, launch, |gpu, chunk, after| {
+            gpu.fetch(chunk, gpu.bytes(chunk), after);
+        })
+    }
+
+    fn after(&mut self, gpu: &mut Gpu, launch: Launching<'_>) {
+        if let Some((future, horizon)) = &self.future {
+            self.cache.used(future, launch.number);
+            let end = match *horizon {
+                NEVER => NEVER,
+                horizon => future.after(launch.number, horizon),
+            };
+            self.cache.look_ahead(gpu, future, end);
         }
     }
 }

@@ -6,28 +6,11 @@
 //! more than is needed: what goes for it must come back. So it looks ahead by a
 //! horizon, in kernel time, and [`best`] tries several.
 
-use super::cache::{Cache, Merit};
+use super::cache::{Merit, PerChunk};
 use super::future::{Future, NEVER};
-use crate::sim::run::{Evict, Gpu, Infeasible, Launching, Outcome, Policy, Setup, run};
-use crate::workload::{Nanos, Trace, TraceChunk};
+use crate::sim::run::{Infeasible, Outcome, Setup, run};
+use crate::workload::{Nanos, Trace};
 use std::rc::Rc;
-
-pub struct Clairvoyant {
-    cache: Cache,
-    future: Rc<Future>,
-    horizon: Nanos,
-}
-
-impl Clairvoyant {
-    /// Looks ahead without end.
-    pub fn new(trace: &Trace, setup: &Setup) -> Self {
-        Self::within(trace, Rc::new(Future::of(trace, &setup.card)), NEVER)
-    }
-
-    fn within(trace: &Trace, future: Rc<Future>, horizon: Nanos) -> Self {
-        Self { cache: Cache::new(Merit::Needed, Evict::Clean, trace.chunks.len()), future, horizon }
-    }
-}
 
 /// The outcome with the best of several horizons: the whole future, and shares
 /// of the mean iteration's kernel time.
@@ -42,41 +25,12 @@ pub fn best(trace: &Trace, setup: &Setup) -> Result<Outcome, Infeasible> {
     let horizons = SHARES.iter().map(|share| (share * iteration) as Nanos).chain([NEVER]);
     let mut best: Option<Outcome> = None;
     for horizon in horizons {
-        let mut policy = Clairvoyant::within(trace, Rc::clone(&future), horizon);
+        let future = Some((Rc::clone(&future), horizon));
+        let mut policy = PerChunk::new("clairvoyant", trace, Merit::Needed, future);
         let outcome = run(trace, setup, &mut policy)?;
         if best.as_ref().is_none_or(|best| outcome.total_ns < best.total_ns) {
             best = Some(outcome);
         }
     }
     Ok(best.expect("several were tried"))
-}
-
-impl Policy for Clairvoyant {
-    fn name(&self) -> &'static str {
-        "clairvoyant"
-    }
-
-    fn begin(&mut self, gpu: &mut Gpu) -> Result<(), Infeasible> {
-        self.cache.begin(gpu, Some(&self.future));
-        Ok(())
-    }
-
-    fn freed(&mut self, gpu: &mut Gpu, chunk: TraceChunk) {
-        self.cache.freed(gpu, chunk);
-    }
-
-    fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
-        self.cache.demand(gpu, launch, |gpu, chunk, after| {
-            gpu.fetch(chunk, gpu.bytes(chunk), after);
-        })
-    }
-
-    fn after(&mut self, gpu: &mut Gpu, launch: Launching<'_>) {
-        self.cache.used(&self.future, launch.number);
-        let end = match self.horizon {
-            NEVER => NEVER,
-            horizon => self.future.after(launch.number, horizon),
-        };
-        self.cache.look_ahead(gpu, &self.future, end);
-    }
 }

@@ -1,10 +1,11 @@
 //! What per-module offloading has in common: some weights stay, the others
-//! pass through a buffer in the order of the modules.
+//! pass through a buffer in the order of the modules. What stays, how far
+//! ahead is fetched and how it goes again tells [`PerModule`]s apart.
 
 use super::order::{Order, Walk};
 use super::pool::Pool;
 use crate::sim::device::Waits;
-use crate::sim::run::{Evict, Gpu, Infeasible, Launching};
+use crate::sim::run::{Evict, Gpu, Infeasible, Launching, Policy};
 use crate::workload::TraceChunk;
 
 /// What is used again within so many modules is not dropped in between.
@@ -44,12 +45,8 @@ impl Feed {
         }
     }
 
-    pub fn order(&self) -> &Order {
-        &self.order
-    }
-
     /// `residents` stay; `buffer` bytes are for the rest.
-    pub fn begin(&mut self, gpu: &mut Gpu, residents: &[TraceChunk], buffer: u64) {
+    fn begin(&mut self, gpu: &mut Gpu, residents: &[TraceChunk], buffer: u64) {
         for &chunk in residents {
             self.resident[chunk as usize] = true;
             gpu.place(chunk, gpu.bytes(chunk), Waits::NONE);
@@ -58,11 +55,7 @@ impl Feed {
         place_unmanaged(&self.order, gpu);
     }
 
-    pub fn allocated(&mut self, gpu: &mut Gpu, chunk: TraceChunk) {
-        gpu.place(chunk, gpu.bytes(chunk), self.unmanaged);
-    }
-
-    pub fn freed(&mut self, gpu: &mut Gpu, chunk: TraceChunk) {
+    fn freed(&mut self, gpu: &mut Gpu, chunk: TraceChunk) {
         let bytes = gpu.present(chunk);
         let waits = gpu.evict(chunk, bytes, Evict::Clean);
         if let Some(at) = self.buffered.iter().position(|&other| other == chunk) {
@@ -74,7 +67,7 @@ impl Feed {
     }
 
     /// Drops what was used and is not any more, and fetches what is missing.
-    pub fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
+    fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
         let managed = |chunk: TraceChunk| !self.order.unmanaged(chunk);
         if !launch.uses.iter().any(|used| managed(used.chunk)) {
             return Ok(());
@@ -114,7 +107,7 @@ impl Feed {
     }
 
     /// Fetches what comes next, as far as the buffer and the depth allow.
-    pub fn after(&mut self, gpu: &mut Gpu, launch: Launching<'_>) {
+    fn after(&mut self, gpu: &mut Gpu, launch: Launching<'_>) {
         if launch.uses.is_empty() {
             return;
         }
@@ -160,6 +153,59 @@ impl Feed {
         self.pool.give(bytes, freed);
         self.buffered.retain(|&other| other != chunk);
     }
+}
+
+/// What stays, and bytes for the buffer.
+type Stay = fn(&Order, &Gpu) -> Result<(Vec<TraceChunk>, u64), Infeasible>;
+
+/// A policy that offloads module by module.
+pub struct PerModule {
+    pub(super) name: &'static str,
+    pub(super) feed: Feed,
+    pub(super) stay: Stay,
+    /// Its copies are from pageable memory.
+    pub(super) pageable: bool,
+}
+
+impl Policy for PerModule {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn begin(&mut self, gpu: &mut Gpu) -> Result<(), Infeasible> {
+        if self.pageable {
+            let share = gpu.setup().costs.pageable_share;
+            gpu.device().set_copy_share(share);
+        }
+        let (residents, buffer) = (self.stay)(&self.feed.order, gpu)?;
+        self.feed.begin(gpu, &residents, buffer);
+        Ok(())
+    }
+
+    fn allocated(&mut self, gpu: &mut Gpu, chunk: TraceChunk) -> Result<(), Infeasible> {
+        gpu.place(chunk, gpu.bytes(chunk), self.feed.unmanaged);
+        Ok(())
+    }
+
+    fn freed(&mut self, gpu: &mut Gpu, chunk: TraceChunk) {
+        self.feed.freed(gpu, chunk);
+    }
+
+    fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
+        self.feed.before(gpu, launch)
+    }
+
+    fn after(&mut self, gpu: &mut Gpu, launch: Launching<'_>) {
+        self.feed.after(gpu, launch);
+    }
+}
+
+/// Nothing stays but what many modules share, as far as that is little.
+pub fn shared_only(order: &Order, gpu: &Gpu) -> Result<(Vec<TraceChunk>, u64), Infeasible> {
+    let capacity = order.capacity(gpu)?;
+    let kept = order.keep_shared(gpu, capacity / 4);
+    let bytes: u64 = kept.iter().map(|&chunk| gpu.bytes(chunk)).sum();
+    Ok((kept, capacity - bytes))
 }
 
 /// What is no weight and exists from the start.

@@ -23,7 +23,7 @@
 
 mod block_swap;
 mod cache;
-pub mod clairvoyant;
+mod clairvoyant;
 mod demand_paging;
 mod feed;
 mod future;
@@ -38,17 +38,16 @@ mod resident;
 mod window;
 mod zero_copy;
 
-pub use block_swap::BlockSwap;
-pub use clairvoyant::Clairvoyant;
-pub use demand_paging::DemandPaging;
-pub use leaf::Leaf;
-pub use lru::Lru;
 pub use ours::Ours;
 pub use planned::Planned;
-pub use prefix::Prefix;
 pub use resident::Resident;
-pub use window::Window;
-pub use zero_copy::ZeroCopy;
+
+use block_swap::BlockSwap;
+use demand_paging::DemandPaging;
+use leaf::leaf;
+use prefix::prefix;
+use window::window;
+use zero_copy::ZeroCopy;
 
 use super::run::{Infeasible, Outcome, Setup, run};
 use crate::workload::Trace;
@@ -71,12 +70,12 @@ pub const PEERS: &[&str] = &[
 pub fn run_peer(name: &str, trace: &Trace, setup: &Setup) -> Result<Outcome, Infeasible> {
     match name {
         "resident" => run(trace, setup, &mut Resident::default()),
-        "prefix" => run(trace, setup, &mut Prefix::new(trace)),
+        "prefix" => run(trace, setup, &mut prefix(trace)),
         "block-swap" => run(trace, setup, &mut BlockSwap::new(trace)),
-        "leaf" => run(trace, setup, &mut Leaf::new(trace)),
-        "window" => run(trace, setup, &mut Window::new(trace)),
-        "lru" => run(trace, setup, &mut Lru::on_demand(trace)),
-        "lru-prefetch" => run(trace, setup, &mut Lru::prefetching(trace, setup)),
+        "leaf" => run(trace, setup, &mut leaf(trace)),
+        "window" => run(trace, setup, &mut window(trace)),
+        "lru" => run(trace, setup, &mut lru::on_demand(trace)),
+        "lru-prefetch" => run(trace, setup, &mut lru::prefetching(trace, setup)),
         "demand-paging" => run(trace, setup, &mut DemandPaging::new(trace)),
         "zero-copy" => run(trace, setup, &mut ZeroCopy::new(trace)),
         "clairvoyant" => clairvoyant::best(trace, setup),

@@ -3,20 +3,46 @@
 //! allows. A few outliers stay as well where they fit: embeddings, heads,
 //! small tensors of many layers in one allocation.
 
-use super::feed::{Feed, leading};
+use super::feed::{Feed, PerModule, leading};
 use super::order::Order;
-use crate::sim::run::{Evict, Gpu, Infeasible, Launching, Policy};
+use crate::sim::run::{Evict, Gpu, Infeasible};
 use crate::workload::{Trace, TraceChunk};
 
-pub struct Prefix {
-    feed: Feed,
+pub fn prefix(trace: &Trace) -> PerModule {
+    // As deep as two slots of the largest reach in the smallest: enough.
+    const DEPTH: usize = 32;
+    let feed = Feed::new(Order::of(trace), DEPTH, Evict::Clean, false);
+    PerModule { name: "prefix", feed, stay, pageable: false }
 }
 
-impl Prefix {
-    pub fn new(trace: &Trace) -> Self {
-        // As deep as two slots of the largest reach in the smallest: enough.
-        const DEPTH: usize = 32;
-        Self { feed: Feed::new(Order::of(trace), DEPTH, Evict::Clean, false) }
+fn stay(order: &Order, gpu: &Gpu) -> Result<(Vec<TraceChunk>, u64), Infeasible> {
+    let capacity = order.capacity(gpu)?;
+    let weights = order.weights();
+    if weights.iter().map(|&chunk| gpu.bytes(chunk)).sum::<u64>() <= capacity {
+        return Ok((weights, 0));
+    }
+    let mut residents = order.keep_shared(gpu, capacity / 4);
+    residents.extend(outliers(gpu, &weights, capacity / 2));
+    residents.sort_unstable();
+    residents.dedup();
+    let rest: Vec<TraceChunk> =
+        weights.into_iter().filter(|chunk| residents.binary_search(chunk).is_err()).collect();
+    let kept: u64 = residents.iter().map(|&chunk| gpu.bytes(chunk)).sum();
+    // A shorter prefix may leave larger ones to be streamed: the buffer is
+    // for the largest of what is streamed in the end.
+    let mut slots = 0;
+    loop {
+        let left = (capacity - kept)
+            .checked_sub(slots)
+            .ok_or_else(|| Infeasible::new("two slots of the largest layer do not fit"))?;
+        let leading = leading(gpu, &rest, left);
+        let largest = rest[leading.len()..].iter().map(|&c| gpu.bytes(c)).max().unwrap_or(0);
+        if 2 * largest <= slots {
+            let prefix: u64 = leading.iter().map(|&chunk| gpu.bytes(chunk)).sum();
+            residents.extend(leading);
+            return Ok((residents, capacity - kept - prefix));
+        }
+        slots = 2 * largest;
     }
 }
 
@@ -42,60 +68,4 @@ fn outliers(gpu: &Gpu, weights: &[TraceChunk], bytes: u64) -> Vec<TraceChunk> {
             rest.is_some()
         })
         .collect()
-}
-
-impl Policy for Prefix {
-    fn name(&self) -> &'static str {
-        "prefix"
-    }
-
-    fn begin(&mut self, gpu: &mut Gpu) -> Result<(), Infeasible> {
-        let capacity = self.feed.order().capacity(gpu)?;
-        let weights = self.feed.order().weights();
-        if weights.iter().map(|&chunk| gpu.bytes(chunk)).sum::<u64>() <= capacity {
-            self.feed.begin(gpu, &weights, 0);
-            return Ok(());
-        }
-        let mut residents = self.feed.order().keep_shared(gpu, capacity / 4);
-        residents.extend(outliers(gpu, &weights, capacity / 2));
-        residents.sort_unstable();
-        residents.dedup();
-        let rest: Vec<TraceChunk> =
-            weights.into_iter().filter(|chunk| residents.binary_search(chunk).is_err()).collect();
-        let kept: u64 = residents.iter().map(|&chunk| gpu.bytes(chunk)).sum();
-        // A shorter prefix may leave larger ones to be streamed: the buffer is
-        // for the largest of what is streamed in the end.
-        let mut slots = 0;
-        loop {
-            let left = (capacity - kept)
-                .checked_sub(slots)
-                .ok_or_else(|| Infeasible::new("two slots of the largest layer do not fit"))?;
-            let leading = leading(gpu, &rest, left);
-            let largest = rest[leading.len()..].iter().map(|&c| gpu.bytes(c)).max().unwrap_or(0);
-            if 2 * largest <= slots {
-                let prefix: u64 = leading.iter().map(|&chunk| gpu.bytes(chunk)).sum();
-                residents.extend(leading);
-                self.feed.begin(gpu, &residents, capacity - kept - prefix);
-                return Ok(());
-            }
-            slots = 2 * largest;
-        }
-    }
-
-    fn allocated(&mut self, gpu: &mut Gpu, chunk: TraceChunk) -> Result<(), Infeasible> {
-        self.feed.allocated(gpu, chunk);
-        Ok(())
-    }
-
-    fn freed(&mut self, gpu: &mut Gpu, chunk: TraceChunk) {
-        self.feed.freed(gpu, chunk);
-    }
-
-    fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
-        self.feed.before(gpu, launch)
-    }
-
-    fn after(&mut self, gpu: &mut Gpu, launch: Launching<'_>) {
-        self.feed.after(gpu, launch);
-    }
 }
