@@ -31,6 +31,8 @@ use smallvec::SmallVec;
 
 use super::host_store::{HostBuffer, HostStore};
 use super::planning::Planner;
+use super::ring_view::RingView;
+use super::slabs::Slabs;
 use super::stall::StallProbe;
 use super::stats::{Stats, WaitReason};
 use super::timing::OperationTimer;
@@ -90,6 +92,8 @@ struct Backing {
     base: DevicePtr,
     bytes: usize,
     frames: u32,
+    /// The frames that it is mapped to, in order; none while it is not.
+    placed: Vec<FrameId>,
     /// Host memory, and the frames it is for.
     host: Vec<(Range<u32>, HostBuffer)>,
     /// Recorded behind the copy that brought the present content.
@@ -114,7 +118,7 @@ impl Backing {
 
     /// The pieces of a run of frames, as its host memory divides it: device
     /// address, host address and bytes.
-    fn pieces(&self, frames: &Range<u32>) -> SmallVec<[(DevicePtr, *mut c_void, usize); 4]> {
+    fn pieces(&self, frames: &Range<u32>) -> SmallVec<[Span; 4]> {
         let meeting = self.host.iter().filter_map(|(range, buffer)| {
             let common = range.start.max(frames.start)..range.end.min(frames.end);
             (common.start < common.end).then(|| {
@@ -131,6 +135,38 @@ impl Backing {
         );
         pieces
     }
+
+    /// Where a run of frames is in a slab: which, and its first byte. `None`:
+    /// some of it has memory of its own.
+    fn in_slab(&self, frames: &Range<u32>) -> Option<(usize, usize)> {
+        let mut found = None;
+        let mut missing = frames.len();
+        for (range, buffer) in &self.host {
+            let common = range.start.max(frames.start)..range.end.min(frames.end);
+            if common.is_empty() {
+                continue;
+            }
+            let within = (common.start - range.start) as usize * FRAME_BYTES;
+            let before = (common.start - frames.start) as usize * FRAME_BYTES;
+            let place = (buffer.slab()?, buffer.address as usize + within - before);
+            if found.is_some_and(|found| found != place) {
+                return None;
+            }
+            found = Some(place);
+            missing -= common.len();
+        }
+        found.filter(|_| missing == 0)
+    }
+}
+
+/// Bytes that one copy moves: device address, host address, how many.
+type Span = (DevicePtr, *mut c_void, usize);
+
+/// Frames of chunks, in an order.
+type Pieces = [(ChunkId, Range<u32>)];
+
+fn frame_count(pieces: &Pieces) -> u32 {
+    pieces.iter().map(|(_, frames)| frames.end - frames.start).sum()
 }
 
 /// Frames, streams, events and copies of one device.
@@ -145,6 +181,8 @@ pub struct Machinery {
     /// Handle of every frame, by id; ids of released frames are reused.
     frames: Vec<MemHandle>,
     unused_ids: Vec<FrameId>,
+    slabs: Slabs,
+    view: RingView,
     /// Indexed by chunk id.
     backings: Vec<Option<Backing>>,
     /// Events nobody needs any more, by context.
@@ -201,6 +239,8 @@ impl Device {
                 copy_out,
                 frames: Vec::new(),
                 unused_ids: Vec::new(),
+                slabs: Slabs::default(),
+                view: RingView::default(),
                 backings: Vec::new(),
                 spare_events: HashMap::new(),
                 idle: false,
@@ -231,6 +271,7 @@ impl Machinery {
             base,
             bytes,
             frames,
+            placed: Vec::new(),
             host: Vec::new(),
             fence: None,
             uses: Vec::new(),
@@ -373,6 +414,158 @@ impl Machinery {
                 }
             }
         }
+    }
+
+    // --- copies ------------------------------------------------------------
+
+    /// Host memory at `place`, beside that of other chunks, while there is
+    /// enough of it for everything.
+    fn beside_others(&mut self, place: Place, frames: &Range<u32>) -> Option<HostBuffer> {
+        let (host_store, stats) = (self.host_store, self.stats);
+        let (used_bytes, ..) = host_store.usage();
+        let managed_bytes = stats.managed_bytes.load(Ordering::Relaxed);
+        self.slabs.take(host_store, place, frames, managed_bytes.saturating_sub(used_bytes))
+    }
+
+    /// Cuts `pieces`, which lie on consecutive slots from `slot` on, into runs
+    /// that one copy can move, and tells `each` what that copy is; `None`: a
+    /// run of pieces that are copied by themselves.
+    fn in_runs(
+        &mut self,
+        mut pieces: &Pieces,
+        mut slot: u32,
+        mut each: impl FnMut(&mut Self, &Pieces, Option<Span>),
+    ) {
+        while !pieces.is_empty() {
+            let (run, rest) = pieces.split_at(self.side_by_side(pieces));
+            let span = if run.len() > 1 { self.span_of(run, slot) } else { None };
+            each(self, run, span);
+            slot += frame_count(run);
+            pieces = rest;
+        }
+    }
+
+    /// How many of `pieces`, from the first on, are side by side in a slab; at
+    /// least one.
+    fn side_by_side(&mut self, pieces: &Pieces) -> usize {
+        let mut next = None;
+        let neighbours = pieces.iter().take_while(|(chunk, frames)| {
+            let bytes = frames.len() * FRAME_BYTES;
+            let found = self.backing(*chunk).in_slab(frames);
+            let follows = next.is_none() || (found.is_some() && next == Some(found));
+            next = Some(found.map(|(slab, address)| (slab, address + bytes)));
+            follows
+        });
+        neighbours.count()
+    }
+
+    /// The copy that moves all of `run`, whose host memory is side by side.
+    fn span_of(&mut self, run: &Pieces, slot: u32) -> Option<Span> {
+        let (first, frames) = run.first()?;
+        let (_, host) = self.backing(*first).in_slab(frames)?;
+        let mut placed = Vec::with_capacity(frame_count(run) as usize);
+        for (chunk, frames) in run {
+            let there = &self.backing(*chunk).placed;
+            placed.extend(there.get(frames.start as usize..frames.end as usize)?);
+        }
+        // The last chunk may end within its last frame; before that, what fills
+        // up a chunk's last frame is of its slab and its ring frame as well.
+        let (last, frames) = run.last()?;
+        let (_, last_bytes) = self.backing(*last).span(frames);
+        let bytes = (placed.len() - frames.len()) * FRAME_BYTES + last_bytes;
+        let handles = &self.frames;
+        let handle = |frame: FrameId| handles[frame as usize];
+        let base = self.view.address(self.driver, self.device, slot, placed.into_iter(), handle)?;
+        self.view.used = true;
+        Some((base, host as *mut c_void, bytes))
+    }
+
+    /// Unmaps the ring's view from `slot` on.
+    fn cut_view(&mut self, slot: usize) {
+        if std::mem::take(&mut self.view.used) && !self.idle {
+            for stream in [self.copy_in, self.copy_out] {
+                self.wait(|driver| driver.stream_synchronize(stream));
+            }
+        }
+        let outcome = self.view.cut(self.driver, slot);
+        self.note(outcome);
+    }
+
+    /// The copy to the host that comes next waits for all uses of `chunk`.
+    fn await_uses_before_copy_out(&mut self, chunk: ChunkId) {
+        let (driver, copy_out) = (self.driver, self.copy_out);
+        let backing = self.backings[chunk as usize].as_mut().expect("a chunk that lives");
+        for last in backing.uses.iter_mut().filter(|last| !last.before_copy_out) {
+            last.before_copy_out = true;
+            if let Err(code) = driver.stream_wait_event(copy_out, last.event) {
+                self.failure.get_or_insert(code);
+            }
+        }
+        if let Some(fence) = &backing.fence
+            && let Err(code) = driver.stream_wait_event(copy_out, fence.event)
+        {
+            self.failure.get_or_insert(code);
+        }
+        self.await_resident_uses(chunk, copy_out);
+    }
+
+    fn copy_to_host(&mut self, (base, host, bytes): Span) {
+        // SAFETY: the buffer holds the bytes and lives until the chunks are
+        // freed, which waits for this copy; nobody reads it before the event.
+        let copied = unsafe { self.driver.memcpy_dtoh_async(host, base, bytes, self.copy_out) };
+        self.note(copied);
+        self.stats.wrote_back(bytes);
+    }
+
+    /// The last copy to the host was `chunk`'s.
+    fn note_written_back(&mut self, chunk: ChunkId) {
+        let copy_out = self.copy_out;
+        let known = self.backing(chunk).written_back.take();
+        let Some(event) = known.or_else(|| self.event(self.ctx)) else {
+            return self.wait(|driver| driver.stream_synchronize(copy_out));
+        };
+        let outcome = self.driver.event_record(event, copy_out);
+        self.note(outcome);
+        self.backing(chunk).written_back = Some(event);
+    }
+
+    fn copy_to_device(&mut self, (base, host, bytes): Span, demanded: bool) {
+        const PROBE_BYTES: usize = 1 << 20;
+        const PROBE_ONE_IN: u32 = 64;
+        self.read_probe();
+        self.unprobed = self.unprobed.saturating_add(1);
+        let probe = self.probe.is_none() && bytes >= PROBE_BYTES && self.unprobed >= PROBE_ONE_IN;
+        let start = if probe { self.timed_event() } else { None };
+        // SAFETY: the buffer holds the bytes, lives until the chunks are
+        // freed, and is written only by copies this stream waited for.
+        let copied = unsafe {
+            self.driver.memcpy_htod_async(base, host as *const c_void, bytes, self.copy_in)
+        };
+        if let Some(start) = start
+            && let Some(end) = self.timed_event()
+        {
+            self.probe = Some((start, end, bytes));
+            self.unprobed = 0;
+        }
+        self.note(copied);
+        self.stats.streamed(bytes, demanded);
+    }
+
+    /// Later uses of `chunk` wait for the last copy to the device.
+    fn raise_fence(&mut self, chunk: ChunkId) {
+        let copy_in = self.copy_in;
+        let known = self.backing(chunk).fence.take().map(|fence| (fence.event, fence.waited_by));
+        let (event, mut waited_by) = match known {
+            Some(known) => known,
+            None => match self.event(self.ctx) {
+                Some(event) => (event, Vec::new()),
+                None => return self.wait(|driver| driver.stream_synchronize(copy_in)),
+            },
+        };
+        waited_by.clear();
+        let outcome = self.driver.event_record(event, copy_in);
+        self.note(outcome);
+        self.backing(chunk).fence = Some(Fence { event, waited_by });
     }
 
     // --- events ------------------------------------------------------------
@@ -530,6 +723,9 @@ impl Mechanism for Machinery {
     }
 
     fn release_frame(&mut self, frame: FrameId) {
+        if let Some(slot) = self.view.slot_of(frame) {
+            self.cut_view(slot);
+        }
         let outcome = self.driver.mem_release(self.frames[frame as usize]);
         self.note(outcome);
         self.unused_ids.push(frame);
@@ -554,6 +750,7 @@ impl Mechanism for Machinery {
             let _ = self.driver.mem_unmap(base, bytes);
             return Err(Refused);
         }
+        self.backing(chunk).placed = frames.to_vec();
         let mut peers = PEERS[self.device as usize].load(Ordering::Relaxed);
         while peers != 0 {
             self.grant(chunk, peers.trailing_zeros() as Device_);
@@ -565,6 +762,7 @@ impl Mechanism for Machinery {
     fn unmap(&mut self, chunk: ChunkId) {
         let backing = self.backing(chunk);
         let (base, bytes) = (backing.base, backing.frames as usize * FRAME_BYTES);
+        self.backing(chunk).placed.clear();
         let outcome = self.driver.mem_unmap(base, bytes);
         self.note(outcome);
         hot(chunk).forget_uses();
@@ -584,10 +782,11 @@ impl Mechanism for Machinery {
         &mut self,
         chunk: ChunkId,
         frames: Range<u32>,
-        _: Option<Place>,
+        place: Option<Place>,
     ) -> std::result::Result<(), Refused> {
         let (_, bytes) = self.backing(chunk).span(&frames);
-        let host = self.host_store.allocate(bytes).ok_or(Refused)?;
+        let beside = place.and_then(|place| self.beside_others(place, &frames));
+        let host = beside.or_else(|| self.host_store.allocate(bytes)).ok_or(Refused)?;
         self.backing(chunk).host.push((frames, host));
         Ok(())
     }
@@ -595,38 +794,38 @@ impl Mechanism for Machinery {
     /// Only the content of host frames makes it unnecessary, and there are none.
     fn release_host(&mut self, _: ChunkId, _: Range<u32>) {}
 
-    fn ring(&mut self, _: &[FrameId]) {}
+    fn ring(&mut self, slots: &[FrameId]) {
+        if let Some(slot) = self.view.announce(slots) {
+            self.cut_view(slot);
+        }
+    }
 
     fn write_back(&mut self, chunk: ChunkId, frames: Range<u32>) {
         self.queued += 1;
-        let (driver, copy_out) = (self.driver, self.copy_out);
-        let backing = self.backings[chunk as usize].as_mut().expect("a chunk that lives");
-        for last in backing.uses.iter_mut().filter(|last| !last.before_copy_out) {
-            last.before_copy_out = true;
-            if let Err(code) = driver.stream_wait_event(copy_out, last.event) {
-                self.failure.get_or_insert(code);
+        self.await_uses_before_copy_out(chunk);
+        for span in self.backing(chunk).pieces(&frames) {
+            self.copy_to_host(span);
+        }
+        self.note_written_back(chunk);
+    }
+
+    fn write_back_run(&mut self, pieces: &Pieces, slot: u32) {
+        self.in_runs(pieces, slot, |machinery, run, span| {
+            let Some(span) = span else {
+                return run
+                    .iter()
+                    .for_each(|(chunk, frames)| machinery.write_back(*chunk, frames.clone()));
+            };
+            machinery.queued += 1;
+            for &(chunk, _) in run {
+                machinery.await_uses_before_copy_out(chunk);
             }
-        }
-        if let Some(fence) = &backing.fence
-            && let Err(code) = driver.stream_wait_event(copy_out, fence.event)
-        {
-            self.failure.get_or_insert(code);
-        }
-        self.await_resident_uses(chunk, copy_out);
-        for (base, host, bytes) in self.backing(chunk).pieces(&frames) {
-            // SAFETY: the buffer holds the piece and lives until the chunk is
-            // freed, which waits for this copy; nobody reads it before the event.
-            let copied = unsafe { self.driver.memcpy_dtoh_async(host, base, bytes, copy_out) };
-            self.note(copied);
-            self.stats.wrote_back(bytes);
-        }
-        let known = self.backing(chunk).written_back.take();
-        let Some(event) = known.or_else(|| self.event(self.ctx)) else {
-            return self.wait(|driver| driver.stream_synchronize(copy_out));
-        };
-        let outcome = self.driver.event_record(event, copy_out);
-        self.note(outcome);
-        self.backing(chunk).written_back = Some(event);
+            machinery.copy_to_host(span);
+            machinery.stats.merged(run.len());
+            for &(chunk, _) in run {
+                machinery.note_written_back(chunk);
+            }
+        });
     }
 
     fn displace(&mut self, chunk: ChunkId) {
@@ -667,42 +866,27 @@ impl Mechanism for Machinery {
 
     fn fetch(&mut self, chunk: ChunkId, frames: Range<u32>, content: bool, demanded: bool) {
         self.queued += 1;
-        let copy_in = self.copy_in;
         let pieces = if content { self.backing(chunk).pieces(&frames) } else { SmallVec::new() };
-        for (base, host, bytes) in pieces {
-            const PROBE_BYTES: usize = 1 << 20;
-            const PROBE_ONE_IN: u32 = 64;
-            self.read_probe();
-            self.unprobed = self.unprobed.saturating_add(1);
-            let probe =
-                self.probe.is_none() && bytes >= PROBE_BYTES && self.unprobed >= PROBE_ONE_IN;
-            let start = if probe { self.timed_event() } else { None };
-            // SAFETY: the buffer holds the piece, lives until the chunk is
-            // freed, and is written only by copies this stream waited for.
-            let copied = unsafe {
-                self.driver.memcpy_htod_async(base, host as *const c_void, bytes, copy_in)
-            };
-            if let Some(start) = start
-                && let Some(end) = self.timed_event()
-            {
-                self.probe = Some((start, end, bytes));
-                self.unprobed = 0;
-            }
-            self.note(copied);
-            self.stats.streamed(bytes, demanded);
+        for span in pieces {
+            self.copy_to_device(span, demanded);
         }
-        let known = self.backing(chunk).fence.take().map(|fence| (fence.event, fence.waited_by));
-        let (event, mut waited_by) = match known {
-            Some(known) => known,
-            None => match self.event(self.ctx) {
-                Some(event) => (event, Vec::new()),
-                None => return self.wait(|driver| driver.stream_synchronize(copy_in)),
-            },
-        };
-        waited_by.clear();
-        let outcome = self.driver.event_record(event, copy_in);
-        self.note(outcome);
-        self.backing(chunk).fence = Some(Fence { event, waited_by });
+        self.raise_fence(chunk);
+    }
+
+    fn fetch_run(&mut self, pieces: &Pieces, slot: u32, demanded: bool) {
+        self.in_runs(pieces, slot, |machinery, run, span| {
+            let Some(span) = span else {
+                return run.iter().for_each(|(chunk, frames)| {
+                    machinery.fetch(*chunk, frames.clone(), true, demanded);
+                });
+            };
+            machinery.queued += 1;
+            machinery.copy_to_device(span, demanded);
+            machinery.stats.merged(run.len());
+            for &(chunk, _) in run {
+                machinery.raise_fence(chunk);
+            }
+        });
     }
 
     fn retire(&mut self, chunk: ChunkId) {

@@ -10,7 +10,7 @@ use std::ffi::c_void;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use autooffload_core::config::Limit;
 use autooffload_core::host_limits;
@@ -26,6 +26,27 @@ pub struct HostBuffer {
     pub bytes: usize,
     mapped_bytes: usize,
     registered: bool,
+    /// The larger piece of memory that it is a part of, if it is.
+    slab: Option<Arc<HostBuffer>>,
+}
+
+impl HostBuffer {
+    /// `bytes` of `slab` from `start` on. The caller sees to it that no two overlap.
+    pub fn within(slab: &Arc<HostBuffer>, start: usize, bytes: usize) -> Self {
+        assert!(start + bytes <= slab.bytes);
+        Self {
+            address: slab.address.wrapping_byte_add(start),
+            bytes,
+            mapped_bytes: 0,
+            registered: false,
+            slab: Some(slab.clone()),
+        }
+    }
+
+    /// Which slab it is a part of, as a number to compare.
+    pub fn slab(&self) -> Option<usize> {
+        self.slab.as_ref().map(|slab| slab.address as usize)
+    }
 }
 
 /// All host copies of the process.
@@ -133,11 +154,15 @@ impl HostStore {
         if registered {
             self.pinned_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
-        Some(HostBuffer { address, bytes, mapped_bytes, registered })
+        Some(HostBuffer { address, bytes, mapped_bytes, registered, slab: None })
     }
 
     /// Gives `buffer` back. No queued copy uses it any more.
     pub fn free(&self, buffer: HostBuffer) {
+        if let Some(slab) = buffer.slab {
+            // The last part takes the whole along.
+            return Arc::into_inner(slab).into_iter().for_each(|slab| self.free(slab));
+        }
         if buffer.registered {
             self.pinned_bytes.fetch_sub(buffer.bytes as u64, Ordering::Relaxed);
             if self.driver.mem_host_unregister(buffer.address).is_err() {

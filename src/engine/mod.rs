@@ -31,6 +31,8 @@ mod memory;
 mod planning;
 mod populate;
 mod report;
+mod ring_view;
+mod slabs;
 mod stall;
 mod stats;
 mod stream_ordered;

@@ -45,6 +45,9 @@ pub struct Stats {
     pub hits: AtomicU64,
     written_back_bytes: AtomicU64,
     write_backs: AtomicU64,
+    /// Copies, either way, of several chunks at once; and of how many.
+    merged_copies: AtomicU64,
+    merged_chunks: AtomicU64,
     pub plans: AtomicU64,
     plan_resident_bytes: AtomicU64,
     plan_ring_bytes: AtomicU64,
@@ -97,6 +100,12 @@ impl Stats {
     pub fn wrote_back(&self, bytes: usize) {
         add(&self.written_back_bytes, bytes as u64);
         add(&self.write_backs, 1);
+    }
+
+    /// One copy, counted already, was that of `chunks` chunks.
+    pub fn merged(&self, chunks: usize) {
+        add(&self.merged_copies, 1);
+        add(&self.merged_chunks, chunks as u64);
     }
 
     pub fn waited(&self, reason: WaitReason, time: Duration) {
@@ -180,6 +189,8 @@ impl Stats {
                 "hits": get(&self.hits),
                 "written_back_bytes": get(&self.written_back_bytes),
                 "write_backs": get(&self.write_backs),
+                "merged_copies": get(&self.merged_copies),
+                "merged_chunks": get(&self.merged_chunks),
                 "link_bytes_per_s": get(&self.link_bytes_per_s),
                 "stall_ns_estimated": self.stall_ns(),
                 "stall_samples": get(&self.stall_samples),
@@ -229,6 +240,13 @@ impl Stats {
                 .map_or(String::new(), |bytes| format!(", {} an iteration", format_bytes(bytes))),
             bytes(&self.written_back_bytes),
         ));
+        if get(&self.merged_copies) > 0 {
+            lines.push(format!(
+                "merged {} copies of neighbours into {}",
+                get(&self.merged_chunks),
+                get(&self.merged_copies),
+            ));
+        }
         lines.push(format!(
             "{touches} streamed uses: {} present when launched ({:.1} %), {} fetched on demand; \
              {} plans, {} slips off the learned order",

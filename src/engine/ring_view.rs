@@ -1,0 +1,153 @@
+//! A second mapping of the ring's frames, in the order of its slots: there,
+//! chunks that lie on consecutive slots are contiguous, so one copy fills them
+//! all, or brings all of them to the host.
+//!
+//! - What is written here is read at the chunks' own addresses only behind the
+//!   copy's event, and the other way round: aliases are ordered by events
+//!   (docs/design.md, "Map once, copy often").
+//! - A frame is taken out before it is released: a mapping would keep the
+//!   memory. That waits for the copies through here, on the host; it happens
+//!   when the ring changes, so with a plan.
+//! - Invariant: `mapped` is a prefix of `slots`.
+//!
+//! A mapping takes no device memory. The view is reserved outside of the arena,
+//! so no search for addresses takes it for managed memory; it is mapped with
+//! the first copy that needs it, because many programs have none.
+
+use autooffload_core::streamer::FrameId;
+
+use super::FRAME_BYTES;
+use crate::driver::Driver;
+use crate::driver::abi::*;
+
+#[derive(Default)]
+pub struct RingView {
+    base: Option<DevicePtr>,
+    /// Frames that fit behind `base`.
+    room: usize,
+    /// The ring's frames, by slot.
+    slots: Vec<FrameId>,
+    /// Those that are mapped.
+    mapped: Vec<FrameId>,
+    /// Copies through here may be queued.
+    pub used: bool,
+    /// The driver refused: there is no view.
+    refused: bool,
+}
+
+impl RingView {
+    /// The ring's frames from now on. Answers from which slot on mappings
+    /// are [`Self::cut`] first, once no queued copy uses them.
+    pub fn announce(&mut self, slots: &[FrameId]) -> Option<usize> {
+        self.slots.clear();
+        self.slots.extend_from_slice(slots);
+        let kept = self.mapped.iter().zip(slots).take_while(|(a, b)| a == b).count();
+        (kept < self.mapped.len()).then_some(kept)
+    }
+
+    /// The slot of a frame that is mapped.
+    pub fn slot_of(&self, frame: FrameId) -> Option<usize> {
+        self.mapped.iter().position(|&mapped| mapped == frame)
+    }
+
+    /// Unmaps the slots from `slot` on, which no queued copy uses.
+    pub fn cut(&mut self, driver: &Driver, slot: usize) -> Result<()> {
+        let gone = self.mapped.len() - slot;
+        self.mapped.truncate(slot);
+        let Some(base) = self.base.filter(|_| gone > 0) else { return Ok(()) };
+        driver.mem_unmap(base + (slot * FRAME_BYTES) as u64, gone * FRAME_BYTES)
+    }
+
+    /// The address of `frames`, if they lie on consecutive slots from `slot`
+    /// on and the driver gives a view. `handle`: a frame's.
+    pub fn address(
+        &mut self,
+        driver: &Driver,
+        device: Device,
+        slot: u32,
+        frames: impl ExactSizeIterator<Item = FrameId>,
+        handle: impl Fn(FrameId) -> MemHandle,
+    ) -> Option<DevicePtr> {
+        let range = slot as usize..slot as usize + frames.len();
+        let there = self.slots.get(range.clone())?;
+        if !there.iter().copied().eq(frames) {
+            return None;
+        }
+        if range.end > self.mapped.len() && !self.map(driver, device, handle) {
+            return None;
+        }
+        Some(self.base? + (range.start * FRAME_BYTES) as u64)
+    }
+
+    /// Maps all slots. `false`: the driver refuses.
+    #[cold]
+    fn map(
+        &mut self,
+        driver: &Driver,
+        device: Device,
+        handle: impl Fn(FrameId) -> MemHandle,
+    ) -> bool {
+        if self.refused {
+            return false;
+        }
+        let outcome = self.try_map(driver, device, handle);
+        if let Err(code) = outcome {
+            log::warn!(
+                "device {device}: no second mapping of the ring ({code}): small neighbours are \
+                 copied one by one"
+            );
+            self.refused = true;
+        }
+        outcome.is_ok()
+    }
+
+    fn try_map(
+        &mut self,
+        driver: &Driver,
+        device: Device,
+        handle: impl Fn(FrameId) -> MemHandle,
+    ) -> Result<()> {
+        let base = match self.base {
+            Some(base) => base,
+            None => {
+                // No ring is larger than the card.
+                let (_, total) = driver.mem_get_info()?;
+                self.room = total.div_ceil(FRAME_BYTES);
+                *self.base.insert(driver.mem_address_reserve(self.room * FRAME_BYTES, FRAME_BYTES)?)
+            }
+        };
+        if self.slots.len() > self.room {
+            return Err(CuResult::INVALID_VALUE);
+        }
+        let first = self.mapped.len();
+        let address = |slot: usize| base + (slot * FRAME_BYTES) as u64;
+        let outcome = self.slots[first..].iter().try_for_each(|&frame| {
+            driver.mem_map(address(self.mapped.len()), FRAME_BYTES, handle(frame))?;
+            self.mapped.push(frame);
+            Ok(())
+        });
+        let bytes = (self.mapped.len() - first) * FRAME_BYTES;
+        let outcome = outcome.and_then(|()| driver.mem_set_access(address(first), bytes, device));
+        if outcome.is_err() {
+            let _ = self.cut(driver, first);
+        }
+        outcome
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_where_it_is_stays_mapped() {
+        let mut view = RingView { mapped: vec![4, 7, 9], ..RingView::default() };
+        assert_eq!(view.announce(&[4, 7, 9, 2]), None);
+        assert_eq!(view.announce(&[4, 7]), Some(2));
+        assert_eq!(view.announce(&[4, 8, 9]), Some(1));
+        assert_eq!(view.announce(&[]), Some(0));
+        assert_eq!(view.slot_of(9), Some(2));
+        view.mapped.truncate(1);
+        assert_eq!((view.slot_of(9), view.announce(&[5])), (None, Some(0)));
+    }
+}
