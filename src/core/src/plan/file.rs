@@ -3,9 +3,10 @@
 //! ```text
 //!   file         "aoplan\r\n"  version u16  signature u64  body  crc32 u32
 //!   body         machine  layouts  plan  description
-//!   machine      the fields of [`Machine`], in order; rates and shares as f64
+//!   machine      the fields of [`Machine`], in order; rates and shares as f64,
+//!                a rate that does not exist as 0
 //!   layouts      shared_frames  count  of each:
-//!                  ±id  frames  count of parts, of each:
+//!                  ±id  frames  host_frames  count of parts, of each:
 //!                    ±first  frames  ±at  ±lap
 //!   plan         count of phases, of each:
 //!                  ring_frames  period_ns  stall_ns  streamed_bytes
@@ -68,7 +69,7 @@ pub fn signature(sizes: impl Iterator<Item = u64>) -> u64 {
 }
 
 const MAGIC: [u8; 8] = *b"aoplan\r\n"; // a transfer as text would damage it
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 const HEADER: usize = MAGIC.len() + 2 + 8;
 const CHECKSUM: usize = 4;
 
@@ -163,6 +164,8 @@ fn write_machine(out: &mut Writer, machine: &Machine) {
     out.float(machine.release_bytes_per_s);
     out.float(machine.release_gpu_share);
     out.number(machine.backlog_bytes);
+    out.float(machine.device_bytes_per_s);
+    out.float(machine.zero_copy_bytes_per_s.unwrap_or(0.0));
 }
 
 fn write_layouts(out: &mut Writer, plan: &Plan) {
@@ -172,6 +175,7 @@ fn write_layouts(out: &mut Writer, plan: &Plan) {
     for layout in &plan.layouts {
         out.change(layout.id, &mut id);
         out.number(layout.frames);
+        out.number(layout.host_frames);
         out.count(layout.parts.len());
         let mut first = 0;
         for part in &layout.parts {
@@ -323,18 +327,20 @@ fn read_machine(input: &mut Reader) -> Result<Machine, Refused> {
         release_bytes_per_s: input.float()?,
         release_gpu_share: input.float()?,
         backlog_bytes: input.wide()?,
-        ..Machine::default()
+        device_bytes_per_s: input.float()?,
+        zero_copy_bytes_per_s: Some(input.float()?).filter(|&rate| rate != 0.0),
     })
 }
 
 fn read_layouts(input: &mut Reader) -> Result<(u32, Vec<Layout>), Refused> {
     let shared_frames = input.number()?;
-    let count = input.count(3)?;
+    let count = input.count(4)?;
     let mut layouts = Vec::with_capacity(count);
     let (mut id, mut end, mut lap) = (0, 0, 0);
     for _ in 0..count {
         let id = input.change(&mut id)?;
         let frames = input.number()?;
+        let host_frames = input.number()?;
         let parts_count = input.count(4)?;
         let mut parts = Vec::with_capacity(parts_count);
         let mut next = 0;
@@ -347,7 +353,7 @@ fn read_layouts(input: &mut Reader) -> Result<(u32, Vec<Layout>), Refused> {
             next = first.saturating_add(frames);
             end = at.saturating_add(frames);
         }
-        layouts.push(Layout { id, frames, parts });
+        layouts.push(Layout { id, frames, parts, host_frames });
     }
     Ok((shared_frames, layouts))
 }
@@ -411,6 +417,9 @@ impl Saved {
     pub fn check(&self) -> Result<(), Refused> {
         check_machine(&self.machine)?;
         let planned = check_layouts(&self.plan, self.machine.frames)?;
+        let remote = self.plan.layouts.iter().any(|layout| layout.host_frames > 0);
+        let possible = !remote || self.machine.zero_copy_bytes_per_s.is_some();
+        must(possible, "frames on the host that kernels cannot read")?;
         check_description(&self.description, &planned)?;
         check_copies(&self.plan, &self.description)
     }
@@ -422,7 +431,12 @@ fn must(holds: bool, what: &'static str) -> Result<(), Refused> {
 
 fn check_machine(machine: &Machine) -> Result<(), Refused> {
     // A NaN is above nothing. Without measured speeds, infinite ones are told.
-    let rates = [machine.link_bytes_per_s, machine.release_bytes_per_s];
+    let rates = [
+        machine.link_bytes_per_s,
+        machine.release_bytes_per_s,
+        machine.device_bytes_per_s,
+        machine.zero_copy_bytes_per_s.unwrap_or(f64::INFINITY),
+    ];
     must(rates.iter().all(|&rate| rate > 0.0), "a rate is not above zero")?;
     must((0.0..=1.0).contains(&machine.release_gpu_share), "a share is no share")?;
     must(machine.frame_bytes > 0, "frames have no bytes")?;
@@ -443,16 +457,15 @@ fn check_layouts(plan: &Plan, frames: u32) -> Result<Vec<ChunkId>, Refused> {
     let mut needed = u64::from(plan.shared_frames);
     let mut taken: Vec<(u32, u32)> = Vec::new(); // shared frames, start and end
     for layout in &plan.layouts {
-        needed += u64::from(layout.frames);
+        must(layout.host_frames <= layout.frames, "more on the host than there is")?;
+        let on_device = layout.frames - layout.host_frames;
+        needed += u64::from(on_device);
         taken.clear();
         let mut end = 0;
         for part in &layout.parts {
             must(part.frames > 0, "a part is empty")?;
             must(part.first >= end, "parts of a chunk overlap")?;
-            must(
-                part.frames <= layout.frames.saturating_sub(part.first),
-                "a part leaves its chunk",
-            )?;
+            must(part.frames <= on_device.saturating_sub(part.first), "a part leaves its chunk")?;
             end = part.first + part.frames;
             must(part.lap <= plan.shared_frames, "a lap leaves the shared frames")?;
             must(part.at < part.lap && part.frames <= part.lap, "a part leaves its lap")?;

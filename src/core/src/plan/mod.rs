@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!   shape      one phase, arranged for planning
+//!   in_place   what kernels had better read in host memory, over the link
 //!   phases     which phases share chunks, and who gets which memory
 //!   spread     how many frames of each chunk stream
 //!   ring       where they live, and what that makes each copy wait for
@@ -19,6 +20,7 @@
 //! Not here: learning the order (`learn`), carrying a plan out (`streamer`).
 
 pub mod file;
+mod in_place;
 mod phases;
 mod proof;
 mod ring;
@@ -98,16 +100,28 @@ pub struct Step {
     /// `uses[first_use..][..use_count]` of the phase, each chunk once.
     pub first_use: u32,
     pub use_count: u32,
-    /// GPU time.
+    /// GPU time, everything it touches on the device.
     pub ns: Nanos,
+    /// It reads no more of the chunks it touches. From outside nobody sees what
+    /// a kernel reads, but in the time that it took it cannot have read more
+    /// than device memory yields. `u64::MAX`: nothing is known.
+    pub read_bytes: u64,
+    /// Of the time, in which its kernels read host memory over the link.
+    pub link_ns: Nanos,
 }
 
 impl Phase {
     /// Appends a step.
     pub fn push(&mut self, ns: Nanos, chunks: &[u32]) {
+        self.push_reading(ns, u64::MAX, 0, chunks);
+    }
+
+    /// Appends a step with all that is known of it.
+    pub fn push_reading(&mut self, ns: Nanos, read_bytes: u64, link_ns: Nanos, chunks: &[u32]) {
         let first_use = self.uses.len() as u32;
         self.uses.extend_from_slice(chunks);
-        self.steps.push(Step { first_use, use_count: chunks.len() as u32, ns });
+        let use_count = chunks.len() as u32;
+        self.steps.push(Step { first_use, use_count, ns, read_bytes, link_ns });
     }
 
     /// What `step` touches.
@@ -189,6 +203,8 @@ pub struct Layout {
     /// The parts that share frames with other chunks, in order, each copied as
     /// one. Frames of the chunk that no part names are its own: resident.
     pub parts: Vec<Part>,
+    /// So many of its last frames are host memory, which kernels read in place.
+    pub host_frames: u32,
 }
 
 /// A run of a chunk's frames, on shared frames for good.
@@ -242,9 +258,9 @@ pub struct Copy {
 }
 
 impl Layout {
-    /// Frames that are the chunk's own: resident.
+    /// Frames of the device that are the chunk's own: resident.
     pub fn own_frames(&self) -> u32 {
-        self.frames - self.parts.iter().map(|part| part.frames).sum::<u32>()
+        self.frames - self.host_frames - self.parts.iter().map(|part| part.frames).sum::<u32>()
     }
 }
 
@@ -293,14 +309,33 @@ impl std::error::Error for Unfit {}
 /// where a better one would gain next to nothing.
 pub fn plan(problem: &Problem, previous: Option<&Plan>, effort: Effort) -> Result<Plan, Unfit> {
     let unfit = |needed_frames| Unfit { needed_frames, available_frames: problem.machine.frames };
-    let mut chunks = problem.chunks.clone();
+    let nowhere = vec![0; problem.chunks.len()];
+    let promising = in_place::choose(problem);
+    // Without time for both, the estimate decides.
+    let both = effort == Effort::Searched || promising.is_none();
+    let mut found = promising.and_then(|host| plan_with(problem, host, effort));
+    if both || found.is_none() {
+        let streamed = plan_with(problem, nowhere, effort);
+        let better =
+            |(cost, _): &(f64, Plan)| found.as_ref().is_none_or(|(other, _)| cost <= other);
+        found = streamed.filter(better).or(found);
+    }
+    let (cost, fresh) = found.ok_or_else(|| unfit(least(problem)))?;
+    Ok(previous.and_then(|previous| retain(problem, previous, cost, &fresh)).unwrap_or(fresh))
+}
+
+/// The plan with `host[c]` frames of chunk `c` in host memory, and the time that
+/// its phases take, each as often as it repeats.
+fn plan_with(problem: &Problem, host: Vec<u32>, effort: Effort) -> Option<(f64, Plan)> {
+    let reduced = &in_place::reduced(problem, &host);
+    let mut chunks = reduced.chunks.clone();
     // Phases of a group share a layout made for one of them. Should two chunks
     // meet in another, one of them gets frames of its own.
     const CONFLICTS: usize = 16;
     let mut fresh = None;
     for _ in 0..CONFLICTS {
-        let Some(layouts) = lay_out(problem, &chunks, effort) else { break };
-        match finish(problem, layouts) {
+        let Some(layouts) = lay_out(reduced, &chunks, effort) else { break };
+        match finish(reduced, &host, layouts) {
             Ok(plan) => {
                 fresh = Some(plan);
                 break;
@@ -308,9 +343,24 @@ pub fn plan(problem: &Problem, previous: Option<&Plan>, effort: Effort) -> Resul
             Err(chunk) => chunks[chunk as usize].pinned = true,
         }
     }
-    let last = || finish(problem, scatter::scatter(problem, &problem.chunks)?).ok();
-    let fresh = fresh.or_else(last).ok_or_else(|| unfit(least(problem)))?;
-    Ok(previous.and_then(|previous| retain(problem, previous, &fresh)).unwrap_or(fresh))
+    let last = || finish(reduced, &host, scatter::scatter(reduced, &reduced.chunks)?).ok();
+    let plan = fresh.or_else(last)?;
+    Some((cost(reduced, &plan), plan))
+}
+
+/// Time of all phases of `plan`, each as often as it repeats.
+fn cost(reduced: &Problem, plan: &Plan) -> f64 {
+    let each = plan.phases.iter().zip(&reduced.phases);
+    each.map(|(plan, phase)| {
+        let period = plan.period_ns as f64;
+        // Kernels that read over the link while copies use it take longer; how
+        // much meets, the clock does not say.
+        let read: Nanos = phase.steps.iter().map(|step| step.link_ns).sum();
+        let copied = plan.streamed_bytes as f64 * 1e9 / reduced.machine.link_bytes_per_s;
+        let meeting = read as f64 * (copied / period.max(1.0)).min(1.0);
+        (period + meeting) * f64::from(phase.repeats.max(1))
+    })
+    .sum()
 }
 
 /// What must fit in any case: pinned chunks and the largest step.
@@ -498,9 +548,9 @@ fn search_groups(
     found.into_iter().collect()
 }
 
-/// Derives the copies of every phase from the layouts. Error: a chunk that
-/// meets another in some phase.
-fn finish(problem: &Problem, layouts: Layouts) -> Result<Plan, u32> {
+/// Derives the copies of every phase from the layouts; `problem` is what is left
+/// without the `host` frames. Error: a chunk that meets another in some phase.
+fn finish(problem: &Problem, host: &[u32], layouts: Layouts) -> Result<Plan, u32> {
     let Layouts { parts, shared_frames, rings, .. } = layouts;
     let shares: Vec<bool> = parts.iter().map(|parts| !parts.is_empty()).collect();
     let mut clock = Clock::default();
@@ -530,23 +580,33 @@ fn finish(problem: &Problem, layouts: Layouts) -> Result<Plan, u32> {
         .chunks
         .iter()
         .zip(parts)
-        .map(|(chunk, parts)| Layout { id: chunk.id, frames: chunk.frames, parts })
+        .zip(host)
+        .map(|((chunk, parts), &host_frames)| {
+            let frames = chunk.frames + host_frames;
+            Layout { id: chunk.id, frames, parts, host_frames }
+        })
         .collect();
     Ok(Plan { layouts, shared_frames, phases })
 }
 
-/// The previous plan's layouts for `problem`, if they still fit and `fresh`
-/// would gain too little for what the change costs.
-fn retain(problem: &Problem, previous: &Plan, fresh: &Plan) -> Option<Plan> {
-    // Below what measuring twice would differ by.
+/// The previous plan's layouts for `problem`, if they still fit and `fresh`,
+/// which takes `fresh_cost`, would gain too little for what the change costs.
+fn retain(problem: &Problem, previous: &Plan, fresh_cost: f64, fresh: &Plan) -> Option<Plan> {
+    // Below what measuring twice would differ by; and what moving whole chunks
+    // between host and device has to be worth.
     const WORTH_IT: f64 = 0.005;
+    const WORTH_MOVING: f64 = 0.02;
     let same = previous.layouts.len() == problem.chunks.len()
         && previous.layouts.iter().zip(&problem.chunks).all(|(layout, chunk)| {
             layout.id == chunk.id
                 && layout.frames == chunk.frames
-                && (!chunk.pinned || layout.parts.is_empty())
+                && (!chunk.pinned || (layout.parts.is_empty() && layout.host_frames == 0))
         });
     if !same || previous.resident_frames() + previous.shared_frames > problem.machine.frames {
+        return None;
+    }
+    let host: Vec<u32> = previous.layouts.iter().map(|layout| layout.host_frames).collect();
+    if problem.machine.zero_copy_bytes_per_s.is_none() && host.iter().any(|&frames| frames > 0) {
         return None;
     }
     let parts = previous.layouts.iter().map(|layout| layout.parts.clone()).collect();
@@ -555,10 +615,10 @@ fn retain(problem: &Problem, previous: &Plan, fresh: &Plan) -> Option<Plan> {
         return None;
     }
     let rings = previous.phases.iter().map(|phase| phase.ring_frames).collect();
-    let kept = finish(problem, Layouts { parts, shared_frames, rings, cost: 0.0 }).ok()?;
-    let cost = |plan: &Plan| -> f64 {
-        let each = plan.phases.iter().zip(&problem.phases);
-        each.map(|(plan, phase)| plan.period_ns as f64 * f64::from(phase.repeats.max(1))).sum()
-    };
-    (cost(&kept) <= cost(fresh) * (1.0 + WORTH_IT)).then_some(kept)
+    let reduced = in_place::reduced(problem, &host);
+    let layouts = Layouts { parts, shared_frames, rings, cost: 0.0 };
+    let kept = finish(&reduced, &host, layouts).ok()?;
+    let moved = fresh.layouts.iter().zip(&host).any(|(layout, &host)| layout.host_frames != host);
+    let worth = if moved { WORTH_MOVING } else { WORTH_IT };
+    (cost(&reduced, &kept) <= fresh_cost * (1.0 + worth)).then_some(kept)
 }

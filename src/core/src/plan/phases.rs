@@ -41,7 +41,7 @@ impl Group {
             for step in &other.steps {
                 let touched = other.touches(step);
                 if touched.iter().any(|&chunk| !known[chunk as usize]) {
-                    cycle.push(step.ns, touched);
+                    cycle.push_reading(step.ns, step.read_bytes, step.link_ns, touched);
                     touched.iter().for_each(|&chunk| known[chunk as usize] = true);
                 }
             }

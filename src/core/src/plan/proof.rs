@@ -3,7 +3,9 @@
 //!
 //! What is shown:
 //! 1. *It fits*: own frames and shared frames together are at most the
-//!    machine's, and they are all there is, at every point.
+//!    machine's, and they are all there is, at every point. What lies on the
+//!    host lies there whole, behind everything else of its chunk, and only where
+//!    the machine has frames for it.
 //! 2. *Nothing is missing*: walking each phase from a device that holds
 //!    nothing, with every part that is absent brought in before the step that
 //!    needs it, and again in the steady state with the planned copies alone,
@@ -31,6 +33,11 @@ pub enum Fault {
     Pinned {
         chunk: usize,
     },
+    /// Frames on the host: more than the chunk has, pinned ones, or where
+    /// kernels cannot read them.
+    OnHost {
+        chunk: usize,
+    },
     TooLarge {
         frames: u64,
         available: u32,
@@ -55,6 +62,9 @@ impl fmt::Display for Fault {
             Fault::Foreign => write!(f, "the plan is for other chunks or phases"),
             Fault::BadPart { chunk } => write!(f, "the parts of chunk {chunk} make no sense"),
             Fault::Pinned { chunk } => write!(f, "chunk {chunk} is pinned and shares frames"),
+            Fault::OnHost { chunk } => {
+                write!(f, "chunk {chunk} has frames on the host that cannot be there")
+            }
             Fault::TooLarge { frames, available } => {
                 write!(f, "{frames} frames are needed and {available} available")
             }
@@ -85,6 +95,11 @@ impl Plan {
         }
         let mut own = 0u64;
         for (index, (layout, chunk)) in self.layouts.iter().zip(&problem.chunks).enumerate() {
+            let remote = layout.host_frames > 0;
+            let possible = problem.machine.zero_copy_bytes_per_s.is_some() && !chunk.pinned;
+            if layout.host_frames > layout.frames || (remote && !possible) {
+                return Err(Fault::OnHost { chunk: index });
+            }
             let mut end = 0;
             for part in &layout.parts {
                 if !self.sensible(part) || part.first < end {
@@ -92,7 +107,7 @@ impl Plan {
                 }
                 end = part.first + part.frames;
             }
-            if end > layout.frames {
+            if end > layout.frames - layout.host_frames {
                 return Err(Fault::BadPart { chunk: index });
             }
             if chunk.pinned && !layout.parts.is_empty() {

@@ -182,7 +182,9 @@ fn schedule(
             }
         })
         .collect();
-    Schedule { copies: timed, groups, compute_ns: shape.compute_ns() }
+    let link = needs.iter().map(|&need| shape.link[need as usize]).collect();
+    let link_ns = shape.link[shape.steps()];
+    Schedule { copies: timed, groups, compute_ns: shape.compute_ns(), link, link_ns }
 }
 
 /// The end of step `release` (of the iteration before, if negative) as a group

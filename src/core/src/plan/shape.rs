@@ -14,6 +14,8 @@ pub(super) struct Shape {
     uses: Vec<u32>,
     /// `clock[s]`: compute time before step `s`; the last is that of all.
     pub clock: Vec<Nanos>,
+    /// Likewise: of that, in which kernels read over the link.
+    pub link: Vec<Nanos>,
     /// Frames of the chunks first used before step `s`.
     pub frames_before: Vec<u32>,
     /// Frames of all chunks.
@@ -38,13 +40,16 @@ impl Shape {
         let mut locals: Vec<Local> = Vec::new();
         let mut clock = Vec::with_capacity(phase.steps.len() + 1);
         let mut frames_before = Vec::with_capacity(phase.steps.len() + 1);
-        let (mut now, mut frames) = (0, 0);
+        let mut link = Vec::with_capacity(phase.steps.len() + 1);
+        let (mut now, mut linked, mut frames) = (0, 0, 0);
         let mut pairs = Vec::with_capacity(phase.uses.len());
         let mut together = Vec::new();
         for (index, step) in phase.steps.iter().enumerate() {
             clock.push(now);
+            link.push(linked);
             frames_before.push(frames);
             now += step.ns;
+            linked += step.link_ns;
             let moving = || phase.touches(step).iter().filter(|&&chunk| movable[chunk as usize]);
             for &chunk in moving() {
                 let local = &mut local_of[chunk as usize];
@@ -62,6 +67,7 @@ impl Shape {
             }
         }
         clock.push(now);
+        link.push(linked);
         frames_before.push(frames);
         // Counting sort by chunk; steps stay in order.
         let mut at = 0;
@@ -77,7 +83,7 @@ impl Shape {
         }
         together.sort_unstable();
         together.dedup();
-        Self { locals, order: pairs, uses, clock, frames_before, frames, together }
+        Self { locals, order: pairs, uses, clock, link, frames_before, frames, together }
     }
 
     /// The steps that use local chunk `local`, rising.

@@ -12,6 +12,8 @@
 //! A maximum of sums in the order of issue, so one pass per iteration is
 //! exact: `sim` gives the same times for such schedules, which a test asserts.
 //! Only steps that need a copy are looked at; between them compute runs on.
+//! Where kernels read over the link themselves, the engine stands still for as
+//! long, wherever in between it was.
 
 use super::{Machine, Nanos};
 
@@ -23,6 +25,10 @@ pub(super) struct Schedule {
     /// Compute time before each step that needs a copy, rising.
     pub groups: Vec<Nanos>,
     pub compute_ns: Nanos,
+    /// Of the time before each group, and of all, in which kernels read over
+    /// the link, so that no copy does.
+    pub link: Vec<Nanos>,
+    pub link_ns: Nanos,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +115,7 @@ impl Clock {
         self.now.clear();
         self.now.resize(groups, 0.0);
         let around = (schedule.compute_ns - last + first) as f64 * scenario.compute;
+        let link_around = schedule.link_ns - schedule.link[groups - 1] + schedule.link[0];
         let mut engine = 0.0_f64;
         let mut previous_period = 0.0;
         // The start is an empty ring; it is forgotten after a few iterations.
@@ -117,6 +124,14 @@ impl Clock {
         for lap in 0..LAPS {
             let mut copies = schedule.copies.iter().enumerate().peekable();
             for group in 0..groups {
+                let link = if group > 0 {
+                    schedule.link[group] - schedule.link[group - 1]
+                } else {
+                    link_around
+                };
+                if lap > 0 || group > 0 {
+                    engine += link as f64 / scenario.link;
+                }
                 let mut start = if group > 0 {
                     let between = schedule.groups[group] - schedule.groups[group - 1];
                     self.now[group - 1] + between as f64 * scenario.compute
