@@ -75,7 +75,7 @@ fn pin(chunk: ChunkId, why: &'static str) -> Result<bool> {
             // A word that only looked like an address; freed meanwhile.
             return Ok(());
         }
-        let moved = streamer.is_streamed(chunk);
+        let moved = streamer.is_streamed(chunk) || streamer.host_frames_of(chunk) > 0;
         let newly = streamer.pin(chunk, machinery)?;
         if moved {
             // A captured launch cannot wait for an event from outside.

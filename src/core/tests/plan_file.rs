@@ -85,6 +85,7 @@ fn what_is_read_is_consistent() {
 fn each_inconsistency_has_its_reason() {
     let saved = random_saved(&mut Random::new(7), 12, 20, 2);
     let two = saved.plan.layouts.iter().position(|layout| layout.parts.len() >= 2).unwrap();
+    let remote = saved.plan.layouts.iter().position(|layout| layout.host_frames > 0).unwrap();
     let planned = saved.plan.phases.iter().position(|phase| !phase.copies.is_empty()).unwrap();
     let full =
         saved.description.phases[0].steps.iter().position(|step| step.use_count > 0).unwrap();
@@ -92,7 +93,8 @@ fn each_inconsistency_has_its_reason() {
     let shared = saved.plan.shared_frames;
     let needed = {
         let frames = |layout: &autooffload_core::plan::Layout| {
-            layout.frames - layout.parts.iter().map(|part| part.frames).sum::<u32>()
+            let shared: u32 = layout.parts.iter().map(|part| part.frames).sum();
+            layout.frames - layout.host_frames - shared
         };
         shared + saved.plan.layouts.iter().map(frames).sum::<u32>()
     };
@@ -100,6 +102,14 @@ fn each_inconsistency_has_its_reason() {
     let breaks: &[(&str, Break)] = &[
         ("a rate is not above zero", &|s| s.machine.link_bytes_per_s = 0.0),
         ("a rate is not above zero", &|s| s.machine.release_bytes_per_s = f64::NAN),
+        ("a rate is not above zero", &|s| s.machine.device_bytes_per_s = -1.0),
+        ("a rate is not above zero", &|s| s.machine.zero_copy_bytes_per_s = Some(f64::NAN)),
+        ("frames on the host that kernels cannot read", &|s| {
+            s.machine.zero_copy_bytes_per_s = None;
+        }),
+        ("more on the host than there is", &|s| {
+            s.plan.layouts[remote].host_frames = s.plan.layouts[remote].frames + 1;
+        }),
         ("a share is no share", &|s| s.machine.release_gpu_share = f64::NAN),
         ("a share is no share", &|s| s.machine.release_gpu_share = 1.01),
         ("frames have no bytes", &|s| s.machine.frame_bytes = 0),

@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::plan::{Effort, Layout, Part, Place, Plan};
+use autooffload_core::plan::{Effort, Layout, Machine, Part, Place, Plan};
 use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window};
 
 /// Which chunk's which version, which frame of it.
@@ -16,6 +16,9 @@ type Content = (ChunkId, u64, usize);
 struct Model {
     frames: HashMap<FrameId, Option<Content>>,
     next_frame: FrameId,
+    /// Those that are host memory, and how many there may be.
+    on_host: HashSet<FrameId>,
+    host_frames: usize,
     /// Frames the card really has.
     capacity: usize,
     mapped: HashMap<ChunkId, Vec<FrameId>>,
@@ -47,7 +50,7 @@ impl Model {
 
 impl Mechanism for Model {
     fn create_frame(&mut self) -> Result<FrameId, Refused> {
-        if self.frames.len() == self.capacity {
+        if self.device_frames() == self.capacity {
             return Err(Refused);
         }
         self.next_frame += 1;
@@ -56,7 +59,13 @@ impl Mechanism for Model {
     }
 
     fn create_host_frame(&mut self) -> Result<FrameId, Refused> {
-        Err(Refused)
+        if self.on_host.len() == self.host_frames {
+            return Err(Refused);
+        }
+        self.next_frame += 1;
+        self.frames.insert(self.next_frame, None);
+        self.on_host.insert(self.next_frame);
+        Ok(self.next_frame)
     }
 
     fn release_frame(&mut self, frame: FrameId) {
@@ -64,6 +73,7 @@ impl Mechanism for Model {
         assert!(!self.ring.contains(&frame), "still in the ring");
         assert!(!self.busy.contains_key(&frame), "work on it may be queued");
         self.frames.remove(&frame).expect("a frame that lives");
+        self.on_host.remove(&frame);
     }
 
     fn map(&mut self, chunk: ChunkId, frames: &[FrameId]) -> Result<(), Refused> {
@@ -154,6 +164,10 @@ impl Mechanism for Model {
 }
 
 impl Model {
+    fn device_frames(&self) -> usize {
+        self.frames.len() - self.on_host.len()
+    }
+
     /// An operation on `chunk` was queued.
     fn used(&mut self, chunk: ChunkId) {
         for frame in &self.mapped[&chunk] {
@@ -232,7 +246,8 @@ impl Program {
         }
         self.streamer.look_ahead(&mut self.model);
         self.streamer.check();
-        assert!(self.model.frames.len() <= self.model.capacity);
+        assert!(self.model.device_frames() <= self.model.capacity);
+        assert_eq!(self.model.on_host.len(), self.streamer.host_frames() as usize);
         Ok(())
     }
 
@@ -540,14 +555,20 @@ fn random_plan(program: &Program, living: &[ChunkId], last: Plan, random: &mut R
     if !last.layouts.is_empty() && random.below(2) == 0 {
         let mut plan = last;
         let changed = random.below(plan.layouts.len() as u64) as usize;
-        plan.layouts[changed].parts = random_parts(plan.layouts[changed].frames, shared, random);
+        let Layout { frames, host_frames, .. } = plan.layouts[changed];
+        plan.layouts[changed].parts = random_parts(frames - host_frames, shared, random);
         return plan;
     }
     let shared_frames = 1 + random.below(program.model.capacity as u64) as u32;
     let most: Vec<ChunkId> = living.iter().copied().filter(|_| random.below(8) > 0).collect();
     let layouts = most.iter().map(|&id| {
         let frames = program.streamer.frames_of(id);
-        Layout { id, frames, parts: random_parts(frames, shared_frames, random) }
+        let host_frames = match random.below(3) {
+            0 => 1 + random.below(u64::from(frames)) as u32,
+            _ => 0,
+        };
+        let parts = random_parts(frames - host_frames, shared_frames, random);
+        Layout { id, frames, parts, host_frames }
     });
     Plan { layouts: layouts.collect(), shared_frames, ..Plan::default() }
 }
@@ -578,6 +599,7 @@ fn a_plan_moves_what_lies_elsewhere_and_nothing_else() {
         id,
         frames: 5,
         parts: vec![Part { first: 1 + id % 3, frames: 2, at: id * 2 % 16, lap: 16 }],
+        host_frames: 0,
     });
     let mut plan = Plan { layouts: layouts.collect(), shared_frames: 4 + 16, ..Plan::default() };
     // 20 × 3 of their own and 20 shared.
@@ -629,6 +651,7 @@ fn plan_of_twenty(first: ChunkId, shared: u32) -> Plan {
         id,
         frames: 5,
         parts: vec![Part { first: 0, frames: 2, at: id * 2 % shared, lap: shared }],
+        host_frames: 0,
     });
     Plan { layouts: layouts.collect(), shared_frames: shared, ..Plan::default() }
 }
@@ -656,7 +679,7 @@ fn what_a_plan_leaves_out_gives_its_frames_to_what_it_names() {
 
 #[test]
 fn random_programs_see_endless_memory() {
-    let (mut offered, mut adopted) = (0, 0);
+    let (mut offered, mut adopted, mut on_host) = (0, 0, 0);
     for seed in 1..=300u64 {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let capacity = 8 + random.below(40) as usize;
@@ -667,6 +690,7 @@ fn random_programs_see_endless_memory() {
         if random.below(4) == 0 {
             program.model.map_fails = 10 + random.below(50);
         }
+        program.model.host_frames = [0, 10, 1000][random.below(3) as usize];
         let mut living: Vec<ChunkId> = Vec::new();
         let mut next = 0;
         let mut plan = Plan::default();
@@ -699,6 +723,7 @@ fn random_programs_see_endless_memory() {
                     plan = random_plan(&program, &living, plan, &mut random);
                     adopted += u32::from(program.streamer.adopt(&plan, &mut program.model));
                     offered += 1;
+                    on_host += program.streamer.host_frames();
                 }
                 6..=7 => {
                     // The habit: a loop over what was done before.
@@ -723,6 +748,108 @@ fn random_programs_see_endless_memory() {
             }
             program.streamer.check();
         }
+        living.into_iter().for_each(|id| program.free(id));
+        assert_eq!((program.streamer.host_frames(), program.model.on_host.len()), (0, 0));
     }
     assert!(adopted > offered / 4, "{adopted} of {offered} plans");
+    assert!(on_host > offered, "{on_host} frames on the host, {offered} plans");
+}
+
+/// A program of `stacked` chunks of which each use reads little, and of others
+/// that are read whole; the chunks' frames are large, for the planner's sake.
+fn partly_read(capacity: usize, stacked: u32, whole: u32) -> Program {
+    let mut program = Program::new(capacity);
+    program.model.host_frames = 1000;
+    program.streamer.set_machine(Machine {
+        frame_bytes: 64 << 20,
+        device_bytes_per_s: 1e12,
+        zero_copy_bytes_per_s: Some(22e9),
+        ..Machine::default()
+    });
+    for id in 0..stacked + whole {
+        program.allocate(id, 10).unwrap();
+        program.write(id);
+    }
+    program
+}
+
+/// One iteration: times arrive with each operation. Those of the stacked are as
+/// long as reading an eighth of them takes, and `slower` times as long as that
+/// over the link where they lie on the host.
+fn iterate(program: &mut Program, stacked: u32, whole: u32, slower: u64) {
+    for id in 0..stacked + whole {
+        let bytes = 10 * (64u64 << 20);
+        let before = program.streamer.operations();
+        program.run(&[(id, Effect::Read)]).unwrap();
+        let on_host = u64::from(program.streamer.host_frames_of(id));
+        let ns = if id < stacked { bytes / 8 / 1000 } else { bytes / 1000 };
+        let over_link = bytes / 8 * on_host / 10 / 22 * slower;
+        program.streamer.measured(before..before + 1, ns.max(over_link));
+    }
+}
+
+#[test]
+fn what_is_hardly_read_is_read_in_place_and_nothing_crosses_the_link() {
+    let mut program = partly_read(60, 6, 4);
+    (0..8).for_each(|_| iterate(&mut program, 6, 4, 1));
+    // What is read whole stays; what is left of the device holds of the others.
+    assert!((6..10).all(|id| program.streamer.host_frames_of(id) == 0));
+    assert_eq!(program.streamer.host_frames(), 40);
+    assert_eq!(program.streamer.ring_frames(), 0);
+    assert!(program.model.device_frames() <= 60);
+    // Host memory that only kept a second copy is given up.
+    assert!(program.model.host.iter().all(|(&id, host)| {
+        let on_host = program.streamer.host_frames_of(id) as usize;
+        host[10 - on_host..].iter().all(Option::is_none)
+    }));
+    let (plans, fetched) = (program.streamer.counters().plans, program.model.fetched_frames);
+    (0..20).for_each(|_| iterate(&mut program, 6, 4, 1));
+    assert_eq!((program.streamer.counters().plans, program.model.fetched_frames), (plans, fetched));
+    // Written to there, and captured in a graph: it comes back, with its content.
+    program.write(0);
+    assert!(program.streamer.pin(0, &mut program.model).unwrap());
+    assert_eq!(program.streamer.host_frames_of(0), 0);
+    program.run(&[(0, Effect::Read)]).unwrap();
+    (0..8).for_each(|_| iterate(&mut program, 6, 4, 1));
+    assert_eq!(program.streamer.host_frames_of(0), 0);
+}
+
+#[test]
+fn what_is_read_whole_or_was_never_measured_streams() {
+    let mut program = partly_read(60, 0, 10);
+    (0..8).for_each(|_| iterate(&mut program, 0, 10, 1));
+    assert!(program.streamer.period().is_some());
+    assert_eq!(program.streamer.host_frames(), 0);
+    let mut program = partly_read(60, 6, 4);
+    for _ in 0..8 {
+        (0..10).for_each(|id| program.run(&[(id, Effect::Read)]).unwrap());
+    }
+    assert!(program.streamer.period().is_some());
+    assert_eq!(program.streamer.host_frames(), 0);
+}
+
+#[test]
+fn reading_in_place_that_is_much_slower_than_assumed_is_given_up_for_good() {
+    let mut program = partly_read(60, 6, 4);
+    (0..8).for_each(|_| iterate(&mut program, 6, 4, 1));
+    assert!(program.streamer.host_frames() > 0);
+    (0..60).for_each(|_| iterate(&mut program, 6, 4, 40));
+    assert_eq!(program.streamer.host_frames(), 0);
+    assert!(program.streamer.ring_frames() > 0);
+    let plans = program.streamer.counters().plans;
+    (0..60).for_each(|_| iterate(&mut program, 6, 4, 40));
+    assert_eq!(program.streamer.host_frames(), 0);
+    assert!(program.streamer.counters().plans <= plans + 1);
+}
+
+#[test]
+fn without_host_memory_for_it_nothing_is_read_in_place() {
+    let mut program = partly_read(60, 6, 4);
+    program.model.host_frames = 15;
+    (0..20).for_each(|_| iterate(&mut program, 6, 4, 1));
+    assert_eq!((program.streamer.host_frames(), program.model.on_host.len()), (0, 0));
+    assert!(program.streamer.ring_frames() > 0, "it streams instead");
+    let plans = program.streamer.counters().plans;
+    (0..10).for_each(|_| iterate(&mut program, 6, 4, 1));
+    assert_eq!(program.streamer.counters().plans, plans);
 }

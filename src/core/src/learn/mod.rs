@@ -249,6 +249,23 @@ impl Learner {
         self.spread(operations, ns);
     }
 
+    /// What the steps touched that `operations` belong to, as far as they are
+    /// remembered, and whether all of a step's operations are among them.
+    pub fn touched(
+        &self,
+        operations: Range<Operation>,
+    ) -> impl Iterator<Item = (bool, impl Iterator<Item = ChunkId> + '_)> + '_ {
+        let first = self.record.find(operations.start).unwrap_or(self.record.length());
+        let moments = first..self.record.length();
+        let end = operations.end;
+        let begins = move |&at: &Moment| self.record.entry(at).operation < end;
+        moments.take_while(begins).map(move |at| {
+            let entry = self.record.entry(at);
+            let whole = entry.operation >= operations.start && entry.end() <= end;
+            (whole, self.record.uses(at))
+        })
+    }
+
     /// `chunk` was freed: its id may come to mean something else. Phases that
     /// used it are kept, without it.
     pub fn forget(&mut self, chunk: ChunkId) {

@@ -312,7 +312,9 @@ pub fn plan(problem: &Problem, previous: Option<&Plan>, effort: Effort) -> Resul
     let nowhere = vec![0; problem.chunks.len()];
     let promising = in_place::choose(problem);
     // Without time for both, the estimate decides.
-    let both = effort == Effort::Searched || promising.is_none();
+    const MANY_CHUNKS: usize = 1000;
+    let time = effort == Effort::Searched || problem.chunks.len() <= MANY_CHUNKS;
+    let both = time || promising.is_none();
     let mut found = promising.and_then(|host| plan_with(problem, host, effort));
     if both || found.is_none() {
         let streamed = plan_with(problem, nowhere, effort);

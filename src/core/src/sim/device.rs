@@ -239,8 +239,10 @@ struct Operation {
     releases: u64,
     /// Of the link's rate, for a copy.
     share: f32,
-    /// Bytes that a kernel itself moves over the link.
+    /// Bytes that a kernel itself moves over the link, and the share of its
+    /// time in which it keeps the link busy.
     moves: (u64, u64),
+    link_share: f32,
 }
 
 #[derive(Default)]
@@ -314,6 +316,8 @@ pub struct Device {
     kernels_begun: u64,
     copies_begun: u64,
     copy_share: f32,
+    /// Some kernel ever read over the link.
+    kernels_on_link: bool,
 }
 
 impl Device {
@@ -337,6 +341,7 @@ impl Device {
             kernels_begun: 0,
             copies_begun: 0,
             copy_share: 1.0,
+            kernels_on_link: false,
         }
     }
 
@@ -374,11 +379,15 @@ impl Device {
     }
 
     /// The kernel submitted last to the compute stream moves bytes over the
-    /// link itself; its duration says how long that takes.
-    pub fn kernel_moves(&mut self, bytes_in: u64, bytes_out: u64) {
+    /// link itself; its duration says how long that takes, of which the link is
+    /// busy with it for `link_share` when no copy is.
+    pub fn kernel_moves(&mut self, bytes_in: u64, bytes_out: u64, link_share: f64) {
         let kernel = self.queues[Stream::Compute as usize].operations.back_mut();
-        kernel.expect("submitted just now: nothing has happened since").moves =
-            (bytes_in, bytes_out);
+        let kernel = kernel.expect("submitted just now: nothing has happened since");
+        kernel.moves = (bytes_in, bytes_out);
+        kernel.link_share = link_share as f32;
+        self.kernels_on_link |= link_share > 0.0;
+        self.settle();
     }
 
     /// Copies submitted from now on get this share of the link's rate: from
@@ -558,6 +567,7 @@ impl Device {
             releases: 0,
             share: self.copy_share,
             moves: (0, 0),
+            link_share: 0.0,
         });
         let stamp = Stamp { stream, index: queue.submitted };
         self.settle();
@@ -678,7 +688,8 @@ impl Device {
                 started = true;
             }
         }
-        if self.parameters.in_while_out != 1.0 || self.parameters.kernel_while_copy != 1.0 {
+        let p = &self.parameters;
+        if p.in_while_out != 1.0 || p.kernel_while_copy != 1.0 || self.kernels_on_link {
             self.adjust_rates();
         } else if started {
             debug_assert!(self.engines.iter().flat_map(|e| e.running).all(|r| r.rate == 1.0));
@@ -802,12 +813,22 @@ impl Device {
         stalls.slot_ns += waited - link;
     }
 
-    /// Copies out slow down copies in, and any copy slows down kernels.
+    /// Copies out slow down copies in, and any copy slows down kernels. A kernel
+    /// that reads over the link and a copy in share it evenly, unless the kernel
+    /// wants less than half.
     fn adjust_rates(&mut self) {
         let out = self.engines[COPIES_OUT].running.is_some();
         let any = out || self.engines[COPIES_IN].running.is_some();
-        let in_rate = if out { self.parameters.in_while_out } else { 1.0 };
-        let kernel_rate = if any { self.parameters.kernel_while_copy } else { 1.0 };
+        let mut in_rate = if out { self.parameters.in_while_out } else { 1.0 };
+        let mut kernel_rate = if any { self.parameters.kernel_while_copy } else { 1.0 };
+        let wanted = self.engines[KERNELS]
+            .running
+            .map_or(0.0, |kernel| f64::from(self.queues[kernel.stream].operations[0].link_share));
+        if wanted > 0.0 && self.engines[COPIES_IN].running.is_some() {
+            let got = wanted.min(0.5);
+            in_rate *= 1.0 - got;
+            kernel_rate *= got / wanted;
+        }
         for (engine, rate) in [(COPIES_IN, in_rate), (KERNELS, kernel_rate)] {
             if let Some(running) = &mut self.engines[engine].running
                 && running.rate != rate

@@ -143,6 +143,8 @@ pub fn machine(trace: &Trace, setup: &Setup) -> Machine {
         copy_ns: setup.costs.copy_ns,
         release_ns: if hashing { setup.costs.hash_ns } else { 0 },
         release_bytes_per_s: if hashing { setup.costs.hash_bytes_per_s } else { f64::INFINITY },
+        device_bytes_per_s: setup.card.memory_bytes_per_s,
+        zero_copy_bytes_per_s: Some(setup.link_bytes_per_s * setup.costs.zero_copy_share),
         release_gpu_share: if hashing { 1.0 / f64::from(setup.hash_one_in) } else { 0.0 },
         ..Machine::default()
     }

@@ -196,6 +196,7 @@ pub struct Gpu {
     kernel_takes: u64,
     kernel_waits: Waits,
     kernel_moves: (u64, u64),
+    kernel_link_share: f64,
     released: u64,
     /// Bytes in and out that were submitted.
     moved: (u64, u64),
@@ -222,6 +223,7 @@ impl Gpu {
             kernel_takes: 0,
             kernel_waits: Waits::NONE,
             kernel_moves: (0, 0),
+            kernel_link_share: 0.0,
             released: 0,
             moved: (0, 0),
             waited: Waits::NONE,
@@ -378,6 +380,20 @@ impl Gpu {
         self.kernel_moves.1 += bytes_out;
     }
 
+    /// The next kernel, which takes `ns` with everything in place, reads `bytes`
+    /// of host memory over the link: how long it takes then. What else it does
+    /// goes on meanwhile.
+    pub fn read_over_link(&mut self, bytes: u64, ns: Nanos) -> Nanos {
+        if bytes == 0 {
+            return ns;
+        }
+        self.kernel_moves(bytes, 0);
+        let rate = self.setup.link_bytes_per_s * self.setup.costs.zero_copy_share;
+        let link_ns = (bytes as f64 * 1e9 / rate) as Nanos;
+        self.kernel_link_share = link_ns as f64 / ns.max(link_ns).max(1) as f64;
+        ns.max(link_ns)
+    }
+
     /// The host waits for the last copy in of `chunk`, if no kernel used it yet.
     pub fn wait_for_arrival(&mut self, chunk: TraceChunk) {
         if let Some(arrived) = self.chunks[chunk as usize].unused {
@@ -519,7 +535,8 @@ impl Gpu {
         let moves = std::mem::take(&mut self.kernel_moves);
         if moves != (0, 0) {
             self.moved = (self.moved.0 + moves.0, self.moved.1 + moves.1);
-            self.device.kernel_moves(moves.0, moves.1);
+            let share = std::mem::take(&mut self.kernel_link_share);
+            self.device.kernel_moves(moves.0, moves.1, share);
         }
         for used in launch.uses {
             let chunk = &mut self.chunks[used.chunk as usize];

@@ -3,6 +3,10 @@
 //! While mapped, every frame of a chunk is *its own* or belongs to a *part*,
 //! which lies on shared frames. While unmapped it has no parts, but may keep
 //! frames of its own; the other frames are *holes*, whose bytes are saved.
+//!
+//! Its last frames may be *on the host*: its own as well, but host memory, which
+//! kernels read over the link. They count in nothing that is about the device,
+//! and are there whether it is mapped or not.
 
 use std::ops::Range;
 
@@ -16,6 +20,10 @@ pub(super) struct Chunk {
     pub mapped: bool,
     /// By index within the chunk.
     pub own: Vec<Option<FrameId>>,
+    /// So many of its last frames are host memory.
+    pub on_host: u32,
+    /// What a use of it is known to read at the most, in bytes.
+    pub read_bytes: Option<u64>,
     /// Which of its own frames still await their content, which is saved;
     /// and how many.
     pub blank: Vec<bool>,
@@ -63,6 +71,8 @@ impl Chunk {
             frames: frames as u32,
             mapped: true,
             own: own.into_iter().map(Some).collect(),
+            on_host: 0,
+            read_bytes: None,
             blank: vec![false; frames],
             blanks: 0,
             parts: Vec::new(),
@@ -113,8 +123,20 @@ impl Chunk {
         runs(0..self.frames, |index| self.blank[index as usize])
     }
 
+    /// The first frame on the host, if any is: before it are the device's.
+    pub fn device_end(&self) -> u32 {
+        self.frames - self.on_host
+    }
+
+    /// Frames of the device that are its own.
     pub fn own_frames(&self) -> u32 {
-        self.own.iter().flatten().count() as u32
+        self.own[..self.device_end() as usize].iter().flatten().count() as u32
+    }
+
+    /// The frames that change between device and host if the last `host` are to
+    /// be there.
+    pub fn crossing(&self, host: u32) -> Range<u32> {
+        self.frames - host.max(self.on_host)..self.frames - host.min(self.on_host)
     }
 
     /// Shared frames that it takes, or would take were it mapped now.
@@ -122,7 +144,7 @@ impl Chunk {
         if self.mapped {
             self.parts.iter().map(|streamed| streamed.part.frames).sum()
         } else {
-            self.frames - self.own_frames()
+            self.device_end() - self.own_frames()
         }
     }
 
@@ -151,9 +173,12 @@ impl Chunk {
         self.saved.fill(false);
     }
 
-    /// Whether its parts are exactly `parts`.
-    pub fn laid_out_as(&self, parts: &[Part]) -> bool {
-        self.mapped && self.parts.iter().map(|streamed| &streamed.part).eq(parts)
+    /// Whether its parts are exactly `parts`, and its last `host` frames on the
+    /// host.
+    pub fn laid_out_as(&self, parts: &[Part], host: u32) -> bool {
+        self.mapped
+            && self.on_host == host
+            && self.parts.iter().map(|streamed| &streamed.part).eq(parts)
     }
 }
 

@@ -142,7 +142,7 @@ impl Streamer {
     }
 
     /// Afterwards the mapped `id` has no part present, and all its bytes are
-    /// on the host, or on their way there.
+    /// saved, or on their way, but for those in frames that are host memory.
     pub(super) fn save_everything(
         &mut self,
         id: ChunkId,
@@ -151,15 +151,15 @@ impl Streamer {
         for part in 0..self.chunk(id).parts.len() {
             self.clear_part(id, part, mechanism)?;
         }
-        let frames = self.chunk(id).frames;
-        self.save(id, 0..frames, mechanism)
+        let end = self.chunk(id).device_end();
+        self.save(id, 0..end, mechanism)
     }
 
-    /// The unmapped `id` loses those of its frames that `which` chooses by
-    /// index: their bytes are saved, and all their uses over.
+    /// The unmapped `id` loses those of its frames on the device that `which`
+    /// chooses by index: their bytes are saved, and all their uses over.
     pub(super) fn free_own(&mut self, id: ChunkId, which: impl Fn(u32) -> bool) {
         let chunk = self.chunks[id as usize].as_mut().expect("a chunk that lives");
-        for index in (0..chunk.frames).filter(|&index| which(index)) {
+        for index in (0..chunk.device_end()).filter(|&index| which(index)) {
             self.free.extend(chunk.take_own(index));
         }
     }
@@ -205,7 +205,8 @@ impl Streamer {
         }
     }
 
-    /// Gives `id` frames of its own, with its content.
+    /// Gives `id` frames of its own, with its content. What it has on the host
+    /// stays there.
     pub(super) fn promote(
         &mut self,
         id: ChunkId,
@@ -220,7 +221,7 @@ impl Streamer {
             // must not be kept by the very chunk that leaves it.
             self.detach(id, mechanism)?;
         }
-        let count = self.chunk(id).frames - self.chunk(id).own_frames();
+        let count = self.chunk(id).device_end() - self.chunk(id).own_frames();
         let outcome = self
             .take_frames(count, KEEP_NONE, true, mechanism)
             .and_then(|frames| self.map_with(id, Vec::new(), frames, mechanism));
@@ -241,10 +242,95 @@ impl Streamer {
         mechanism: &mut impl Mechanism,
     ) {
         let content = !self.chunk(id).undefined;
+        if self.chunk(id).blanks == 0 {
+            return;
+        }
         for run in self.chunk(id).blank_runs() {
             mechanism.fetch(id, run.clone(), content, demanded);
             run.for_each(|index| self.chunk_mut(id).set_blank(index, false));
             self.count_fetch(demanded);
         }
+        self.drop_second_copies(id, mechanism);
+    }
+
+    /// Frames on the host have their content, once filled: another copy of it
+    /// in host memory is a waste.
+    fn drop_second_copies(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) {
+        let Chunk { on_host, frames, .. } = *self.chunk(id);
+        if on_host == 0 {
+            return;
+        }
+        let hosted = &self.chunk(id).hosted;
+        for run in chunk::runs(frames - on_host..frames, |index| hosted[index as usize]) {
+            mechanism.release_host(id, run.clone());
+            let chunk = self.chunk_mut(id);
+            run.for_each(|index| {
+                chunk.hosted[index as usize] = false;
+                chunk.saved[index as usize] = false;
+            });
+        }
+    }
+
+    /// The unmapped `id` keeps at most `host` frames on the host, and loses the
+    /// others: their bytes are saved.
+    pub(super) fn leave_host(&mut self, id: ChunkId, host: u32, mechanism: &mut impl Mechanism) {
+        let chunk = self.chunks[id as usize].as_mut().expect("a chunk that lives");
+        let end = chunk.frames - host.min(chunk.on_host);
+        for index in chunk.device_end()..end {
+            let frame = chunk.take_own(index).expect("a frame on the host");
+            mechanism.release_frame(frame);
+            chunk.on_host -= 1;
+            self.host_frames -= 1;
+        }
+    }
+
+    /// The last `host` frames of the unmapped `id`, holes so far, become host
+    /// memory, which awaits its content.
+    pub(super) fn enter_host(
+        &mut self,
+        id: ChunkId,
+        host: u32,
+        mechanism: &mut impl Mechanism,
+    ) -> Result<(), Shortage> {
+        let chunk = self.chunks[id as usize].as_mut().expect("a chunk that lives");
+        while chunk.on_host < host {
+            let index = chunk.device_end() - 1;
+            debug_assert!(chunk.own[index as usize].is_none());
+            let Ok(frame) = mechanism.create_host_frame() else {
+                // What is there already stays, and is used.
+                self.host_refused = true;
+                return Err(Shortage::Host);
+            };
+            chunk.own[index as usize] = Some(frame);
+            chunk.set_blank(index, true);
+            chunk.on_host += 1;
+            self.host_frames += 1;
+        }
+        Ok(())
+    }
+
+    /// Everything that `id` has on the host comes to the device when it is
+    /// mapped next; it is unmapped now.
+    pub(super) fn recall(
+        &mut self,
+        id: ChunkId,
+        mechanism: &mut impl Mechanism,
+    ) -> Result<(), Shortage> {
+        if self.chunk(id).holds > 0 {
+            return Err(Shortage::Busy);
+        }
+        if self.chunk(id).mapped {
+            let crossing = self.chunk(id).crossing(0);
+            self.save(id, crossing, mechanism)?;
+            self.detach(id, mechanism)?;
+        } else if !self.chunk(id).unsaved(self.chunk(id).crossing(0)).is_empty() {
+            // Nothing can be copied out of what is mapped nowhere.
+            self.attach(id, &[(id, Effect::Read)], mechanism)?;
+            return self.recall(id, mechanism);
+        }
+        self.leave_host(id, 0, mechanism);
+        self.moved_at = self.operation;
+        self.note_change(id);
+        Ok(())
     }
 }

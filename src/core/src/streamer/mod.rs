@@ -21,8 +21,12 @@
 //!                                          detach (write back, retire, unmap)
 //! ```
 //!
+//! The last of its own frames may be host memory, which kernels read in place:
+//! where a plan says so.
+//!
 //! Invariants, checked by [`Streamer::check`]:
-//! - frames: `live = free + owned + ring`, and `live <= cap`.
+//! - frames: `live = free + owned + ring`, and `live <= cap`. Frames on the host
+//!   are in none of these.
 //! - every frame of a mapped chunk is its own or in exactly one part.
 //! - a ring frame holds the content of at most one part, and a part is
 //!   present exactly if it holds all of its frames.
@@ -33,7 +37,8 @@
 //!
 //! Here: what there is, allocations, and the hot path. Beside it: [`chunk`],
 //! [`ring`], [`frames`], [`slabs`] (host memory side by side), [`ahead`]
-//! (prefetching), [`plans`], and [`astray`], for when nothing can be foretold.
+//! (prefetching), [`plans`], [`in_place`] (what reading over the link was seen
+//! to take), and [`astray`], for when nothing can be foretold.
 //!
 //! Nothing here waits, except through [`Mechanism::retire`], which only
 //! changes of place use. Steady streaming uses [`Mechanism::write_back`],
@@ -43,6 +48,7 @@ mod ahead;
 mod astray;
 mod chunk;
 mod frames;
+mod in_place;
 mod plans;
 mod ring;
 mod slabs;
@@ -167,6 +173,12 @@ pub struct Streamer {
     free: Vec<FrameId>,
     live_frames: u32,
     cap_frames: u32,
+    /// Of all chunks, on the host. No more are to be had, if that was refused.
+    host_frames: u32,
+    host_refused: bool,
+    /// No frame went to or from the host since this operation.
+    moved_at: Operation,
+    in_place: in_place::Rate,
     ring: Vec<FrameId>,
     /// Which part of which chunk has its content on each ring frame.
     occupants: Vec<Option<(ChunkId, u32)>>,
@@ -232,6 +244,10 @@ impl Streamer {
             free: Vec::new(),
             live_frames: 0,
             cap_frames,
+            host_frames: 0,
+            host_refused: false,
+            moved_at: 0,
+            in_place: in_place::Rate::default(),
             ring: Vec::new(),
             occupants: Vec::new(),
             ring_cursor: 0,
@@ -280,6 +296,16 @@ impl Streamer {
         self.live_frames - self.free.len() as u32 - self.ring.len() as u32
     }
 
+    /// Frames of host memory that kernels read in place, of all chunks.
+    pub fn host_frames(&self) -> u32 {
+        self.host_frames
+    }
+
+    /// Of one.
+    pub fn host_frames_of(&self, id: ChunkId) -> u32 {
+        self.chunk(id).on_host
+    }
+
     /// Whether `chunk` streams: it has parts in the ring, or no place at all.
     pub fn is_streamed(&self, chunk: ChunkId) -> bool {
         !self.chunk(chunk).resident()
@@ -324,11 +350,6 @@ impl Streamer {
         self.planning.wants_times(self.operation)
     }
 
-    /// The operations took `ns` of GPU time, all together, stalls not counted.
-    pub fn measured(&mut self, operations: Range<Operation>, ns: u64) {
-        self.learner.measured(operations, ns);
-    }
-
     /// What the planner is to reckon with, from the next plan on. The frames
     /// are not taken from here: they are the cap.
     pub fn set_machine(&mut self, machine: Machine) {
@@ -346,9 +367,11 @@ impl Streamer {
     pub fn describe(&self) -> String {
         let streamed = self.chunks.iter().flatten().filter(|chunk| !chunk.resident()).count();
         format!(
-            "{} chunks, {streamed} streamed, {} frames resident, {} in the ring, {} free of {}",
+            "{} chunks, {streamed} streamed, {} frames resident, {} read on the host, \
+             {} in the ring, {} free of {}",
             self.ids().count(),
             self.resident_frames(),
+            self.host_frames,
             self.ring.len(),
             self.free.len(),
             self.cap_frames,
@@ -433,6 +456,7 @@ impl Streamer {
             mechanism.unmap(id);
         }
         self.learner.forget(id);
+        self.leave_host(id, 0, mechanism);
         let chunk = self.chunks[id as usize].take().expect("a chunk that lives");
         self.streamed_chunks -= u32::from(!chunk.resident());
         if let Some(place) = chunk.place {
@@ -443,7 +467,7 @@ impl Streamer {
             streamed.part.slots().for_each(|slot| self.occupants[slot as usize] = None);
         }
         self.unplanned_changes += u64::from(self.plan.is_none() || chunk.planned);
-        if self.streamed_chunks == 0 {
+        if self.streamed_chunks == 0 && self.host_frames == 0 {
             // Everything fits again: no ring, and nothing held back.
             self.cut_ring(0, mechanism);
             self.plan = None;
@@ -486,6 +510,9 @@ impl Streamer {
 
     /// Makes `id` resident for as long as it lives. `true`: it was not before.
     pub fn pin(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) -> Result<bool, Shortage> {
+        if self.chunk(id).on_host > 0 {
+            self.recall(id, mechanism)?;
+        }
         if !self.chunk(id).resident() {
             self.promote(id, mechanism)?;
         }
@@ -605,10 +632,14 @@ impl Streamer {
         assert_eq!(self.ring.len(), self.occupants.len());
         let streamed = self.chunks.iter().flatten().filter(|chunk| !chunk.resident()).count();
         assert_eq!(self.streamed_chunks as usize, streamed);
+        let host: u32 = self.chunks.iter().flatten().map(|chunk| chunk.on_host).sum();
+        assert_eq!(self.host_frames, host);
         let mut occupied = 0;
         for id in self.ids() {
             let chunk = self.chunk(id);
             assert!(chunk.mapped || chunk.parts.is_empty());
+            assert!(chunk.own[chunk.device_end() as usize..].iter().all(Option::is_some));
+            assert!(chunk.on_host == 0 || !chunk.pinned, "chunk {id}");
             let blanks = chunk.blank.iter().filter(|&&blank| blank).count() as u32;
             assert_eq!(chunk.blanks, blanks, "chunk {id}");
             let mut homes: Vec<u32> =

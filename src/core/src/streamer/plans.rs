@@ -78,7 +78,7 @@ impl Streamer {
         let version = self.learner.version();
         let waited = self.operation >= planning.not_before
             && (version != planning.version || self.unplanned_changes > 0 || planning.by_guesses());
-        !self.ring.is_empty() && (waited || version != planning.examined)
+        (!self.ring.is_empty() || self.host_frames > 0) && (waited || version != planning.examined)
     }
 
     /// Whether the plan in force was not made for this phase.
@@ -105,7 +105,9 @@ impl Streamer {
         });
         // A loop that streamed nothing (over the tensors of one chunk, while
         // loading) teaches nothing.
-        let Some(period) = period.filter(|period| self.fetched_at + period > self.operation) else {
+        let streams =
+            |&period: &u64| self.fetched_at + period > self.operation || self.host_frames > 0;
+        let Some(period) = period.filter(streams) else {
             self.planning.not_before = self.operation + WAIT;
             return None;
         };
@@ -135,6 +137,9 @@ impl Streamer {
             }
         }
         let mut problem = Problem { machine: self.machine, ..Problem::default() };
+        let rate = self.machine.zero_copy_bytes_per_s.filter(|_| !self.host_refused);
+        problem.machine.zero_copy_bytes_per_s = rate.map(|rate| rate / self.in_place.plan());
+        self.note_reads(description);
         let mut elsewhere = 0;
         for id in self.ids() {
             let Chunk { frames, pinned, place, .. } = *self.chunk(id);
@@ -161,9 +166,10 @@ impl Streamer {
                     .collect();
                 let frames: u32 =
                     uses.iter().map(|&index| problem.chunks[index as usize].frames).sum();
-                let bytes = f64::from(frames) * self.machine.frame_bytes as f64;
-                guesses.push(bytes / self.machine.link_bytes_per_s * 1e9);
-                phase.push(step.ns, &uses);
+                let bytes = u64::from(frames) * self.machine.frame_bytes;
+                let read = self.read_by(step, &uses, &problem.chunks);
+                guesses.push(bytes.min(read) as f64 / self.machine.link_bytes_per_s * 1e9);
+                phase.push_reading(step.ns, read, 0, &uses);
                 before.push(before[before.len() - 1] + u64::from(step.operations));
             }
             if !phase.uses.is_empty() {
@@ -210,6 +216,10 @@ impl Streamer {
         }
         // What streamed together before the plan says nothing about it.
         self.largest_operation = 0;
+        let here = |layout: &plan::Layout| self.chunk(layout.id).on_host == layout.host_frames;
+        if !plan.layouts.iter().all(here) {
+            self.moved_at = self.operation;
+        }
         if self.carry_out(plan, mechanism).is_err() {
             // Whatever is unmapped now is attached again when it is used.
             self.unplanned_changes += 1;
@@ -257,7 +267,7 @@ impl Streamer {
         }
         for (layout, leads) in plan.layouts.iter().zip(leads) {
             let chunk = self.chunk_mut(layout.id);
-            if chunk.laid_out_as(&layout.parts) {
+            if chunk.laid_out_as(&layout.parts, layout.host_frames) {
                 let parts = chunk.parts.iter_mut().zip(leads);
                 parts.for_each(|(streamed, lead)| streamed.lead = lead);
             }
@@ -288,9 +298,10 @@ impl Streamer {
             !twice
                 && layout.frames == chunk.frames
                 && in_order
-                && after <= chunk.frames
+                && layout.host_frames <= chunk.frames
+                && after <= chunk.frames - layout.host_frames
                 && disjoint()
-                && (layout.parts.is_empty() || !chunk.pinned)
+                && (!chunk.pinned || (layout.parts.is_empty() && layout.host_frames == 0))
         })
     }
 
@@ -298,23 +309,27 @@ impl Streamer {
     /// frames of a chunk's own is copied there when its next use is near. On an
     /// error some chunks are unmapped, which their next use mends.
     fn carry_out(&mut self, plan: &Plan, mechanism: &mut impl Mechanism) -> Result<(), Shortage> {
-        let mut planned: Vec<Option<&[Part]>> = vec![None; self.chunks.len()];
+        let mut planned: Vec<Option<&plan::Layout>> = vec![None; self.chunks.len()];
         for layout in &plan.layouts {
-            planned[layout.id as usize] = Some(&layout.parts);
+            planned[layout.id as usize] = Some(layout);
         }
-        let becomes_shared = |parts: &[Part], index: u32| parts.iter().any(|p| p.names(index));
+        // Whether a frame is to be the chunk's own no longer.
+        let goes = |layout: &plan::Layout, index: u32| {
+            index >= layout.frames - layout.host_frames
+                || layout.parts.iter().any(|part| part.names(index))
+        };
         // What is not in the plan goes only if the ring no longer reaches it.
         let moving: Vec<ChunkId> = self
             .ids()
             .filter(|&id| self.chunk(id).mapped)
             .filter(|&id| match planned[id as usize] {
-                Some(parts) => !self.chunk(id).laid_out_as(parts),
+                Some(layout) => !self.chunk(id).laid_out_as(&layout.parts, layout.host_frames),
                 None => self.chunk(id).parts.iter().any(|s| s.part.reach() > plan.shared_frames),
             })
             .collect();
         // All copies are queued, then all are waited for.
         for &id in &moving {
-            let Some(parts) = planned[id as usize] else {
+            let Some(layout) = planned[id as usize] else {
                 self.save_everything(id, mechanism)?;
                 mechanism.displace(id);
                 continue;
@@ -322,20 +337,27 @@ impl Streamer {
             for part in 0..self.chunk(id).parts.len() {
                 self.clear_part(id, part, mechanism)?;
             }
-            for part in parts {
-                self.reserve_host(id, part.range(), mechanism)?;
+            let leaving = |chunk: &Chunk| {
+                let parts = layout.parts.iter().map(PartExt::range);
+                parts.chain([chunk.crossing(layout.host_frames)])
+            };
+            for range in leaving(self.chunk(id)).collect::<Vec<_>>() {
+                self.reserve_host(id, range, mechanism)?;
             }
-            for part in parts {
+            for range in leaving(self.chunk(id)).collect::<Vec<_>>() {
                 // Those of the range that were shared before are saved by now.
-                self.save(id, part.range(), mechanism)?;
+                self.save(id, range, mechanism)?;
             }
             mechanism.displace(id);
         }
         for &id in &moving {
             self.unmap(id, mechanism);
             // Without a place in the plan, it would keep what others need.
-            let parts = planned[id as usize];
-            self.free_own(id, |index| parts.is_none_or(|parts| becomes_shared(parts, index)));
+            let layout = planned[id as usize];
+            self.free_own(id, |index| layout.is_none_or(|layout| goes(layout, index)));
+            if let Some(layout) = layout {
+                self.leave_host(id, layout.host_frames, mechanism);
+            }
             self.chunk_mut(id).expected = None;
             self.counters.moved_frames += u64::from(self.chunk(id).frames);
         }
@@ -362,10 +384,15 @@ impl Streamer {
                 let unsaved = !chunk.undefined && !chunk.saved[index as usize];
                 unsaved && chunk.own[index as usize].is_some()
             };
-            if chunk.mapped || layout.parts.iter().any(|part| part.range().any(stuck)) {
+            if chunk.mapped
+                || layout.parts.iter().any(|part| part.range().any(stuck))
+                || chunk.crossing(layout.host_frames).any(stuck)
+            {
                 continue;
             }
-            self.free_own(layout.id, |index| becomes_shared(&layout.parts, index));
+            self.free_own(layout.id, |index| goes(layout, index));
+            self.leave_host(layout.id, layout.host_frames, mechanism);
+            self.enter_host(layout.id, layout.host_frames, mechanism)?;
             needed += missing(self.chunk(layout.id), &layout.parts);
             unmapped.push(layout);
         }

@@ -41,7 +41,14 @@ fn layouts(problem: &Problem, plan: &Plan) -> Result<(), String> {
         if chunk.pinned && !layout.parts.is_empty() {
             return Err(format!("chunk {index} is pinned and has parts"));
         }
-        let mut own = vec![true; chunk.frames as usize];
+        if layout.host_frames > chunk.frames || (layout.host_frames > 0 && chunk.pinned) {
+            return Err(format!("chunk {index}: {} frames on the host", layout.host_frames));
+        }
+        if layout.host_frames > 0 && problem.machine.zero_copy_bytes_per_s.is_none() {
+            return Err(format!("chunk {index} on the host, where kernels cannot read it"));
+        }
+        // The last frames are of the host, and no part's.
+        let mut own = vec![true; (chunk.frames - layout.host_frames) as usize];
         let mut end = 0;
         for part in &layout.parts {
             if part.first < end || part.frames == 0 {
@@ -239,7 +246,17 @@ fn carry_out(
             if !there {
                 break;
             }
-            ends.push(start + step.ns as f64);
+            // What lies on the host is read over the link meanwhile.
+            let read: f64 = (phase.touches(step).iter())
+                .map(|&chunk| {
+                    let layout = &plan.layouts[chunk as usize];
+                    let bytes = (u64::from(layout.frames) * machine.frame_bytes) as f64;
+                    let share = (step.read_bytes as f64 / bytes).min(1.0);
+                    share * (u64::from(layout.host_frames) * machine.frame_bytes) as f64
+                })
+                .sum();
+            let rate = machine.zero_copy_bytes_per_s.unwrap_or(1.0);
+            ends.push(start + (step.ns as f64).max(read * 1e9 / rate));
         }
         if before == (next_copy, ends.len()) {
             let copy = copies.get(next_copy % copies.len().max(1));

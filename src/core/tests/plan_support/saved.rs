@@ -31,13 +31,21 @@ pub fn random_saved(random: &mut Random, chunks: u32, steps: u32, phases: u32) -
             parts.push(part);
         }
         frames += size - parts.iter().map(|part| part.frames).sum::<u32>();
-        layouts.push(Layout { id, frames: size, parts });
+        // Behind everything else.
+        let behind = size - parts.last().map_or(0, |part| part.first + part.frames);
+        let host_frames = if random.one_in(3) { random.within(0, behind.into()) as u32 } else { 0 };
+        frames -= host_frames;
+        layouts.push(Layout { id, frames: size, parts, host_frames });
     }
     let machine = Machine {
         frames: frames + random.within(0, 9) as u32,
         release_ns: random.within(0, 1_000_000),
         release_gpu_share: random.within(0, 16) as f64 / 16.0,
         link_bytes_per_s: random.within(1_000_000, 60_000_000_000) as f64 / 3.0,
+        device_bytes_per_s: random.within(1, 5_000) as f64 * 1e9,
+        zero_copy_bytes_per_s: (random.one_in(2)
+            || layouts.iter().any(|layout: &Layout| layout.host_frames > 0))
+        .then(|| random.within(1, 60) as f64 * 1e9),
         ..Machine::default()
     };
     let mut plan = Plan { layouts, shared_frames, phases: Vec::new() };

@@ -14,7 +14,7 @@ use crate::sim::device::Waits;
 use crate::sim::oracle::{self, FRAME_BYTES};
 use crate::sim::run::{Gpu, Infeasible, Launching, Policy};
 use crate::streamer::{Counters, Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window};
-use crate::workload::{Nanos, Trace, TraceChunk};
+use crate::workload::{Nanos, Trace, TraceChunk, Use};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -57,6 +57,7 @@ impl Ours {
             memory: Memory {
                 places: vec![Vec::new(); count],
                 saved: vec![false; count],
+                remote: vec![0; count],
                 ..Memory::default()
             },
             touches: Vec::new(),
@@ -218,6 +219,13 @@ impl Policy for Ours {
         Ok(())
     }
 
+    /// What lies on the host is read over the link, as by the policy `zero_copy`.
+    fn duration(&mut self, gpu: &mut Gpu, launch: Launching<'_>, ns: Nanos) -> Nanos {
+        let read =
+            |used: &Use| self.memory.remote[used.chunk as usize] * u64::from(used.permille) / 1000;
+        gpu.read_over_link(launch.uses.iter().map(read).sum(), ns)
+    }
+
     fn after(&mut self, gpu: &mut Gpu, launch: Launching<'_>) {
         if !launch.uses.is_empty() {
             self.release(gpu);
@@ -232,6 +240,10 @@ struct Memory {
     places: Vec<Vec<FrameId>>,
     /// Which chunk's bytes are in each frame, and at which index.
     content: Vec<Option<(TraceChunk, u32)>>,
+    /// Which frames are host memory; and of each chunk, while mapped, how many
+    /// bytes are in such.
+    on_host: Vec<bool>,
+    remote: Vec<u64>,
     unborn: Vec<FrameId>,
     /// Was the chunk copied to the host since its last use?
     saved: Vec<bool>,
@@ -244,6 +256,16 @@ struct Memory {
 }
 
 impl Memory {
+    fn born(&mut self, on_host: bool) -> FrameId {
+        let frame = self.unborn.pop().unwrap_or_else(|| {
+            self.content.push(None);
+            self.on_host.push(false);
+            self.content.len() as FrameId - 1
+        });
+        self.on_host[frame as usize] = on_host;
+        frame
+    }
+
     fn used(&mut self, chunk: TraceChunk) {
         self.saved[chunk as usize] = false;
     }
@@ -280,18 +302,19 @@ impl Mechanism for Hands<'_> {
             return Err(Refused);
         }
         self.gpu.reserve(FRAME_BYTES);
-        Ok(self.memory.unborn.pop().unwrap_or_else(|| {
-            self.memory.content.push(None);
-            self.memory.content.len() as FrameId - 1
-        }))
+        Ok(self.memory.born(false))
     }
 
     fn create_host_frame(&mut self) -> Result<FrameId, Refused> {
-        Err(Refused)
+        let ns = FRAME_BYTES as f64 * 1e9 / PIN_BYTES_PER_S;
+        self.gpu.device().host_busy(ns as Nanos);
+        Ok(self.memory.born(true))
     }
 
     fn release_frame(&mut self, frame: FrameId) {
-        self.gpu.unreserve(FRAME_BYTES);
+        if !std::mem::take(&mut self.memory.on_host[frame as usize]) {
+            self.gpu.unreserve(FRAME_BYTES);
+        }
         self.memory.content[frame as usize] = None;
         self.memory.unborn.push(frame);
     }
@@ -299,6 +322,10 @@ impl Mechanism for Hands<'_> {
     fn map(&mut self, chunk: TraceChunk, frames: &[FrameId]) -> Result<(), Refused> {
         self.gpu.device().host_busy(MAP_NS * frames.len() as Nanos);
         self.memory.places[chunk as usize] = frames.to_vec();
+        let remote = |index: u32| self.memory.on_host[frames[index as usize] as usize];
+        let remote = (0..frames.len() as u32).filter(|&index| remote(index));
+        let remote = remote.map(|index| self.bytes(chunk, &(index..index + 1))).sum();
+        self.memory.remote[chunk as usize] = remote;
         Ok(())
     }
 

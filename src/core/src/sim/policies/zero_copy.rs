@@ -52,8 +52,6 @@ impl Policy for ZeroCopy {
             .filter(|used| !gpu.is_present(used.chunk))
             .map(|used| gpu.bytes(used.chunk) * u64::from(used.permille) / 1000)
             .sum();
-        gpu.kernel_moves(read, 0);
-        let rate = gpu.setup().link_bytes_per_s * gpu.setup().costs.zero_copy_share;
-        ns.max((read as f64 * 1e9 / rate) as Nanos)
+        gpu.read_over_link(read, ns)
     }
 }
