@@ -488,6 +488,43 @@ fn times_are_learned_from_groups_with_any_boundaries() {
 }
 
 #[test]
+fn times_that_arrive_late_are_those_of_the_steps_that_a_phase_was_made_of() {
+    let mut watch = Watch::new();
+    let pass = model(0, 40);
+    let run = |watch: &mut Watch, program: &Program| {
+        for chunks in program {
+            watch.learner.observe(chunks);
+            // The device is half an iteration behind.
+            if let Some(operation) = watch.learner.operations().checked_sub(60) {
+                watch.learner.measured(operation..operation + 1, 50_000);
+            }
+        }
+    };
+    run(&mut watch, &repeat(2, &pass));
+    let described = watch.learner.describe();
+    assert!(described.phases[0].steps.iter().all(|step| step.ns > 0), "measured already");
+    assert!(!watch.learner.wants_times(), "nothing more to measure");
+
+    // Something else, once: to be measured, for it may come back.
+    let other = model(100, 30);
+    watch.run(&other[..60].to_vec());
+    assert!(watch.learner.wants_times());
+    // It came back: measured when it was strange, or now.
+    let mut watch = Watch::new();
+    run(&mut watch, &repeat(12, &pass));
+    for _ in 0..2 {
+        run(&mut watch, &other);
+        run(&mut watch, &repeat(12, &pass));
+    }
+    let described = watch.learner.describe();
+    assert_eq!(described.phases.len(), 2);
+    for phase in &described.phases {
+        let timed = phase.steps.iter().filter(|step| step.ns > 0).count();
+        assert!(timed * 10 >= phase.steps.len() * 9, "{timed} of {}", phase.steps.len());
+    }
+}
+
+#[test]
 fn a_freed_chunk_is_never_named_again_until_its_id_is_reused() {
     let mut watch = Watch::new();
     let pass = model(0, 40);
@@ -566,6 +603,22 @@ fn the_published_pipeline_is_foreseen_from_the_second_image_on() {
     let image = scores.len() / 4;
     for (index, (phase, score)) in scores.iter().enumerate().skip(2 * image) {
         assert!(score.near >= 0.93, "{index}, phase {phase}: {score:?}");
+    }
+}
+
+#[test]
+fn the_published_pipeline_is_described_once_each_part_came_twice() {
+    let model = models::model("t5-flux-vae").unwrap();
+    for images in [2, 3, 5] {
+        let options = models::Options { iterations: 10, runs: images, ..Default::default() };
+        let (watch, _) = scores(&model.generate(&options));
+        let mut phases = watch.phases();
+        phases.sort_unstable();
+        // The text encoder, without the decoder that ran before it, and the decoder.
+        let [(decoder, 1), (encoder, 1), (788, 9 | 10)] = phases[..] else {
+            panic!("after {images} images: {phases:?}");
+        };
+        assert!((95..110).contains(&decoder) && (285..295).contains(&encoder), "{phases:?}");
     }
 }
 

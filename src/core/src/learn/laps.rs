@@ -61,7 +61,7 @@ impl Learner {
         }
         if phase.once {
             phase.once = track.laps <= 1;
-            if !phase.confirmed && !track.poor && track.entry == 0 {
+            if !phase.confirmed && !track.poor && hits * 5 >= u64::from(phase.count()) * 4 {
                 phase.confirmed = true;
                 self.version += 1;
             }
@@ -183,6 +183,7 @@ impl Learner {
         }
         (phase.confirmed, phase.once) = (true, true);
         let slot = self.insert(phase);
+        self.mean(slot, start);
         self.begin_visit(slot, 0, 0);
         if let Some(track) = &mut self.track {
             track.laps = 1;
@@ -251,7 +252,6 @@ impl Learner {
         let Some(old) = self.phases[slot].take() else { return };
         self.unmark(&old, slot);
         phase.inherit(&old, slot, &self.record, start);
-        phase.built_at = self.operations;
         if phase.unrest >= phase.patience {
             phase.unrest = 0;
             phase.patience = (phase.patience * 2).min(MOST_PATIENCE);
@@ -259,6 +259,7 @@ impl Learner {
         }
         self.mark(&phase, slot);
         self.phases[slot] = Some(Box::new(phase));
+        self.mean(slot, start);
         self.make_room(slot);
     }
 }

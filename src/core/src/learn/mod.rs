@@ -196,6 +196,8 @@ pub struct Learner {
     interrupted: Option<Track>,
     /// Since when nothing known was followed. `None`: something is.
     lost_since: Option<Moment>,
+    /// What came back while nothing known was followed, oldest first.
+    courses: Vec<phases::Course>,
     /// The last step that touched, unexpectedly, something not touched just
     /// before.
     rare_at: Moment,
@@ -226,6 +228,7 @@ impl Learner {
             crossed: None,
             interrupted: None,
             lost_since: Some(0),
+            courses: Vec::new(),
             rare_at: 0,
             rest_until: 0,
         }
@@ -297,6 +300,21 @@ impl Learner {
     /// Changes whenever what was predicted no longer holds: after a slip.
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Whether the GPU time of what goes on now is worth measuring: it is a
+    /// phase, and not yet known how long its steps take.
+    pub fn wants_times(&self) -> bool {
+        /// Laps in which that may be found out; measuring is not free.
+        const LAPS: u32 = 8;
+        /// Operations of a stretch that may become a phase.
+        const STRETCH: Operation = 1 << 12;
+        let Some(track) = &self.track else {
+            let since = self.lost_since.filter(|&since| since >= self.record.oldest());
+            return since.is_some_and(|since| self.record.length() - since < STRETCH);
+        };
+        let phase = self.phase(track.slot);
+        phase.known() && phase.laps < LAPS && !phase.timed()
     }
 
     /// Rises when [`Self::describe`] would answer something that deserves a

@@ -22,10 +22,22 @@ const UNROLLED: u64 = 6;
 const OTHER_CHUNKS: u32 = 4;
 /// A loop of so few operations is worth unrolling in any case.
 const SHORT_LOOP: u64 = 512;
+/// What comes back at a pace that differs by less than this part is one course.
+const SAME_COURSE: u64 = 8;
+/// Courses remembered.
+const COURSES: usize = 8;
 /// A phase that shares this part of its landmarks with a longer one is part of it.
 const CONTAINED: (u32, u32) = (15, 16);
 /// A stretch of fewer landmarks that does not repeat is no phase.
 pub(super) const STRETCH: u32 = 4;
+/// A repetition of fewer is chance.
+const REPEATED: u32 = 16;
+
+/// From step `again` on came what had come from step `then` on.
+pub(super) struct Course {
+    then: Moment,
+    again: Moment,
+}
 
 impl Learner {
     /// Takes note of a return after a time, and tries what agrees.
@@ -41,7 +53,7 @@ impl Learner {
         let Some(candidate) = self.voters.vote(lag, then, at) else { return };
         let steps = candidate.again - candidate.then;
         if at < self.rest_until {
-            return;
+            return self.note_course(candidate.then, candidate.again);
         }
         let mut least = 0;
         if let Some(track) = &self.track {
@@ -69,11 +81,13 @@ impl Learner {
 
     fn try_candidate(&mut self, candidate: Candidate, then: Moment, at: Moment, least: u32) {
         let Candidate { then: from, again: to, .. } = candidate;
-        let Some(phase) = Phase::build(&self.record, from, to, &mut self.known) else { return };
+        let Some(phase) = Phase::build(&self.record, from, to, &mut self.known) else {
+            return self.note_course(from, to);
+        };
         if u64::from(phase.count()) > UNROLLED * u64::from(phase.marking())
             || phase.marking() < least
         {
-            return;
+            return self.note_course(from, to);
         }
         let Some(offset) = then.checked_sub(from) else { return };
         // The landmark just seen.
@@ -110,6 +124,7 @@ impl Learner {
         }
         self.lost_since = None;
         let slot = self.insert(phase);
+        self.mean(slot, from);
         self.epoch += 1;
         self.begin_visit(slot, 0, 0);
         let Some(track) = &mut self.track else { return };
@@ -128,17 +143,98 @@ impl Learner {
         }
     }
 
-    /// The steps `from..to`, which nothing known explains, become a phase if
-    /// there are at least `least` landmarks in them.
-    pub(super) fn keep_stretch(&mut self, from: Moment, to: Moment, least: u32) {
-        let Some(mut phase) = Phase::build(&self.record, from, to, &mut self.known) else { return };
-        if phase.count() < least {
+    /// Nothing known goes on, but from step `again` on what came from step
+    /// `then` on, too long ago for a loop: one stretch may end here, and
+    /// another begin.
+    fn note_course(&mut self, then: Moment, again: Moment) {
+        let Some(since) = self.lost_since.filter(|_| self.track.is_none()) else { return };
+        if again < since || then >= since {
             return;
         }
+        self.courses.retain(|course| course.again >= since);
+        let same = |course: &Course| {
+            let drift = (again - then).abs_diff(course.again - course.then);
+            drift * SAME_COURSE <= again - course.again
+        };
+        if !self.courses.iter().any(same) {
+            if self.courses.len() == COURSES {
+                self.courses.remove(0);
+            }
+            self.courses.push(Course { then, again });
+        }
+    }
+
+    /// The steps `from..to`, which nothing known explains, become a phase if
+    /// there are at least `least` landmarks in them. What came before in the
+    /// same order is a phase of its own, and known for good.
+    pub(super) fn keep_stretch(&mut self, from: Moment, to: Moment, least: u32) {
+        let courses = std::mem::take(&mut self.courses);
+        let came_before = courses
+            .iter()
+            .filter(|course| (from..to).contains(&course.again))
+            .find_map(|course| self.came_before(course, from, to));
+        let Some((cut, mut known)) = came_before else {
+            if let Some(phase) = self.build(from, to).filter(|phase| phase.count() >= least) {
+                self.keep(phase, from);
+            }
+            return;
+        };
+        if from < cut
+            && let Some(phase) = self.build(from, cut).filter(|phase| phase.count() >= least)
+        {
+            self.keep(phase, from);
+        }
+        known.confirmed = true;
+        self.version += 1;
+        self.keep(known, cut);
+    }
+
+    fn build(&mut self, from: Moment, to: Moment) -> Option<Phase> {
+        Phase::build(&self.record, from, to, &mut self.known)
+    }
+
+    /// The steps of `course` within `from..to`, if they did come before, and
+    /// the first of them.
+    fn came_before(
+        &mut self,
+        course: &Course,
+        from: Moment,
+        to: Moment,
+    ) -> Option<(Moment, Phase)> {
+        /// Steps more or less from one landmark to the next.
+        const LOOSE: u64 = 8;
+        let Course { mut then, mut again } = *course;
+        if then < self.record.oldest() {
+            return None;
+        }
+        // It takes several that agree to be noticed: it began before.
+        let same = |a, b| self.record.uses(a).eq(self.record.uses(b));
+        while again > from && then > self.record.oldest() && same(then - 1, again - 1) {
+            (then, again) = (then - 1, again - 1);
+        }
+        let phase = self.build(again, to).filter(|phase| phase.count() >= REPEATED)?;
+        let (mut hits, mut next) = (0, then);
+        let mut passed = 0;
+        for landmark in &phase.landmarks {
+            // As far on as now, give or take.
+            let expected = next + u64::from(landmark.step - passed);
+            let near = (next.max(expected.saturating_sub(LOOSE))..(expected + LOOSE).min(again))
+                .find(|&at| self.record.uses(at).any(|chunk| chunk == landmark.chunk));
+            if let Some(at) = near {
+                hits += 1;
+                (next, passed) = (at, landmark.step);
+            }
+        }
+        (hits * CONTAINED.1 >= phase.count() * CONTAINED.0).then_some((again, phase))
+    }
+
+    /// A stretch that begins with step `from` is a phase.
+    fn keep(&mut self, mut phase: Phase, from: Moment) {
         phase.once = true;
         phase.visits = 1;
         phase.repeats = 1;
         let slot = self.insert(phase);
+        self.mean(slot, from);
         let serial = self.phase(slot).serial;
         self.visits.push(Visit { slot, serial, entry: 0, laps: 1, exit: 0 });
     }

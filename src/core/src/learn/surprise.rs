@@ -32,6 +32,9 @@ const CONTEXT: u32 = 2;
 const CONTEXT_GAP: u32 = 16;
 /// A longer part of a lap, spent elsewhere, is no detour within it.
 const DETOUR: u64 = 3;
+/// What two phases share where one begins and the other ends is at most so
+/// many landmarks.
+const EDGE: u32 = 3;
 /// A phase shorter than this part of the one under way interrupts no lap.
 const TRIFLE: u64 = 4;
 /// Places of a chunk, in one phase, that are looked at.
@@ -118,7 +121,7 @@ impl Learner {
         let marks = self.known.chunks[chunk as usize].marks;
         // From the middle of a lap that goes well, not into a trifle.
         let least = match &self.track {
-            Some(track) if !self.between() && !track.poor => {
+            Some(track) if !self.between() && !track.poor && !self.near_an_end(track) => {
                 let phase = self.phase(track.slot);
                 if phase.known() && !phase.once { phase.length() / TRIFLE } else { 0 }
             }
@@ -170,6 +173,12 @@ impl Learner {
             None => true,
             Some(track) => track.between || track.next == track.entry && track.laps == 0,
         }
+    }
+
+    /// Whether a lap has hardly begun, or all but ended.
+    fn near_an_end(&self, track: &Track) -> bool {
+        let left = self.phase(track.slot).count() - track.next;
+        track.lap.hits.min(left) <= EDGE
     }
 
     /// Whether `chunk` is expected soon.

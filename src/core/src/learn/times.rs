@@ -94,6 +94,23 @@ impl Learner {
         }
     }
 
+    /// The phase in `slot` was laid out from the steps `from` on: what is
+    /// measured of them from now on is about it.
+    pub(super) fn mean(&mut self, slot: usize, from: Moment) {
+        let Some(phase) = self.phases[slot].as_deref_mut() else { return };
+        let to = from + phase.steps.len() as u64;
+        phase.built_at = self.record.entry(from).operation;
+        for at in from..self.record.length() {
+            let entry = self.record.entry_mut(at);
+            if at < to {
+                entry.place = place(slot, (at - from) as u32);
+            } else if entry.place != NOWHERE && of_place(entry.place).0 == slot {
+                // Of what was in this slot before.
+                entry.place = NOWHERE;
+            }
+        }
+    }
+
     /// The step of a phase that `entry` repeated, if that still means the same.
     fn meant(&self, entry: &record::Entry) -> Option<(usize, u32)> {
         if entry.place == NOWHERE {

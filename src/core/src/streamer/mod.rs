@@ -347,7 +347,7 @@ impl Streamer {
     /// Whether the GPU time of the present operation should be measured: until
     /// it is known, then now and again, because measuring costs a little.
     pub fn wants_times(&self) -> bool {
-        self.planning.wants_times(self.operation)
+        self.planning.wants_times(self.operation) || self.learner.wants_times()
     }
 
     /// What the planner is to reckon with, from the next plan on. The frames
