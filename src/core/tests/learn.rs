@@ -223,6 +223,38 @@ fn a_changed_iteration_is_the_known_one_after_two() {
 }
 
 #[test]
+fn what_was_told_last_is_what_is_known_in_the_end() {
+    let uses = |watch: &Watch| -> Vec<Vec<ChunkId>> {
+        watch.learner.describe().phases.into_iter().map(|phase| phase.uses).collect()
+    };
+    // Loaded in the order of use, so that the first iteration is not what the
+    // others are: it begins in the middle of what came before.
+    for model in ["flux1-dev", "llama3-8b-decode", "sd35-large"] {
+        let options = models::Options { iterations: 8, runs: 1, ..Default::default() };
+        let trace = models::model(model).unwrap().generate(&options);
+        let mut watch = Watch::new();
+        for chunk in 0..trace.chunks.len() {
+            watch.operation(&[chunk as ChunkId]);
+        }
+        let (mut version, mut told) = (0, Vec::new());
+        for event in &trace.events {
+            let Event::Launch(launch) = event else { continue };
+            let chunks: Vec<ChunkId> =
+                trace.touches(launch).iter().map(|used| used.chunk).collect();
+            if chunks.is_empty() {
+                continue;
+            }
+            watch.operation(&chunks);
+            if watch.learner.version() != version {
+                version = watch.learner.version();
+                told = uses(&watch);
+            }
+        }
+        assert_eq!(told, uses(&watch), "{model}: version {version}");
+    }
+}
+
+#[test]
 fn shared_weights_are_foreseen_at_every_place() {
     let mut pass = model(0, 40);
     // Tied embeddings, and one weight in every fourth layer.

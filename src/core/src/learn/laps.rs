@@ -23,6 +23,14 @@ const CERTAINTY: usize = 8;
 /// Changes of a phase between two rises of the version, at most.
 const MOST_PATIENCE: u32 = 64;
 
+impl Phase {
+    /// The version is raised for its changes; the next ones take longer.
+    fn told_of_change(&mut self) {
+        self.unrest = 0;
+        self.patience = (self.patience * 2).min(MOST_PATIENCE);
+    }
+}
+
 /// Names lap number `lap` of the phase `serial`, as far as 32 bits can.
 pub(super) fn lap_stamp(serial: u64, lap: u32) -> u32 {
     (serial as u32) << 16 | (lap & 0xffff)
@@ -218,6 +226,11 @@ impl Learner {
         let phase = self.phase_mut(slot);
         let last = std::mem::replace(&mut phase.last_sum, sum);
         if sum == phase.sum {
+            // It has settled: what changed is news.
+            if phase.unrest * 2 >= phase.patience {
+                phase.told_of_change();
+                self.version += 1;
+            }
             return false;
         }
         // The first lap after the stretch that it was laid out from is the better one.
@@ -253,8 +266,7 @@ impl Learner {
         self.unmark(&old, slot);
         phase.inherit(&old, slot, &self.record, start);
         if phase.unrest >= phase.patience {
-            phase.unrest = 0;
-            phase.patience = (phase.patience * 2).min(MOST_PATIENCE);
+            phase.told_of_change();
             self.version += 1;
         }
         self.mark(&phase, slot);
