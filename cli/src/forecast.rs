@@ -63,6 +63,8 @@ struct Forecast {
     /// Of the weights: with frames of their own, and shared by what streams.
     resident: u64,
     ring: u64,
+    /// On the host, read in place over the link.
+    read_in_place: u64,
     /// By the planner's own clock, one iteration (or cycle).
     planned_ns: f64,
     b1_ns: f64,
@@ -146,6 +148,10 @@ fn forecast(scene: &Scene, kind: Kind, vram: u64) -> Result<Forecast, String> {
         vram,
         resident: u64::from(plan.resident_frames()) * frame,
         ring: u64::from(plan.shared_frames) * frame,
+        read_in_place: {
+            let frames = plan.layouts.iter().map(|layout| u64::from(layout.host_frames));
+            frames.sum::<u64>() * frame
+        },
         planned_ns,
         b1_ns: bounds.b1_ns,
         b2_ns: bounds.b2_ns,
@@ -193,9 +199,16 @@ impl Forecast {
         let share = 100.0 * self.resident as f64 / weights as f64;
         row("weights that stay", format!("{} ({share:.0} %)", format_bytes(self.resident)));
         row("ring for those that stream", format_bytes(self.ring));
+        if self.read_in_place > 0 {
+            let size = format_bytes(self.read_in_place);
+            row("read in place, on the host", format!("{size}: hardly any of it per use"));
+        }
         row(&format!("streamed per {per}"), format_bytes(self.expected.bytes_in as u64));
         row(&format!("kernels per {per}"), seconds(self.compute_ns));
-        row("no policy beats", format!("{} (B1 {})", seconds(self.b2_ns), seconds(self.b1_ns)));
+        // The bound is of those who bring what a launch names to the device.
+        let bound =
+            if self.read_in_place > 0 { "without reading in place" } else { "no policy beats" };
+        row(bound, format!("{} (B1 {})", seconds(self.b2_ns), seconds(self.b1_ns)));
         row(
             &format!("expected per {per}"),
             format!(
@@ -247,7 +260,7 @@ impl Forecast {
             "trace": scene.trace.name, "card": scene.card.name, "link": scene.link,
             "vram": self.vram, "weights": scene.weights(),
             "activations": scene.trace.activation_bytes, "resident": self.resident,
-            "ring": self.ring, "streamed": self.expected.bytes_in.round(),
+            "ring": self.ring, "read_in_place": self.read_in_place, "streamed": self.expected.bytes_in.round(),
             "copies": self.expected.copies.round(), "compute_ns": self.compute_ns.round(),
             "b1_ns": self.b1_ns.round(), "b2_ns": self.b2_ns.round(),
             "planned_ns": self.planned_ns.round(), "expected_ns": self.expected.ns.round(),

@@ -142,6 +142,20 @@ pub fn planner(data: &[u8]) {
         second.verify(&problem).expect("it proves itself");
         check::check(&problem, &second, 4).expect("it can be carried out");
     }
+    // Kernels may read host memory, and read some chunks in part.
+    problem.machine.frame_bytes = 64 << 20;
+    let rate = problem.machine.link_bytes_per_s * f64::from(1 + input.next()) / 256.0;
+    problem.machine.zero_copy_bytes_per_s = Some(rate);
+    for step in problem.phases.iter_mut().flat_map(|phase| &mut phase.steps) {
+        step.read_bytes = match input.next() {
+            255 => u64::MAX,
+            read => u64::from(read) << 23,
+        };
+    }
+    if let Ok(third) = make_plan(&problem, Some(&first), effort) {
+        third.verify(&problem).expect("it proves itself");
+        check::check(&problem, &third, 4).expect("it can be carried out");
+    }
 }
 
 /// Any program: what is predicted names no freed chunk and comes in order, and

@@ -41,6 +41,27 @@ fn a_copy_runs_beside_kernels_and_a_kernel_waits_for_it() {
 }
 
 #[test]
+fn a_kernel_that_reads_over_the_link_shares_it_with_copies() {
+    // The whole link, for as long as the copy takes: both take twice as long.
+    let mut device = Device::new(plain());
+    let copy = device.copy_in(Stream::In, 500, Waits::NONE, 0);
+    kernel(&mut device, 500, Waits::NONE);
+    device.kernel_moves(500, 0, 1.0);
+    let end = finish(&mut device);
+    device.wait_for(copy);
+    assert_eq!((end.at, device.now()), (1000, 1000));
+    assert_eq!(device.totals().bytes_in, 1000);
+    // A fifth of it: the copy gets the rest, and the kernel loses nothing.
+    let mut device = Device::new(plain());
+    let copy = device.copy_in(Stream::In, 800, Waits::NONE, 0);
+    kernel(&mut device, 1000, Waits::NONE);
+    device.kernel_moves(200, 0, 0.2);
+    device.wait_for(copy);
+    assert_eq!(device.now(), 1000);
+    assert_eq!(finish(&mut device).at, 1000);
+}
+
+#[test]
 fn every_copy_costs_its_overhead() {
     let mut device = Device::new(Parameters { copy_ns: 8, ..plain() });
     device.copy_in(Stream::In, 100, Waits::NONE, 0);

@@ -62,6 +62,46 @@ fn a_plan_takes_the_time_that_the_planner_says() {
     }
 }
 
+/// Of 16 chunks of 256 MiB each launch reads an eighth; of 16 of 64 MiB, all.
+/// Memory holds a third.
+fn partly_read(iterations: u32) -> (Trace, Setup) {
+    let mut builder = Builder::new("partly read", 0);
+    for _ in 0..16 {
+        builder.chunk(64 * MIB);
+        builder.chunk(256 * MIB);
+    }
+    for _ in 0..iterations {
+        builder.event(Event::Iteration { phase: 0 });
+        for layer in 0..16 {
+            builder.launch(taking(80_000), &[weight(2 * layer)]);
+            let some = Use { chunk: 2 * layer + 1, permille: 125, writes: false };
+            builder.launch(taking(40_000), &[some]);
+        }
+    }
+    (builder.finish(), setup(16 * 320 * MIB / 3))
+}
+
+#[test]
+fn what_is_hardly_read_is_read_in_place_by_ours_as_fast_as_planned() {
+    let (trace, setup) = partly_read(24);
+    let mut ours = Ours::new(&trace, &setup);
+    let outcome = run(&trace, &setup, &mut ours).expect("feasible");
+    assert!(!outcome.over_budget);
+    assert!(ours.streamer().host_frames() > 0);
+    let steady = outcome.steady_ns(0, 3).expect("iterations");
+    // An eighth of what does not fit, at the rate of kernels.
+    let beyond = 16.0 * 320.0 * MIB as f64 * 2.0 / 3.0;
+    let least = beyond / 8.0 / (26.0 * 0.85);
+    assert!((0.99..1.1).contains(&(steady / least)), "{steady} ns, not {least}");
+    let simple = run_peer("zero-copy", &trace, &setup).expect("feasible");
+    assert!(steady < simple.steady_ns(0, 3).expect("iterations"));
+    // What is known of reads beforehand leads to the same.
+    let (_, outcome, period) = planned(&trace, &setup);
+    assert!(!outcome.over_budget);
+    let told = outcome.steady_ns(0, 3).expect("iterations");
+    assert!(told < steady * 1.01 && (told / period - 1.0).abs() < 0.05, "{told}, {period}");
+}
+
 /// The planner's clock and the simulator are two accounts of the same thing.
 #[test]
 fn the_planners_clock_is_the_simulators() {

@@ -242,7 +242,7 @@ struct Operation {
     /// Bytes that a kernel itself moves over the link, and the share of its
     /// time in which it keeps the link busy.
     moves: (u64, u64),
-    link_share: f32,
+    link_share: f64,
 }
 
 #[derive(Default)]
@@ -385,7 +385,7 @@ impl Device {
         let kernel = self.queues[Stream::Compute as usize].operations.back_mut();
         let kernel = kernel.expect("submitted just now: nothing has happened since");
         kernel.moves = (bytes_in, bytes_out);
-        kernel.link_share = link_share as f32;
+        kernel.link_share = link_share;
         self.kernels_on_link |= link_share > 0.0;
         self.settle();
     }

@@ -9,7 +9,7 @@
 
 use super::run::{Setup, launches};
 use crate::plan::{Chunk, Machine, Phase, Problem};
-use crate::workload::{Event, Launch, Nanos, Trace, TraceChunk};
+use crate::workload::{Event, Launch, Nanos, Trace, TraceChunk, Use};
 
 /// Frames of the simulated device, as the library's.
 pub const FRAME_BYTES: u64 = 2 << 20;
@@ -36,6 +36,8 @@ struct Run {
     first: usize,
     count: usize,
     ns: Nanos,
+    /// Bytes that they read of what they touch.
+    read: u64,
 }
 
 /// What `setup` makes of `trace`.
@@ -63,12 +65,20 @@ pub fn oracle(trace: &Trace, setup: &Setup) -> Oracle {
             Event::Launch(launch) => {
                 if let Some(iteration) = runs.last_mut() {
                     let ns = setup.card.kernel_time(launch);
+                    let read = |used: &Use| {
+                        trace.chunks[used.chunk as usize] * u64::from(used.permille) / 1000
+                    };
+                    let read: u64 = trace.touches(launch).iter().map(read).sum();
                     match iteration.last_mut() {
                         Some(run) if same(&run.launch, launch) => {
                             run.count += 1;
                             run.ns += ns;
+                            run.read += read;
                         }
-                        _ => iteration.push(Run { launch: *launch, first: number, count: 1, ns }),
+                        _ => {
+                            let launch = *launch;
+                            iteration.push(Run { launch, first: number, count: 1, ns, read });
+                        }
                     }
                 }
                 number += 1;
@@ -104,7 +114,7 @@ pub fn oracle(trace: &Trace, setup: &Setup) -> Oracle {
                     })
                 })
                 .collect();
-            described.push(run.ns, &chunks);
+            described.push_reading(run.ns, run.read, 0, &chunks);
         }
         problem.phases.push(described);
         for &iteration in &members {

@@ -12,7 +12,7 @@ use crate::plan::Plan;
 use crate::sim::device::Waits;
 use crate::sim::oracle::{FRAME_BYTES, Oracle};
 use crate::sim::run::{Evict, Gpu, Infeasible, Launching, Policy};
-use crate::workload::TraceChunk;
+use crate::workload::{Nanos, TraceChunk, Use};
 
 const NONE: u32 = u32::MAX;
 
@@ -26,6 +26,8 @@ pub struct Planned<'a> {
     parts_of: Vec<(u32, u32)>,
     /// Problem chunk of each trace chunk, or `NONE`.
     chunk_of: Vec<u32>,
+    /// Bytes of each trace chunk that are read in place, on the host.
+    on_host: Vec<u64>,
     /// Per phase and step: the parts that it uses, and how many steps before
     /// the planned start is; `NONE`: any time.
     uses: Vec<Vec<Vec<(u32, u32)>>>,
@@ -76,9 +78,12 @@ impl<'a> Planned<'a> {
         let mut parts = Vec::new();
         let mut parts_of = Vec::new();
         let mut chunk_of = vec![NONE; chunk_bytes.len()];
+        let mut on_host = vec![0; chunk_bytes.len()];
         for (index, layout) in plan.layouts.iter().enumerate() {
             let bytes = chunk_bytes[layout.id as usize];
             chunk_of[layout.id as usize] = index as u32;
+            let before = u64::from(layout.frames - layout.host_frames) * FRAME_BYTES;
+            on_host[layout.id as usize] = bytes.saturating_sub(before);
             parts_of.push((parts.len() as u32, layout.parts.len() as u32));
             for part in &layout.parts {
                 let first = u64::from(part.first) * FRAME_BYTES;
@@ -135,6 +140,7 @@ impl<'a> Planned<'a> {
             parts,
             parts_of,
             chunk_of,
+            on_host,
             uses,
             slots: vec![Slot { part: NONE, freed: Waits::NONE }; plan.shared_frames as usize],
             now: None,
@@ -221,7 +227,11 @@ impl<'a> Planned<'a> {
         let shared: u64 = self
             .parts_of(chunk)
             .map_or(0, |parts| parts.map(|part| self.parts[part as usize].bytes).sum());
-        let own = gpu.bytes(chunk) - shared;
+        let on_host = self.on_host[chunk as usize];
+        if on_host > 0 {
+            gpu.make_remote(chunk);
+        }
+        let own = gpu.bytes(chunk) - shared - on_host;
         if own > gpu.free() {
             return Err(Infeasible::new("chunks that no plan knows do not fit"));
         }
@@ -293,10 +303,15 @@ impl Policy for Planned<'_> {
         }
         // What was demanded may have displaced what another use needs.
         for used in launch.uses {
-            if !gpu.is_present(used.chunk) {
+            if gpu.present(used.chunk) + self.on_host[used.chunk as usize] < gpu.bytes(used.chunk) {
                 return Err(Infeasible::new("what one launch uses shares frames"));
             }
         }
         Ok(())
+    }
+
+    fn duration(&mut self, gpu: &mut Gpu, launch: Launching<'_>, ns: Nanos) -> Nanos {
+        let read = |used: &Use| self.on_host[used.chunk as usize] * u64::from(used.permille) / 1000;
+        gpu.read_over_link(launch.uses.iter().map(read).sum(), ns)
     }
 }
