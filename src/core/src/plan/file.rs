@@ -2,15 +2,17 @@
 //!
 //! ```text
 //!   file         "aoplan\r\n"  version u16  signature u64  body  crc32 u32
-//!   body         machine  layouts  plan  description
+//!   body         machine  layouts  runs  plan  description
 //!   machine      the fields of [`Machine`], in order; rates and shares as f64,
 //!                a rate that does not exist as 0
 //!   layouts      shared_frames  count  of each:
 //!                  ±id  frames  host_frames  count of parts, of each:
 //!                    ±first  frames  ±at  ±lap
+//!   runs         count of runs, of each:
+//!                  count of parts, of each:  ±chunk  part
 //!   plan         count of phases, of each:
 //!                  ring_frames  period_ns  stall_ns  streamed_bytes
-//!                  count of copies, of each:  ±chunk  part  ±need  lead
+//!                  count of copies, of each:  ±chunk  part  ±need  lead  joined
 //!   description  present + 1, or 0  count of phases, of each:
 //!                  repeats  count of steps, of each:
 //!                    operations  ns  count of uses, of each:  ±id
@@ -120,6 +122,7 @@ pub fn encode(saved: &Saved) -> Vec<u8> {
     out.0.extend_from_slice(&saved.signature.to_le_bytes());
     write_machine(&mut out, &saved.machine);
     write_layouts(&mut out, &saved.plan);
+    write_runs(&mut out, &saved.plan);
     write_copies(&mut out, &saved.plan);
     write_description(&mut out, &saved.description);
     let checksum = crc32fast::hash(&out.0);
@@ -190,6 +193,18 @@ fn write_layouts(out: &mut Writer, plan: &Plan) {
     }
 }
 
+fn write_runs(out: &mut Writer, plan: &Plan) {
+    out.count(plan.runs.len());
+    let mut before = 0;
+    for run in &plan.runs {
+        out.count(run.len());
+        for &(chunk, part) in run {
+            out.change(chunk, &mut before);
+            out.number(part);
+        }
+    }
+}
+
 fn write_copies(out: &mut Writer, plan: &Plan) {
     out.count(plan.phases.len());
     for phase in &plan.phases {
@@ -204,6 +219,7 @@ fn write_copies(out: &mut Writer, plan: &Plan) {
             out.number(copy.part);
             out.change(copy.need, &mut need);
             out.number(copy.lead);
+            out.number(copy.joined);
         }
     }
 }
@@ -257,12 +273,13 @@ pub fn decode(file: &[u8], signature: u64) -> Result<Saved, Refused> {
     let mut input = Reader(body);
     let machine = read_machine(&mut input)?;
     let (shared_frames, layouts) = read_layouts(&mut input)?;
+    let runs = read_runs(&mut input)?;
     let phases = read_copies(&mut input)?;
     let description = read_description(&mut input)?;
     if !input.0.is_empty() {
         return Err(Refused::Inconsistent("something follows"));
     }
-    let plan = Plan { layouts, shared_frames, phases };
+    let plan = Plan { layouts, shared_frames, runs, phases };
     let saved = Saved { signature, machine, description, plan };
     saved.check()?;
     Ok(saved)
@@ -292,6 +309,14 @@ impl Reader<'_> {
 
     fn number(&mut self) -> Result<u32, Refused> {
         u32::try_from(self.wide()?).map_err(|_| Refused::Inconsistent("a number is too large"))
+    }
+
+    fn flag(&mut self) -> Result<bool, Refused> {
+        match self.number()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Refused::Inconsistent("a flag is neither 0 nor 1")),
+        }
     }
 
     /// A count of things of at least `bytes` each: no more than can follow.
@@ -358,13 +383,28 @@ fn read_layouts(input: &mut Reader) -> Result<(u32, Vec<Layout>), Refused> {
     Ok((shared_frames, layouts))
 }
 
+fn read_runs(input: &mut Reader) -> Result<Vec<Vec<(u32, u32)>>, Refused> {
+    let count = input.count(1)?;
+    let mut runs = Vec::with_capacity(count);
+    let mut before = 0;
+    for _ in 0..count {
+        let count = input.count(2)?;
+        let mut run = Vec::with_capacity(count);
+        for _ in 0..count {
+            run.push((input.change(&mut before)?, input.number()?));
+        }
+        runs.push(run);
+    }
+    Ok(runs)
+}
+
 fn read_copies(input: &mut Reader) -> Result<Vec<PhasePlan>, Refused> {
     let count = input.count(4)?;
     let mut phases = Vec::with_capacity(count);
     for _ in 0..count {
         let ring_frames = input.number()?;
         let (period_ns, stall_ns, streamed_bytes) = (input.wide()?, input.wide()?, input.wide()?);
-        let count = input.count(4)?;
+        let count = input.count(5)?;
         let mut copies = Vec::with_capacity(count);
         let (mut chunk, mut need) = (0, 0);
         for _ in 0..count {
@@ -373,6 +413,7 @@ fn read_copies(input: &mut Reader) -> Result<Vec<PhasePlan>, Refused> {
                 part: input.number()?,
                 need: input.change(&mut need)?,
                 lead: input.number()?,
+                joined: input.flag()?,
             });
         }
         phases.push(PhasePlan { copies, ring_frames, period_ns, stall_ns, streamed_bytes });
@@ -420,6 +461,7 @@ impl Saved {
         let remote = self.plan.layouts.iter().any(|layout| layout.host_frames > 0);
         let possible = !remote || self.machine.zero_copy_bytes_per_s.is_some();
         must(possible, "frames on the host that kernels cannot read")?;
+        check_runs(&self.plan)?;
         check_description(&self.description, &planned)?;
         check_copies(&self.plan, &self.description)
     }
@@ -484,6 +526,25 @@ fn check_layouts(plan: &Plan, frames: u32) -> Result<Vec<ChunkId>, Refused> {
     Ok(ids)
 }
 
+/// Where chunks are in slabs is not saved: [`Plan::verify`] looks at that.
+fn check_runs(plan: &Plan) -> Result<(), Refused> {
+    let mut members: Vec<(u32, u32)> = plan.runs.iter().flatten().copied().collect();
+    members.sort_unstable();
+    must(members.windows(2).all(|pair| pair[0] != pair[1]), "a part is in two runs")?;
+    for run in &plan.runs {
+        let part = |&(chunk, part): &(u32, u32)| {
+            plan.layouts.get(chunk as usize)?.parts.get(part as usize).copied()
+        };
+        let parts: Option<Vec<Part>> = run.iter().map(part).collect();
+        let parts = parts.ok_or(Refused::Inconsistent("a run of nothing"))?;
+        must(parts.len() > 1, "a run of one part")?;
+        let straight = parts.iter().all(|part| part.frames <= part.lap - part.at);
+        let beside = || parts.windows(2).all(|pair| pair[1].at == pair[0].at + pair[0].frames);
+        must(straight && beside(), "a run has gaps")?;
+    }
+    Ok(())
+}
+
 fn check_description(description: &Description, planned: &[ChunkId]) -> Result<(), Refused> {
     let phases = &description.phases;
     must(description.present.is_none_or(|phase| phase < phases.len()), "no such phase")?;
@@ -529,6 +590,7 @@ fn check_copies(plan: &Plan, description: &Description) -> Result<(), Refused> {
             must((copy.need as usize) < described.steps.len(), "a copy for no step")?;
             must(copy.lead as usize <= described.steps.len(), "a copy starts too early")?;
         }
+        must(phase.copies.first().is_none_or(|copy| !copy.joined), "a copy joined to none")?;
     }
     Ok(())
 }

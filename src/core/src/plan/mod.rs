@@ -6,6 +6,7 @@
 //! ```text
 //!   shape      one phase, arranged for planning
 //!   in_place   what kernels had better read in host memory, over the link
+//!   merge      which neighbours are planned as one chunk
 //!   phases     which phases share chunks, and who gets which memory
 //!   spread     how many frames of each chunk stream
 //!   ring       where they live, and what that makes each copy wait for
@@ -21,6 +22,7 @@
 
 pub mod file;
 mod in_place;
+mod merge;
 mod phases;
 mod proof;
 mod ring;
@@ -191,6 +193,10 @@ pub struct Plan {
     pub layouts: Vec<Layout>,
     /// Frames shared by the parts that stream.
     pub shared_frames: u32,
+    /// Parts that come in one copy: index into `layouts`, and into its parts.
+    /// In each run they lie side by side in a slab and, in the same order, on
+    /// consecutive shared frames. No part is in two.
+    pub runs: Vec<Vec<(u32, u32)>>,
     /// One per phase of the problem, in the same order.
     pub phases: Vec<PhasePlan>,
 }
@@ -255,6 +261,8 @@ pub struct Copy {
     /// How many steps before `need` begins the planned start: the copy becomes
     /// ready when the step `need - lead` (of the iteration before, if negative) begins.
     pub lead: u32,
+    /// In one with the copy before it, which has the same `need` and `lead`.
+    pub joined: bool,
 }
 
 impl Layout {
@@ -326,28 +334,56 @@ pub fn plan(problem: &Problem, previous: Option<&Plan>, effort: Effort) -> Resul
     Ok(previous.and_then(|previous| retain(problem, previous, cost, &fresh)).unwrap_or(fresh))
 }
 
+/// Frames of neighbours that are planned as one, at the most: each is tried.
+const UNIT_FRAMES: [u32; 2] = [16, 8];
+
 /// The plan with `host[c]` frames of chunk `c` in host memory, and the time that
 /// its phases take, each as often as it repeats.
 fn plan_with(problem: &Problem, host: Vec<u32>, effort: Effort) -> Option<(f64, Plan)> {
     let reduced = &in_place::reduced(problem, &host);
-    let mut chunks = reduced.chunks.clone();
-    // Phases of a group share a layout made for one of them. Should two chunks
-    // meet in another, one of them gets frames of its own.
-    const CONFLICTS: usize = 16;
-    let mut fresh = None;
-    for _ in 0..CONFLICTS {
-        let Some(layouts) = lay_out(reduced, &chunks, effort) else { break };
-        match finish(reduced, &host, layouts) {
-            Ok(plan) => {
-                fresh = Some(plan);
-                break;
-            }
-            Err(chunk) => chunks[chunk as usize].pinned = true,
+    // Among a few frames, large steps cost more than copies do.
+    let largest = problem.machine.frames / 16;
+    let merged = |limit: u32| attempt(reduced, &host, effort, Some(limit.min(largest)));
+    let single = || attempt(reduced, &host, effort, None);
+    let fresh = match effort {
+        Effort::Quick => merged(UNIT_FRAMES[0]).or_else(single),
+        Effort::Searched => {
+            // Copies that cost no time here keep the host busy all the same.
+            const SINGLE_GAINS: f64 = 0.002;
+            let single = single().map(|plan| (cost(reduced, &plan) * (1.0 + SINGLE_GAINS), plan));
+            let merged = UNIT_FRAMES.into_iter().filter_map(merged);
+            let merged = merged.map(|plan| (cost(reduced, &plan), plan));
+            let best = merged.chain(single).min_by(|a, b| a.0.total_cmp(&b.0));
+            best.map(|(_, plan)| plan)
         }
-    }
+    };
     let last = || finish(reduced, &host, scatter::scatter(reduced, &reduced.chunks)?).ok();
     let plan = fresh.or_else(last)?;
     Some((cost(reduced, &plan), plan))
+}
+
+/// One plan: chunk by chunk, or by units of up to `limit` frames. `None`: there
+/// is none, or nothing to be merged.
+fn attempt(problem: &Problem, host: &[u32], effort: Effort, limit: Option<u32>) -> Option<Plan> {
+    let mut chunks = problem.chunks.clone();
+    // Phases of a group share a layout made for one of them. Should two chunks
+    // meet in another, one of them gets frames of its own.
+    const CONFLICTS: usize = 16;
+    for _ in 0..CONFLICTS {
+        let layouts = match limit {
+            None => lay_out(problem, &chunks, effort)?,
+            Some(limit) => {
+                let units = merge::merge(problem, &chunks, limit)?;
+                let layouts = lay_out(&units.problem, &units.problem.chunks, effort)?;
+                units.expand(&chunks, layouts)
+            }
+        };
+        match finish(problem, host, layouts) {
+            Ok(plan) => return Some(plan),
+            Err(chunk) => chunks[chunk as usize].pinned = true,
+        }
+    }
+    None
 }
 
 /// Time of all phases of `plan`, each as often as it repeats.
@@ -384,6 +420,8 @@ fn least(problem: &Problem) -> u32 {
 /// The parts of every chunk, and how many frames are shared.
 struct Layouts {
     parts: Vec<Vec<Part>>,
+    /// Of [`Plan::runs`].
+    runs: Vec<Vec<(u32, u32)>>,
     shared_frames: u32,
     /// By phase.
     rings: Vec<u32>,
@@ -417,6 +455,7 @@ fn lay_out(problem: &Problem, chunks: &[Chunk], effort: Effort) -> Option<Layout
         let rings = vec![0; problem.phases.len()];
         return Some(Layouts {
             parts: vec![Vec::new(); chunks.len()],
+            runs: Vec::new(),
             shared_frames: 0,
             rings,
             cost: 0.0,
@@ -482,7 +521,7 @@ fn join(
     }
     let frame_ns = machine.frame_bytes as f64 * 1e9 / machine.link_bytes_per_s;
     let cost = f64::from(kept) * frame_ns;
-    Some(Layouts { parts, shared_frames, rings: ring_of, cost })
+    Some(Layouts { parts, runs: Vec::new(), shared_frames, rings: ring_of, cost })
 }
 
 /// Puts `frames` resident frames of a group on shared frames from `at` on.
@@ -553,7 +592,7 @@ fn search_groups(
 /// Derives the copies of every phase from the layouts; `problem` is what is left
 /// without the `host` frames. Error: a chunk that meets another in some phase.
 fn finish(problem: &Problem, host: &[u32], layouts: Layouts) -> Result<Plan, u32> {
-    let Layouts { parts, shared_frames, rings, .. } = layouts;
+    let Layouts { parts, runs, shared_frames, rings, .. } = layouts;
     let shares: Vec<bool> = parts.iter().map(|parts| !parts.is_empty()).collect();
     let mut clock = Clock::default();
     let mut phases = Vec::with_capacity(problem.phases.len());
@@ -566,12 +605,13 @@ fn finish(problem: &Problem, host: &[u32], layouts: Layouts) -> Result<Plan, u32
             layout.parts.extend_from_slice(&parts[local.chunk as usize]);
         }
         layout.first_part.push(layout.parts.len() as u32);
+        link(&shape, &runs, &mut layout);
         ring::order(&shape, &problem.machine, &mut layout)
             .map_err(|local| shape.locals[local as usize].chunk)?;
         let schedule = &layout.schedule;
         let times = clock.times(schedule, &problem.machine);
         phases.push(PhasePlan {
-            copies: start::with_starts(&shape, &layout.copies, schedule, &times, &problem.machine),
+            copies: start::with_starts(&shape, &layout, &times, &problem.machine),
             ring_frames,
             period_ns: times.period as Nanos,
             stall_ns: (times.period as Nanos).saturating_sub(schedule.compute_ns),
@@ -588,7 +628,31 @@ fn finish(problem: &Problem, host: &[u32], layouts: Layouts) -> Result<Plan, u32
             Layout { id: chunk.id, frames, parts, host_frames }
         })
         .collect();
-    Ok(Plan { layouts, shared_frames, phases })
+    Ok(Plan { layouts, shared_frames, runs, phases })
+}
+
+/// Tells `layout`, of the chunks of `shape`, which parts follow which in a run.
+fn link(shape: &Shape, runs: &[Vec<(u32, u32)>], layout: &mut RingLayout) {
+    if runs.is_empty() {
+        return;
+    }
+    let chunks = shape.locals.iter().map(|local| local.chunk as usize).max().unwrap_or(0);
+    let mut local_of = vec![u32::MAX; chunks + 1];
+    for (local, known) in shape.locals.iter().enumerate() {
+        local_of[known.chunk as usize] = local as u32;
+    }
+    layout.beside = vec![[ring::NOBODY; 2]; layout.parts.len()];
+    // Not every phase touches all chunks: what it does not touch ends a run.
+    let part_of = |&(chunk, part): &(u32, u32)| {
+        let local = *local_of.get(chunk as usize)?;
+        Some(layout.first_part.get(local as usize)? + part)
+    };
+    for pair in runs.iter().flat_map(|run| run.windows(2)) {
+        if let (Some(one), Some(next)) = (part_of(&pair[0]), part_of(&pair[1])) {
+            layout.beside[one as usize][1] = next;
+            layout.beside[next as usize][0] = one;
+        }
+    }
 }
 
 /// The previous plan's layouts for `problem`, if they still fit and `fresh`,
@@ -613,12 +677,13 @@ fn retain(problem: &Problem, previous: &Plan, fresh_cost: f64, fresh: &Plan) -> 
     }
     let parts = previous.layouts.iter().map(|layout| layout.parts.clone()).collect();
     let shared_frames = previous.shared_frames;
-    if previous.phases.len() != problem.phases.len() {
+    if previous.phases.len() != problem.phases.len() || previous.check_runs(problem).is_err() {
         return None;
     }
+    let runs = previous.runs.clone();
     let rings = previous.phases.iter().map(|phase| phase.ring_frames).collect();
     let reduced = in_place::reduced(problem, &host);
-    let layouts = Layouts { parts, shared_frames, rings, cost: 0.0 };
+    let layouts = Layouts { parts, runs, shared_frames, rings, cost: 0.0 };
     let kept = finish(&reduced, &host, layouts).ok()?;
     let moved = fresh.layouts.iter().zip(&host).any(|(layout, &host)| layout.host_frames != host);
     let worth = if moved { WORTH_MOVING } else { WORTH_IT };

@@ -10,14 +10,17 @@
 //!    nothing, with every part that is absent brought in before the step that
 //!    needs it, and again in the steady state with the planned copies alone,
 //!    every chunk that a step touches is wholly there.
-//! 3. *Nothing waits in a circle*: put copies and steps in one order, each copy
+//! 3. *What comes in one copy can*: the parts of a run lie side by side in a
+//!    slab and on consecutive shared frames.
+//! 4. *Nothing waits in a circle*: put copies and steps in one order, each copy
 //!    before the step that needs it. A copy waits for the copy before it, for
 //!    the step that last used its frames and for the beginning of its planned
 //!    step; each is earlier in that order.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{Part, Plan, Problem};
+use super::{Copy, Part, Place, Plan, Problem};
 
 /// Why a plan is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +31,10 @@ pub enum Fault {
     /// shared frames.
     BadPart {
         chunk: usize,
+    },
+    /// Parts that no one copy can bring, or that are in another run as well.
+    BadRun {
+        run: usize,
     },
     /// A pinned chunk shares frames.
     Pinned {
@@ -61,6 +68,7 @@ impl fmt::Display for Fault {
         match self {
             Fault::Foreign => write!(f, "the plan is for other chunks or phases"),
             Fault::BadPart { chunk } => write!(f, "the parts of chunk {chunk} make no sense"),
+            Fault::BadRun { run } => write!(f, "no copy can bring run {run}"),
             Fault::Pinned { chunk } => write!(f, "chunk {chunk} is pinned and shares frames"),
             Fault::OnHost { chunk } => {
                 write!(f, "chunk {chunk} has frames on the host that cannot be there")
@@ -119,7 +127,51 @@ impl Plan {
         if frames > u64::from(problem.machine.frames) {
             return Err(Fault::TooLarge { frames, available: problem.machine.frames });
         }
+        self.check_runs(problem)?;
         (0..self.phases.len()).try_for_each(|phase| self.walk(problem, phase))
+    }
+
+    /// Shows that each run can come in one copy, and each joined copy is of a run.
+    pub(super) fn check_runs(&self, problem: &Problem) -> Result<(), Fault> {
+        let mut next_of: BTreeMap<(u32, u32), Option<(u32, u32)>> = BTreeMap::new();
+        let place = |(chunk, part): (u32, u32)| {
+            let part = self.layouts.get(chunk as usize)?.parts.get(part as usize)?;
+            let place = problem.chunks.get(chunk as usize)?.place?;
+            Some((*part, Place { at: place.at + part.first, ..place }))
+        };
+        for (run, members) in self.runs.iter().enumerate() {
+            let lies = |&member: &(u32, u32)| place(member).ok_or(Fault::BadRun { run });
+            for (index, member) in members.iter().enumerate() {
+                let (part, host) = lies(member)?;
+                if part.frames > part.lap - part.at {
+                    return Err(Fault::BadRun { run });
+                }
+                let beside = match members.get(index + 1).map(lies).transpose()? {
+                    Some((next, other)) => {
+                        next.at == part.at + part.frames && other.follows(host, part.frames)
+                    }
+                    None => true,
+                };
+                let next = members.get(index + 1).copied();
+                if !beside || next_of.insert(*member, next).is_some() {
+                    return Err(Fault::BadRun { run });
+                }
+            }
+        }
+        for (phase, plan) in self.phases.iter().enumerate() {
+            let mut before: Option<&Copy> = None;
+            for (copy, now) in plan.copies.iter().enumerate() {
+                let joins = before.is_some_and(|before| {
+                    next_of.get(&(before.chunk, before.part)) == Some(&Some((now.chunk, now.part)))
+                        && (before.need, before.lead) == (now.need, now.lead)
+                });
+                if now.joined && !joins {
+                    return Err(Fault::Circle { phase, copy });
+                }
+                before = Some(now);
+            }
+        }
+        Ok(())
     }
 
     fn sensible(&self, part: &Part) -> bool {

@@ -26,12 +26,40 @@ pub(super) struct Layout {
     /// Parts of local chunk `c`: `parts[first_part[c]..first_part[c + 1]]`.
     pub parts: Vec<Part>,
     pub first_part: Vec<u32>,
-    /// The copies of an iteration in order: (local chunk, part within it, step).
-    pub copies: Vec<(u32, u32, u32)>,
+    /// Of each part, those before and after it in its run, or [`NOBODY`]; empty
+    /// where there are no runs.
+    pub beside: Vec<[u32; 2]>,
+    /// The copies of an iteration in order.
+    pub copies: Vec<Fetch>,
     pub schedule: Schedule,
 }
 
+/// One copy of the engine's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fetch {
+    /// Index into [`Layout::parts`]; more parts of its run follow, `count` in all.
+    pub first: u32,
+    pub count: u32,
+    /// The step that it is for.
+    pub need: u32,
+}
+
+/// No part.
+pub(super) const NOBODY: u32 = u32::MAX;
+
 impl Layout {
+    /// The parts that come with `fetch`, in order.
+    pub fn parts_in(&self, fetch: Fetch) -> impl Iterator<Item = u32> + '_ {
+        let next = |&part: &u32| self.beside.get(part as usize).map(|beside| beside[1]);
+        std::iter::successors(Some(fetch.first), next).take(fetch.count as usize)
+    }
+
+    /// Local chunk and index of a part.
+    pub fn owner(&self, part: u32) -> (u32, u32) {
+        let local = self.first_part.partition_point(|&first| first <= part) - 1;
+        (local as u32, part - self.first_part[local])
+    }
+
     fn range(&self, local: usize) -> std::ops::Range<usize> {
         self.first_part[local] as usize..self.first_part[local + 1] as usize
     }
@@ -103,7 +131,6 @@ fn place(shares: &[u32], streamed: u32, laps: u32, split: u32) -> Result<Layout,
 ///
 /// Error: a local chunk that meets another which the same step needs.
 pub(super) fn order(shape: &Shape, machine: &Machine, layout: &mut Layout) -> Result<(), u32> {
-    const NOBODY: u32 = u32::MAX;
     const NEVER: i64 = i64::MIN;
     let steps = shape.steps() as i64;
     // Which part each shared frame holds, which parts are wholly there, and
@@ -116,30 +143,47 @@ pub(super) fn order(shape: &Shape, machine: &Machine, layout: &mut Layout) -> Re
     for round in 0..2 {
         for &(local, need) in &shape.order {
             let now = i64::from(round) * steps + i64::from(need);
-            let range = layout.range(local as usize);
-            for (index, id) in range.enumerate() {
+            for id in layout.range(local as usize) {
                 if present[id] {
                     used[id] = now;
                     continue;
                 }
-                let part = layout.parts[id];
-                let mut release = NEVER;
-                for frame in 0..part.frames {
-                    let owner = &mut owners[part.slot(frame) as usize];
-                    if *owner != NOBODY {
-                        present[*owner as usize] = false;
-                        release = release.max(used[*owner as usize]);
+                // What is absent on both sides of it in its run comes along.
+                let absent = |part: u32, side: usize| {
+                    let beside = layout.beside.get(part as usize).map(|beside| beside[side]);
+                    beside.filter(|&part| part != NOBODY && !present[part as usize])
+                };
+                let mut fetch = Fetch { first: id as u32, count: 1, need };
+                while let Some(before) = absent(fetch.first, 0) {
+                    (fetch.first, fetch.count) = (before, fetch.count + 1);
+                }
+                let mut last = id as u32;
+                while let Some(after) = absent(last, 1) {
+                    (last, fetch.count) = (after, fetch.count + 1);
+                }
+                let (mut release, mut frames) = (NEVER, 0);
+                let mut id_of = fetch.first;
+                for _ in 0..fetch.count {
+                    let part = layout.parts[id_of as usize];
+                    for frame in 0..part.frames {
+                        let owner = &mut owners[part.slot(frame) as usize];
+                        if *owner != NOBODY {
+                            present[*owner as usize] = false;
+                            release = release.max(used[*owner as usize]);
+                        }
+                        *owner = id_of;
                     }
-                    *owner = id as u32;
+                    present[id_of as usize] = true;
+                    frames += part.frames;
+                    id_of = layout.beside.get(id_of as usize).map_or(NOBODY, |beside| beside[1]);
                 }
                 if release >= now {
                     return Err(local);
                 }
-                present[id] = true;
                 used[id] = now;
                 if round == 1 {
-                    layout.copies.push((local, index as u32, need));
-                    let bytes = u64::from(part.frames) * machine.frame_bytes;
+                    layout.copies.push(fetch);
+                    let bytes = u64::from(frames) * machine.frame_bytes;
                     waits.push((if release == NEVER { NEVER } else { release - steps }, bytes));
                 }
             }
@@ -149,14 +193,9 @@ pub(super) fn order(shape: &Shape, machine: &Machine, layout: &mut Layout) -> Re
     Ok(())
 }
 
-fn schedule(
-    shape: &Shape,
-    copies: &[(u32, u32, u32)],
-    waits: &[(i64, u64)],
-    machine: &Machine,
-) -> Schedule {
+fn schedule(shape: &Shape, copies: &[Fetch], waits: &[(i64, u64)], machine: &Machine) -> Schedule {
     let steps = shape.steps() as i64;
-    let mut needs: Vec<u32> = copies.iter().map(|&(_, _, need)| need).collect();
+    let mut needs: Vec<u32> = copies.iter().map(|fetch| fetch.need).collect();
     needs.dedup();
     let clock = |step: usize| shape.clock[step];
     let groups: Vec<u64> = needs.iter().map(|&need| clock(need as usize)).collect();
@@ -164,7 +203,7 @@ fn schedule(
     let timed = copies
         .iter()
         .zip(waits)
-        .map(|(&(_, _, need), &(release, bytes))| {
+        .map(|(&Fetch { need, .. }, &(release, bytes))| {
             while needs[group] != need {
                 group += 1;
             }

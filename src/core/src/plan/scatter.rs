@@ -72,5 +72,6 @@ pub(super) fn scatter(problem: &Problem, chunks: &[Chunk]) -> Option<Layouts> {
         runs.iter().map(part).collect()
     });
     let parts = parts.collect();
-    Some(Layouts { parts, shared_frames, rings: vec![0; problem.phases.len()], cost: 0.0 })
+    let rings = vec![0; problem.phases.len()];
+    Some(Layouts { parts, runs: Vec::new(), shared_frames, rings, cost: 0.0 })
 }

@@ -5,19 +5,20 @@
 //! frames are free, but only at the beginning of the step in which the copies
 //! up to it amount to the allowed backlog.
 
+use super::ring::Layout;
 use super::shape::Shape;
 use super::timeline::{Schedule, Times};
 use super::{Copy, Machine};
 
-/// The copies of `order` (local chunk, part, step), each with its planned start.
+/// The copies of `layout`, each with its planned start.
 pub(super) fn with_starts(
     shape: &Shape,
-    order: &[(u32, u32, u32)],
-    schedule: &Schedule,
+    layout: &Layout,
     times: &Times,
     machine: &Machine,
 ) -> Vec<Copy> {
     let steps = shape.steps() as i64;
+    let Layout { copies: order, schedule, .. } = layout;
     let count = order.len();
     let bytes = |index: usize| schedule.copies[index].bytes;
     // The first copy of the backlog that ends with the present one; -1 is the
@@ -45,11 +46,15 @@ pub(super) fn with_starts(
         }
         let (earliest, lap) = wrapped(first);
         let start = times.copies[earliest] + lap as f64 * times.period;
-        let (chunk, part, need) = order[present];
+        let need = order[present].need;
         let step = step_at(shape, schedule, times, start).min(i64::from(need));
         // More than an iteration ahead is not ahead at all.
         let lead = (i64::from(need) - step).clamp(0, steps) as u32;
-        copies.push(Copy { chunk: shape.locals[chunk as usize].chunk, part, need, lead });
+        for (index, part) in layout.parts_in(order[present]).enumerate() {
+            let (local, part) = layout.owner(part);
+            let chunk = shape.locals[local as usize].chunk;
+            copies.push(Copy { chunk, part, need, lead, joined: index > 0 });
+        }
     }
     copies
 }

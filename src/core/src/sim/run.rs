@@ -458,16 +458,16 @@ impl Gpu {
         self.device.release_after(Stamp::default(), bytes);
     }
 
-    /// Copies `bytes` of `chunk` into memory that is reserved; 0: only the
-    /// order of things.
-    pub fn bring(&mut self, chunk: TraceChunk, bytes: u64, after: Waits) -> Stamp {
+    /// Copies `bytes` of `chunks` into memory that is reserved, in one; 0: only
+    /// the order of things.
+    pub fn bring(&mut self, chunks: &[TraceChunk], bytes: u64, after: Waits) -> Stamp {
         let arrived = if bytes == 0 {
             self.device.delay(Stream::In, 0, after, 0)
         } else {
             self.moved.0 += bytes;
             self.device.copy_in(Stream::In, bytes, after, 0)
         };
-        self.note_arrival(chunk, arrived);
+        chunks.iter().for_each(|&chunk| self.note_arrival(chunk, arrived));
         arrived
     }
 

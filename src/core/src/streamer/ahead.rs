@@ -92,7 +92,7 @@ impl Streamer {
     }
 
     /// Whether `occupant`'s content may go under frames that others need.
-    fn evictable(&self, occupant: ChunkId) -> bool {
+    pub(super) fn evictable(&self, occupant: ChunkId) -> bool {
         let chunk = self.chunk(occupant);
         // What the present operation touched may well be touched by the next.
         chunk.holds == 0 && !self.awaited(occupant) && chunk.touched_at < self.operation
@@ -102,6 +102,16 @@ impl Streamer {
     fn clear_of_need(&self, part: &Part, evictable: impl Fn(&Self, ChunkId) -> bool) -> bool {
         let mut occupants = part.slots().filter_map(|slot| self.occupants[slot as usize]);
         occupants.all(|(id, _)| evictable(self, id))
+    }
+
+    /// [`Self::clear_of_need`] for all of `parts`.
+    pub(super) fn all_clear_of_need(
+        &self,
+        parts: &[(ChunkId, u32)],
+        evictable: impl Fn(&Self, ChunkId) -> bool,
+    ) -> bool {
+        let part = |&(id, index): &(ChunkId, u32)| self.chunk(id).parts[index as usize].part;
+        parts.iter().map(part).all(|part| self.clear_of_need(&part, &evictable))
     }
 
     fn prefetch(&mut self, id: ChunkId, gate: &mut Gate, mechanism: &mut impl Mechanism) -> bool {
@@ -123,7 +133,7 @@ impl Streamer {
         }
         self.fill_blanks(id, false, mechanism);
         for index in 0..self.chunk(id).parts.len() {
-            let Streamed { part, present, lead } = self.chunk(id).parts[index];
+            let Streamed { present, lead, .. } = self.chunk(id).parts[index];
             if present {
                 continue;
             }
@@ -131,7 +141,11 @@ impl Streamer {
                 (Some(lead), Some(gate)) => gate.timing(lead),
                 _ => Timing::Now,
             };
-            if timing == Timing::Later || !self.clear_of_need(&part, &evictable) {
+            if timing == Timing::Later {
+                return false;
+            }
+            let together = self.together(id, index);
+            if !self.all_clear_of_need(&together, &evictable) {
                 return false;
             }
             if let (Timing::AfterThis, Some(gate)) = (timing, &mut gate) {
@@ -140,8 +154,22 @@ impl Streamer {
                     mechanism.gate();
                 }
             }
-            if self.fetch(id, index, false, mechanism).is_err() {
+            let fetched = match together.len() {
+                1 => self.fetch(id, index, false, mechanism),
+                _ => self.fetch_together(&together, false, mechanism),
+            };
+            if fetched.is_err() {
                 return false;
+            }
+            if let Some(gate) = &gate {
+                // Those that came along are awaited as well, until it is known
+                // how long.
+                let at = self.learner.position() + i64::from(gate.distance);
+                for (other, _) in together {
+                    if !self.awaited(other) {
+                        self.chunk_mut(other).expected = Some((self.epoch, at));
+                    }
+                }
             }
         }
         true

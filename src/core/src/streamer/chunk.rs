@@ -61,6 +61,8 @@ pub(super) struct Streamed {
     /// Its copy may be ready when this many operations are left before the one
     /// that needs it. `None`: as early as its frames are free.
     pub lead: Option<u32>,
+    /// The run of the plan that it is in, and which member of it.
+    pub run: Option<(u32, u32)>,
 }
 
 impl Chunk {

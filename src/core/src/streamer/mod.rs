@@ -36,8 +36,8 @@
 //!   that is filled when its next use is near.
 //!
 //! Here: what there is, allocations, and the hot path. Beside it: [`chunk`],
-//! [`ring`], [`frames`], [`slabs`] (host memory side by side), [`ahead`]
-//! (prefetching), [`plans`], [`in_place`] (what reading over the link was seen
+//! [`ring`], [`runs`] (copied at once), [`frames`], [`slabs`] (host memory side
+//! by side), [`ahead`] (prefetching), [`plans`], [`in_place`] (what reading over the link was seen
 //! to take), and [`astray`], for when nothing can be foretold.
 //!
 //! Nothing here waits, except through [`Mechanism::retire`], which only
@@ -51,6 +51,7 @@ mod frames;
 mod in_place;
 mod plans;
 mod ring;
+mod runs;
 mod slabs;
 
 use std::ops::Range;
@@ -157,6 +158,8 @@ pub struct Counters {
     /// planned start.
     pub prefetches: u64,
     pub gated: u64,
+    /// Fetches of several parts at once.
+    pub merged: u64,
     pub write_backs: u64,
     pub demotions: u64,
     /// Attachments, relocations: changes of the ring's layout off the plan.
@@ -615,7 +618,7 @@ impl Streamer {
             self.fill_blanks(id, true, mechanism);
             for part in 0..self.chunk(id).parts.len() {
                 if !self.chunk(id).parts[part].present {
-                    self.fetch(id, part, true, mechanism)?;
+                    self.demand(id, part, mechanism)?;
                 }
             }
         }

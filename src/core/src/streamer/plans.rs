@@ -230,6 +230,7 @@ impl Streamer {
             self.chunk_mut(layout.id).planned = true;
         }
         self.set_leads(plan);
+        self.set_runs(plan);
         self.plan = Some(plan.clone());
         self.start_over();
         true
@@ -277,7 +278,7 @@ impl Streamer {
     /// Whether the plan still describes what there is.
     pub fn applies(&self, plan: &Plan) -> bool {
         let mut named = vec![false; self.chunks.len()];
-        plan.layouts.iter().all(|layout| {
+        let exist = plan.layouts.iter().all(|layout| {
             let Some(Some(chunk)) = self.chunks.get(layout.id as usize) else { return false };
             let twice = std::mem::replace(&mut named[layout.id as usize], true);
             let mut after = 0;
@@ -302,7 +303,8 @@ impl Streamer {
                 && after <= chunk.frames - layout.host_frames
                 && disjoint()
                 && (!chunk.pinned || (layout.parts.is_empty() && layout.host_frames == 0))
-        })
+        });
+        exist && self.runs_apply(plan)
     }
 
     /// Changes what differs from `plan`, and nothing else. What comes to lie on

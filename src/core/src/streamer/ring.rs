@@ -120,7 +120,7 @@ impl Streamer {
         }
         self.streamed_chunks -= u32::from(parts.is_empty());
         let chunk = self.chunk_mut(id);
-        let streamed = |&part: &Part| Streamed { part, present: false, lead: None };
+        let streamed = |&part: &Part| Streamed { part, present: false, lead: None, run: None };
         chunk.parts = parts.iter().map(streamed).collect();
         chunk.mapped = true;
         let mut fresh = fresh.into_iter();
@@ -297,6 +297,21 @@ impl Streamer {
         } else {
             self.counters.prefetches += 1;
         }
+    }
+
+    /// [`Self::fetch`] for an operation that needs it now, with whatever else
+    /// of its run may come.
+    pub(super) fn demand(
+        &mut self,
+        id: ChunkId,
+        index: usize,
+        mechanism: &mut impl Mechanism,
+    ) -> Result<(), Shortage> {
+        let together = self.together(id, index);
+        if together.len() > 1 && self.all_clear_of_need(&together, Self::evictable) {
+            return self.fetch_together(&together, true, mechanism);
+        }
+        self.fetch(id, index, true, mechanism)
     }
 
     /// Brings the content of an absent part of the mapped `id` onto its frames.

@@ -70,6 +70,22 @@ fn layouts(problem: &Problem, plan: &Plan) -> Result<(), String> {
     if needed > problem.machine.frames.into() {
         return Err(format!("{needed} frames of {}", problem.machine.frames));
     }
+    for run in &plan.runs {
+        for pair in run.windows(2) {
+            let [(one, part), (other, next)] = [pair[0], pair[1]];
+            let at = |chunk: u32| problem.chunks[chunk as usize].place.map(|p| (p.slab, p.at));
+            let part = plan.layouts[one as usize].parts[part as usize];
+            let next = plan.layouts[other as usize].parts[next as usize];
+            let slots = part.at + part.frames == next.at && next.at + next.frames <= next.lap;
+            let (Some((slab, at_one)), Some((other, at_other))) = (at(one), at(other)) else {
+                return Err(format!("{run:?}: not in a slab"));
+            };
+            let host = at_one + part.first + part.frames == at_other + next.first;
+            if slab != other || !host || !slots {
+                return Err(format!("{run:?}: not side by side"));
+            }
+        }
+    }
     for phase in &problem.phases {
         for (index, step) in phase.steps.iter().enumerate() {
             let mut taken = vec![false; plan.shared_frames as usize];
@@ -129,8 +145,14 @@ fn carry_out(
             Some(list) => list.push(at),
             None => return Err(format!("copy {at} of nothing: {copy:?}")),
         }
-        if !uses[copy.chunk as usize].contains(&copy.need.into()) {
+        let group = group(copies, at);
+        let needed = |copy: &Copy| uses[copy.chunk as usize].contains(&copy.need.into());
+        if !copies[group.clone()].iter().any(needed) {
             return Err(format!("copy {at} for a step that does not need it: {copy:?}"));
+        }
+        let alike = |copy: &Copy| (copy.need, copy.lead);
+        if copies[group].iter().any(|other| alike(other) != alike(copy)) {
+            return Err(format!("copy {at} is for another step than what it is joined to"));
         }
     }
     let mut serves = vec![(0, 0, 0); copies.len()];
@@ -187,45 +209,51 @@ fn carry_out(
     while ends.len() < total_steps as usize {
         let before = (next_copy, ends.len());
         'copies: while next_copy < total_copies {
-            let copy = &copies[next_copy % copies.len()];
+            // What comes in one copy comes when all of it can.
+            let at = next_copy % copies.len();
+            let joined = &copies[group(copies, at)];
             let lap = ((next_copy / copies.len()) as i64 - 1) * steps;
-            let place = &plan.layouts[copy.chunk as usize].parts[copy.part as usize];
             let ended = |step: i64| match step {
                 ..0 => Some(0.0),
                 _ => ends.get(step as usize).copied(),
             };
             // The compute stream reaches the planned step when the one before ends.
-            let gate = ended(i64::from(copy.need) + lap - i64::from(copy.lead) - 1);
+            let gate = ended(i64::from(joined[0].need) + lap - i64::from(joined[0].lead) - 1);
             let Some(mut free) = gate else { break };
-            for frame in 0..place.frames {
-                let slot = ((place.at + frame) % place.lap) as usize;
+            let bytes: u64 = joined.iter().map(bytes_of).sum();
+            let slots_of = |copy: &Copy| {
+                let place = plan.layouts[copy.chunk as usize].parts[copy.part as usize];
+                (0..place.frames).map(move |frame| ((place.at + frame) % place.lap) as usize)
+            };
+            for slot in joined.iter().flat_map(slots_of) {
                 if let Some(old) = content[slot] {
                     let Some(end) = ended(old.last) else { break 'copies };
                     let freed = &plan.layouts[old.chunk as usize].parts[old.part as usize];
-                    let bytes = f64::from(freed.frames) * machine.frame_bytes as f64;
-                    let latency =
-                        machine.release_ns as f64 + bytes * 1e9 / machine.release_bytes_per_s;
+                    let freed = u64::from(freed.frames) * machine.frame_bytes;
+                    // Neighbours leave in one copy as well.
+                    let freed = if joined.len() > 1 { bytes } else { freed };
+                    let latency = machine.release_ns as f64
+                        + freed as f64 * 1e9 / machine.release_bytes_per_s;
                     free = free.max(if old.last < 0 { 0.0 } else { end + latency });
                 }
             }
             ready = ready.max(free);
-            let cost =
-                machine.copy_ns as f64 + bytes_of(copy) as f64 * 1e9 / machine.link_bytes_per_s;
+            let cost = machine.copy_ns as f64 + bytes as f64 * 1e9 / machine.link_bytes_per_s;
             engine = engine.max(ready) + cost;
-            history.push((ready, engine, bytes_of(copy)));
-            let (from, until, last) = serves[next_copy % copies.len()];
-            let arrival = Arrival {
-                chunk: copy.chunk,
-                part: copy.part,
-                from: from + lap,
-                until: until + lap,
-                last: last + lap,
-                at_ns: engine,
-            };
-            for frame in 0..place.frames {
-                content[((place.at + frame) % place.lap) as usize] = Some(arrival);
+            history.push((ready, engine, bytes));
+            for (copy, serves) in joined.iter().zip(&serves[at..]) {
+                let (from, until, last) = *serves;
+                let arrival = Arrival {
+                    chunk: copy.chunk,
+                    part: copy.part,
+                    from: from + lap,
+                    until: until + lap,
+                    last: last + lap,
+                    at_ns: engine,
+                };
+                slots_of(copy).for_each(|slot| content[slot] = Some(arrival));
             }
-            next_copy += 1;
+            next_copy += joined.len();
         }
         while ends.len() < total_steps as usize {
             let now = ends.len() as i64;
@@ -284,6 +312,16 @@ fn carry_out(
             let steady = &ends[ends.len() / 2..];
             steady.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max)
         },
-        largest_copy_bytes: copies.iter().map(bytes_of).max().unwrap_or(0),
+        largest_copy_bytes: {
+            let copy = |at| copies[group(copies, at)].iter().map(bytes_of).sum();
+            (0..copies.len()).map(copy).max().unwrap_or(0)
+        },
     })
+}
+
+/// The copies that the one at `at` comes with, it included.
+fn group(copies: &[Copy], at: usize) -> std::ops::Range<usize> {
+    let first = (0..=at).rev().find(|&at| at == 0 || !copies[at].joined).unwrap_or(0);
+    let end = (at + 1..copies.len()).find(|&at| !copies[at].joined).unwrap_or(copies.len());
+    first..end
 }

@@ -48,7 +48,7 @@ pub fn random_saved(random: &mut Random, chunks: u32, steps: u32, phases: u32) -
         .then(|| random.within(1, 60) as f64 * 1e9),
         ..Machine::default()
     };
-    let mut plan = Plan { layouts, shared_frames, phases: Vec::new() };
+    let mut plan = Plan { runs: random_runs(&layouts), layouts, shared_frames, phases: Vec::new() };
     let mut description = Description::default();
     for _ in 0..phases {
         let mut phase = learn::Phase { repeats: random.within(0, 99) as u32, ..Default::default() };
@@ -65,7 +65,8 @@ pub fn random_saved(random: &mut Random, chunks: u32, steps: u32, phases: u32) -
                 phase.uses.push(layout.id);
                 for part in 0..layout.parts.len() as u32 {
                     let lead = random.within(0, steps.min(40).into()) as u32;
-                    copies.push(Copy { chunk, part, need, lead });
+                    let joined = !copies.is_empty() && random.one_in(4);
+                    copies.push(Copy { chunk, part, need, lead, joined });
                 }
             }
             phase.steps.push(learn::Step {
@@ -87,4 +88,24 @@ pub fn random_saved(random: &mut Random, chunks: u32, steps: u32, phases: u32) -
     }
     description.present = (random.one_in(2) && phases > 0).then_some(phases as usize - 1);
     Saved { signature: random.next(), machine, description, plan }
+}
+
+/// Parts that lie one behind the other on the shared frames.
+fn random_runs(layouts: &[Layout]) -> Vec<Vec<(u32, u32)>> {
+    let mut runs: Vec<Vec<(u32, u32)>> = Vec::new();
+    let mut end = None;
+    for (chunk, layout) in layouts.iter().enumerate() {
+        for (index, part) in layout.parts.iter().enumerate() {
+            let member = (chunk as u32, index as u32);
+            let straight = part.at + part.frames <= part.lap;
+            match runs.last_mut() {
+                Some(run) if straight && end == Some(part.at) => run.push(member),
+                _ if straight => runs.push(vec![member]),
+                _ => {}
+            }
+            end = straight.then_some(part.at + part.frames);
+        }
+    }
+    runs.retain(|run| run.len() > 1);
+    runs
 }

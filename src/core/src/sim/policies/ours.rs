@@ -7,9 +7,10 @@
 //! kernels write by fingerprints, before their frames are overwritten.
 //!
 //! It checks the streamer: no copy lands on frames whose last use it does not
-//! wait for, and a launch finds on every frame of its chunks what is theirs.
+//! wait for, a launch finds on every frame of its chunks what is theirs, and what
+//! counts as one copy goes from one piece of host memory to one run of frames.
 
-use crate::plan::{Effort, Place, Plan, plan};
+use crate::plan::{Effort, Place, Plan, SLAB_FRAMES, plan};
 use crate::sim::device::Waits;
 use crate::sim::oracle::{self, FRAME_BYTES};
 use crate::sim::run::{Gpu, Infeasible, Launching, Policy};
@@ -56,6 +57,7 @@ impl Ours {
             streamer,
             memory: Memory {
                 places: vec![Vec::new(); count],
+                hosts: vec![None; count],
                 saved: vec![false; count],
                 remote: vec![0; count],
                 ..Memory::default()
@@ -245,6 +247,9 @@ struct Memory {
     on_host: Vec<bool>,
     remote: Vec<u64>,
     unborn: Vec<FrameId>,
+    /// By slot of the ring; and where each chunk's host memory is.
+    ring: Vec<FrameId>,
+    hosts: Vec<Option<Place>>,
     /// Was the chunk copied to the host since its last use?
     saved: Vec<bool>,
     /// What later copies in wait for; what earlier ones waited for, and so
@@ -270,6 +275,24 @@ impl Memory {
         self.saved[chunk as usize] = false;
     }
 
+    /// Panics unless one copy can bring all of `pieces`: host memory in one
+    /// piece, and frames that follow each other in the ring from `slot` on.
+    fn check_run(&self, pieces: &[(TraceChunk, Range<u32>)], slot: u32) {
+        let mut slots = self.ring.get(slot as usize..).unwrap_or_default().iter();
+        let mut expected: Option<Place> = None;
+        for (chunk, frames) in pieces {
+            let place = self.hosts[*chunk as usize].expect("in a slab");
+            let first = Place { at: place.at + frames.start, ..place };
+            assert!(expected.is_none_or(|place| place == first), "chunk {chunk} is elsewhere");
+            expected = Some(Place { at: place.at + frames.end, ..place });
+            for index in frames.clone() {
+                let frame = self.places[*chunk as usize][index as usize];
+                assert_eq!(slots.next(), Some(&frame), "chunk {chunk} leaves the run's slots");
+            }
+        }
+        assert!(expected.is_some_and(|end| end.at <= SLAB_FRAMES), "out of the slab");
+    }
+
     /// Panics unless all of `chunk` is where it is mapped.
     fn check(&self, chunk: TraceChunk) {
         for (index, &frame) in self.places[chunk as usize].iter().enumerate() {
@@ -293,6 +316,37 @@ impl Hands<'_> {
     fn bytes(&self, chunk: TraceChunk, frames: &Range<u32>) -> u64 {
         let end = (u64::from(frames.end) * FRAME_BYTES).min(self.gpu.bytes(chunk));
         end.saturating_sub(u64::from(frames.start) * FRAME_BYTES)
+    }
+
+    /// What one copy of `bytes` onto the frames of `pieces` waits for; then
+    /// their bytes are there.
+    fn before_copy(&mut self, bytes: u64, pieces: &[(TraceChunk, Range<u32>)]) -> Waits {
+        let mut after = std::mem::take(&mut self.memory.pending);
+        if std::mem::take(&mut self.memory.unchecked) {
+            let checked = self.gpu.check_clean(bytes, after);
+            after.merge(&checked);
+        }
+        self.memory.passed.merge(&after);
+        for (chunk, frames) in pieces {
+            let chunk = *chunk;
+            for index in frames.clone() {
+                let frame = self.memory.places[chunk as usize][index as usize];
+                let content = &mut self.memory.content[frame as usize];
+                let before = content.replace((chunk, index));
+                // What was unmapped has retired, and copies in are in order anyway.
+                if let Some((before, at)) = before
+                    && before != chunk
+                    && self.memory.places[before as usize].get(at as usize) == Some(&frame)
+                {
+                    assert!(
+                        self.memory.passed.cover(&self.gpu.last_use(before).into()),
+                        "chunk {chunk} overwrites chunk {before}, which is in use"
+                    );
+                }
+            }
+            after.merge(&self.gpu.saves(chunk));
+        }
+        after
     }
 }
 
@@ -341,8 +395,9 @@ impl Mechanism for Hands<'_> {
         &mut self,
         chunk: TraceChunk,
         frames: Range<u32>,
-        _: Option<Place>,
+        place: Option<Place>,
     ) -> Result<(), Refused> {
+        self.memory.hosts[chunk as usize] = place;
         let ns = self.bytes(chunk, &frames) as f64 * 1e9 / PIN_BYTES_PER_S;
         self.gpu.device().host_busy(ns as Nanos);
         Ok(())
@@ -350,7 +405,14 @@ impl Mechanism for Hands<'_> {
 
     fn release_host(&mut self, _: TraceChunk, _: Range<u32>) {}
 
-    fn ring(&mut self, _: &[FrameId]) {}
+    fn ring(&mut self, slots: &[FrameId]) {
+        let (memory, length) = (&mut self.memory, slots.len());
+        let gone = memory.ring.split_off(length.min(memory.ring.len()));
+        let changed = memory.ring.iter().zip(slots).filter(|(old, new)| old != new).count();
+        let mapped = gone.len() + changed + length - memory.ring.len();
+        self.gpu.device().host_busy(MAP_NS * mapped as Nanos);
+        self.memory.ring = slots.to_vec();
+    }
 
     fn write_back(&mut self, chunk: TraceChunk, frames: Range<u32>) {
         let bytes = self.bytes(chunk, &frames);
@@ -372,29 +434,20 @@ impl Mechanism for Hands<'_> {
 
     fn fetch(&mut self, chunk: TraceChunk, frames: Range<u32>, content: bool, _: bool) {
         let bytes = if content { self.bytes(chunk, &frames) } else { 0 };
-        let mut after = std::mem::take(&mut self.memory.pending);
-        if std::mem::take(&mut self.memory.unchecked) {
-            let checked = self.gpu.check_clean(bytes, after);
-            after.merge(&checked);
-        }
-        self.memory.passed.merge(&after);
-        for index in frames {
-            let frame = self.memory.places[chunk as usize][index as usize];
-            let content = &mut self.memory.content[frame as usize];
-            let before = content.replace((chunk, index));
-            // What was unmapped has retired, and copies in are in order anyway.
-            if let Some((before, at)) = before
-                && before != chunk
-                && self.memory.places[before as usize].get(at as usize) == Some(&frame)
-            {
-                assert!(
-                    self.memory.passed.cover(&self.gpu.last_use(before).into()),
-                    "chunk {chunk} overwrites chunk {before}, which is in use"
-                );
-            }
-        }
-        after.merge(&self.gpu.saves(chunk));
-        self.gpu.bring(chunk, bytes, after);
+        let after = self.before_copy(bytes, &[(chunk, frames)]);
+        self.gpu.bring(&[chunk], bytes, after);
+    }
+
+    fn fetch_run(&mut self, pieces: &[(TraceChunk, Range<u32>)], slot: u32, _: bool) {
+        self.memory.check_run(pieces, slot);
+        // From the first byte to the last: whole frames, but for the end.
+        let frames: u64 = pieces.iter().map(|(_, frames)| frames.len() as u64).sum();
+        let (last, end) = pieces.last().expect("pieces");
+        let missing = end.len() as u64 * FRAME_BYTES - self.bytes(*last, end);
+        let bytes = frames * FRAME_BYTES - missing;
+        let after = self.before_copy(bytes, pieces);
+        let chunks: Vec<TraceChunk> = pieces.iter().map(|&(chunk, _)| chunk).collect();
+        self.gpu.bring(&chunks, bytes, after);
     }
 
     fn retire(&mut self, chunk: TraceChunk) {
