@@ -130,6 +130,11 @@ fn each_inconsistency_has_its_reason() {
         ("parts of a chunk meet on a shared frame", &|s| {
             s.plan.layouts[two].parts[1].at = s.plan.layouts[two].parts[0].at;
         }),
+        ("a part is in two runs", &|s| s.plan.runs.push(s.plan.runs[0].clone())),
+        ("a run of nothing", &|s| s.plan.runs[0][0].0 = 12),
+        ("a run of one part", &|s| s.plan.runs[0].truncate(1)),
+        ("a run has gaps", &|s| s.plan.runs[0].reverse()),
+        ("a copy joined to none", &|s| s.plan.phases[planned].copies[0].joined = true),
         ("no such phase", &|s| s.description.present = Some(2)),
         ("uses are out of order", &|s| s.description.phases[0].steps[full].first_use += 1),
         ("no such use", &|s| s.description.phases[0].steps[full].use_count = u32::MAX),

@@ -2,9 +2,9 @@
 
 mod plan_support;
 
-use autooffload_core::plan::{Effort, Plan, Problem, plan};
+use autooffload_core::plan::{Chunk, Effort, Fault, Machine, Phase, Place, Plan, Problem, plan};
 use plan_support::check::check;
-use plan_support::problems::{least_planned_frames, random_problem, total_frames};
+use plan_support::problems::{in_slabs, least_planned_frames, random_problem, total_frames};
 use plan_support::{Random, Spread, cases};
 
 /// It fits, nothing is missing when it is needed, no copy waits for a step
@@ -13,12 +13,17 @@ use plan_support::{Random, Spread, cases};
 #[test]
 fn any_plan_can_be_carried_out() {
     let mut random = Random::new(1);
+    let mut places = Random::new(5);
     let (mut planned, mut unfit, mut missed, mut over_backlog) = (0, 0, 0, 0);
+    let mut joined = 0;
     let (mut clock, mut excess) = (Spread::default(), Spread::default());
     let mut faults = Vec::new();
     for case in 0..cases(500) {
-        let problem = random_problem(&mut random);
+        let mut problem = random_problem(&mut random);
         let effort = if case % 2 == 0 { Effort::Searched } else { Effort::Quick };
+        if case % 3 > 0 {
+            in_slabs(&mut problem, &mut places);
+        }
         let available = problem.machine.frames;
         let found = match plan(&problem, None, effort) {
             Ok(found) => found,
@@ -44,6 +49,7 @@ fn any_plan_can_be_carried_out() {
             assert!(found.phases.iter().all(|phase| phase.copies.is_empty()), "case {case}");
         }
         for (seen, phase) in seen.iter().zip(&found.phases) {
+            joined += phase.copies.iter().filter(|copy| copy.joined).count();
             assert_eq!(seen.streamed_bytes, phase.streamed_bytes, "case {case}");
             if seen.streamed_bytes == 0 {
                 continue;
@@ -59,10 +65,12 @@ fn any_plan_can_be_carried_out() {
         }
     }
     println!("{planned} planned, {unfit} not, of which {missed} might have been");
+    println!("{joined} parts came in one copy with others");
     println!("phases: {over_backlog} over the backlog");
     println!("excess over what the longest step hides: {excess}");
     println!("period carried out over planned: {clock}");
     assert_eq!(faults, Vec::<String>::new());
+    assert!(joined > 30, "{joined}");
     assert!(clock.len() > 300 && unfit * 20 < planned);
     assert!(clock.least() > 0.95 && clock.most() < 1.05, "{clock}");
     assert!(excess.most() <= 1.0, "{excess}");
@@ -207,4 +215,67 @@ fn more_memory_does_not_hurt() {
 fn cost(problem: &Problem, plan: &Plan) -> f64 {
     let each = plan.phases.iter().zip(&problem.phases);
     each.map(|(plan, phase)| plan.period_ns as f64 * f64::from(phase.repeats.max(1))).sum()
+}
+
+/// Where copies have a price, neighbours come together: fewer copies, and never
+/// slower by the planner's clock than without places; and only what lies side
+/// by side.
+#[test]
+fn neighbours_are_copied_at_once() {
+    let mut random = Random::new(6);
+    let (mut fewer, mut time, mut clock) =
+        (Spread::default(), Spread::default(), Spread::default());
+    for case in 0..cases(10) {
+        let count = random.within(100, 300) as u32;
+        let chunk = |id| Chunk { id, frames: 1 + id % 2, ..Chunk::default() };
+        let chunks: Vec<Chunk> = (0..count).map(chunk).collect();
+        let total: u32 = chunks.iter().map(|chunk| chunk.frames).sum();
+        let machine = Machine {
+            frames: total * random.within(15, 80) as u32 / 100,
+            link_bytes_per_s: 55e9,
+            ..Machine::default()
+        };
+        let mut phase = Phase { repeats: 10, ..Phase::default() };
+        let ns = random.within(5_000, 60_000);
+        // Once or twice through; here and there two at a time, or out of order.
+        for _ in 0..random.within(1, 2) {
+            let mut chunk = 0;
+            while chunk < count {
+                let pair = [chunk, (chunk + 1).min(count - 1)];
+                match random.within(0, 19) {
+                    _ if pair[0] == pair[1] => phase.push(ns, &[chunk]),
+                    0 => phase.push(2 * ns, &pair),
+                    1 => pair.iter().rev().for_each(|&one| phase.push(ns, &[one])),
+                    _ => pair.iter().for_each(|&one| phase.push(ns, &[one])),
+                }
+                chunk += 2;
+            }
+        }
+        let apart = Problem { chunks, phases: vec![phase], machine, window_frames: None };
+        let mut beside = apart.clone();
+        in_slabs(&mut beside, &mut random);
+        let [before, after] =
+            [&apart, &beside].map(|problem| plan(problem, None, Effort::Searched).expect("a plan"));
+        after.verify(&beside).unwrap_or_else(|fault| panic!("case {case}: {fault}"));
+        let seen = check(&beside, &after, 8).unwrap_or_else(|why| panic!("case {case}: {why}"));
+        clock.add(seen[0].period_ns / after.phases[0].period_ns as f64);
+        assert!(before.runs.is_empty());
+        let copies =
+            |plan: &Plan| plan.phases[0].copies.iter().filter(|c| !c.joined).count() as f64;
+        fewer.add(copies(&after) / copies(&before));
+        time.add(cost(&beside, &after) / cost(&apart, &before));
+        // Elsewhere in the slabs, the same plan is none.
+        if let Some(&(chunk, _)) = after.runs.first().and_then(|run| run.last()) {
+            let mut moved = beside.clone();
+            let place = &mut moved.chunks[chunk as usize].place;
+            *place = place.map(|place| Place { slab: place.slab + 9999, ..place });
+            assert!(matches!(after.verify(&moved), Err(Fault::BadRun { .. })), "case {case}");
+        }
+    }
+    println!("copies with places over without: {fewer}");
+    println!("time: {time}");
+    println!("period carried out over planned: {clock}");
+    assert!(fewer.most() < 0.9 && fewer.at(0.5) < 0.6, "{fewer}");
+    assert!(time.least() < 0.97 && time.most() <= 1.002, "{time}");
+    assert!(clock.least() > 0.98 && clock.most() < 1.02, "{clock}");
 }

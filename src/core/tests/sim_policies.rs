@@ -144,6 +144,22 @@ fn the_planners_clock_is_the_simulators() {
 
 /// A peer on 64 chunks of 32 MiB of which half fit, every cost but the link's
 /// left out: ms per iteration. Compute is `ns` per chunk; the link takes 1.290 ms.
+/// Many small chunks that stream: far fewer copies than chunks, and the time
+/// of the bytes alone but for a few per cent, although a copy costs 8 µs.
+#[test]
+fn neighbours_share_the_price_of_a_copy() {
+    const COUNT: u32 = 800;
+    let trace = cycle(COUNT, 2 << 20, 10_000, 12);
+    let setup = Setup { link_bytes_per_s: 55e9, ..setup(COUNT as u64 / 4 * (2 << 20)) };
+    let mut ours = Ours::new(&trace, &setup);
+    let outcome = run(&trace, &setup, &mut ours).expect("it fits");
+    assert!(!outcome.over_budget && ours.counters().merged > 0);
+    let last = outcome.iterations.last().expect("iterations");
+    let link_ns = last.bytes_in as f64 * 1e9 / setup.link_bytes_per_s;
+    assert!(last.copies_in < u64::from(COUNT) / 6, "{} copies", last.copies_in);
+    assert!((last.ns as f64) < link_ns * 1.06, "{} over {link_ns} ns", last.ns);
+}
+
 fn peer_at_half(name: &str, ns: u64) -> f64 {
     let trace = cycle(64, 32 * MIB, ns, 8);
     let costs = Costs {

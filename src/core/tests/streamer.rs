@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::plan::{Effort, Layout, Machine, Part, Place, Plan};
+use autooffload_core::plan::{Effort, Layout, Machine, Part, Place, Plan, SLAB_FRAMES};
 use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window};
 
 /// Which chunk's which version, which frame of it.
@@ -30,6 +30,9 @@ struct Model {
     places: HashMap<ChunkId, Option<Place>>,
     /// By slot.
     ring: Vec<FrameId>,
+    /// Copies of several chunks at once, in and out.
+    merged: u64,
+    merged_back: u64,
     fetched_frames: u64,
     demanded: u64,
     /// Whose queued work may still be using each frame.
@@ -157,6 +160,22 @@ impl Mechanism for Model {
         }
     }
 
+    /// One copy reads host memory in one piece and writes frames in one piece.
+    fn fetch_run(&mut self, pieces: &[(ChunkId, Range<u32>)], slot: u32, demanded: bool) {
+        self.check_run(pieces, slot);
+        self.merged += 1;
+        self.demanded += u64::from(demanded);
+        for (chunk, frames) in pieces {
+            self.fetch(*chunk, frames.clone(), true, false);
+        }
+    }
+
+    fn write_back_run(&mut self, pieces: &[(ChunkId, Range<u32>)], slot: u32) {
+        self.check_run(pieces, slot);
+        self.merged_back += 1;
+        pieces.iter().for_each(|(chunk, frames)| self.write_back(*chunk, frames.clone()));
+    }
+
     fn retire(&mut self, chunk: ChunkId) {
         self.busy.retain(|_, user| *user != chunk);
         self.pending.remove(&chunk);
@@ -166,6 +185,22 @@ impl Mechanism for Model {
 impl Model {
     fn device_frames(&self) -> usize {
         self.frames.len() - self.on_host.len()
+    }
+
+    fn check_run(&self, pieces: &[(ChunkId, Range<u32>)], slot: u32) {
+        assert!(pieces.len() > 1, "one piece is no run");
+        let mut slots = self.ring[slot as usize..].iter();
+        let mut host = self.places[&pieces[0].0].expect("in a slab");
+        host.at += pieces[0].1.start;
+        for (chunk, frames) in pieces {
+            let place = self.places[chunk].expect("in a slab");
+            assert_eq!((place.slab, place.at + frames.start), (host.slab, host.at));
+            host.at += frames.len() as u32;
+            for frame in &self.mapped[chunk][frames.start as usize..frames.end as usize] {
+                assert_eq!(slots.next(), Some(frame), "the frame of the slot");
+            }
+        }
+        assert!(host.at <= SLAB_FRAMES);
     }
 
     /// An operation on `chunk` was queued.
@@ -536,6 +571,66 @@ fn a_lowered_cap_is_met_at_the_next_allocation() {
     }
 }
 
+#[test]
+fn neighbours_come_and_go_in_one_copy() {
+    // Born, and so placed, in the order of use; all written to: what leaves
+    // goes to the host.
+    let (mut program, activation) = loaded(160, 300, 1);
+    let iteration = |program: &mut Program| {
+        for weight in 0..300 {
+            program.run(&[(weight, Effect::Write), (activation, Effect::Write)]).unwrap();
+        }
+    };
+    (0..6).for_each(|_| iteration(&mut program));
+    let plan = program.streamer.plan().expect("a plan by now");
+    assert!(plan.runs.len() >= 8, "{} runs", plan.runs.len());
+    let before = program.streamer.counters();
+    let (merged, back) = (program.model.merged, program.model.merged_back);
+    let demanded = program.model.demanded;
+    iteration(&mut program);
+    let after = program.streamer.counters();
+    let copies = after.prefetches - before.prefetches;
+    let brought = program.model.merged - merged;
+    assert_eq!(program.model.demanded - demanded, 0);
+    assert_eq!(after.merged - before.merged, brought);
+    // 140 frames and a ring's at least, in few copies; and as few out.
+    assert!(brought >= 8 && copies < 40, "{brought} of {copies}");
+    assert!(program.model.merged_back - back >= 8, "{}", program.model.merged_back - back);
+    assert!(after.write_backs - before.write_backs < 60);
+}
+
+#[test]
+fn a_run_loses_members_and_the_rest_still_comes() {
+    let (mut program, activation) = loaded(160, 300, 1);
+    let mut living: Vec<ChunkId> = (0..300).collect();
+    let mut random = Random(3);
+    let mut merged = 0;
+    for round in 0..30 {
+        for &weight in &living {
+            program.run(&[(weight, Effect::Write), (activation, Effect::Write)]).unwrap();
+        }
+        merged = program.model.merged;
+        match round % 3 {
+            0 if round > 8 => {
+                let gone = living.remove(random.below(living.len() as u64) as usize);
+                program.free(gone);
+            }
+            1 if round > 8 => {
+                // Its content is void, its place and parts are not.
+                let void = living[random.below(living.len() as u64) as usize];
+                program.streamer.forget_content(void);
+                program.versions.insert(void, 0);
+            }
+            2 if round > 8 => {
+                let pinned = living[random.below(living.len() as u64) as usize];
+                let _ = program.streamer.pin(pinned, &mut program.model);
+            }
+            _ => {}
+        }
+    }
+    assert!(merged > 100, "{merged}");
+}
+
 /// xorshift64*: deterministic, no dependency.
 #[derive(Default)]
 struct Random(u64);
@@ -570,7 +665,35 @@ fn random_plan(program: &Program, living: &[ChunkId], last: Plan, random: &mut R
         let parts = random_parts(frames - host_frames, shared_frames, random);
         Layout { id, frames, parts, host_frames }
     });
-    Plan { layouts: layouts.collect(), shared_frames, ..Plan::default() }
+    let layouts: Vec<Layout> = layouts.collect();
+    Plan { runs: Vec::new(), layouts, shared_frames, ..Plan::default() }
+}
+
+/// The plan with neighbours on consecutive slots where that can be, as runs.
+fn with_runs(program: &Program, plan: Plan, random: &mut Random) -> Plan {
+    let Plan { mut layouts, shared_frames, .. } = plan;
+    let places = &program.model.places;
+    let mut runs: Vec<Vec<(u32, u32)>> = Vec::new();
+    let mut end: Option<(Place, u32)> = None;
+    for (index, layout) in layouts.iter_mut().enumerate() {
+        // Known once something was reserved: not always, and not for large ones.
+        let Some(Some(place)) = places.get(&layout.id) else { continue };
+        let follows =
+            end.filter(|(before, at)| *before == *place && at + layout.frames <= shared_frames);
+        let at = follows.map_or(0, |(_, at)| at);
+        if layout.frames > shared_frames || random.below(6) == 0 {
+            continue;
+        }
+        layout.host_frames = 0;
+        layout.parts = vec![Part { first: 0, frames: layout.frames, at, lap: shared_frames }];
+        match runs.last_mut() {
+            Some(run) if follows.is_some() => run.push((index as u32, 0)),
+            _ => runs.push(vec![(index as u32, 0)]),
+        }
+        end = Some((Place { at: place.at + layout.frames, ..*place }, at + layout.frames));
+    }
+    runs.retain(|run| run.len() > 1);
+    Plan { runs, layouts, shared_frames, ..Plan::default() }
 }
 
 /// None, or some that do not meet.
@@ -680,6 +803,7 @@ fn what_a_plan_leaves_out_gives_its_frames_to_what_it_names() {
 #[test]
 fn random_programs_see_endless_memory() {
     let (mut offered, mut adopted, mut on_host) = (0, 0, 0);
+    let (mut merged, mut merged_back) = (0, 0);
     for seed in 1..=300u64 {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let capacity = 8 + random.below(40) as usize;
@@ -721,6 +845,9 @@ fn random_programs_see_endless_memory() {
                 }
                 5 => {
                     plan = random_plan(&program, &living, plan, &mut random);
+                    if random.below(2) == 0 {
+                        plan = with_runs(&program, plan, &mut random);
+                    }
                     adopted += u32::from(program.streamer.adopt(&plan, &mut program.model));
                     offered += 1;
                     on_host += program.streamer.host_frames();
@@ -750,7 +877,11 @@ fn random_programs_see_endless_memory() {
         }
         living.into_iter().for_each(|id| program.free(id));
         assert_eq!((program.streamer.host_frames(), program.model.on_host.len()), (0, 0));
+        merged += program.model.merged;
+        merged_back += program.model.merged_back;
     }
+    eprintln!("{merged} copies of several in, {merged_back} out");
+    assert!(merged > 100, "{merged}");
     assert!(adopted > offered / 4, "{adopted} of {offered} plans");
     assert!(on_host > offered, "{on_host} frames on the host, {offered} plans");
 }

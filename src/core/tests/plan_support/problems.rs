@@ -1,7 +1,7 @@
 //! Random problems, of every awkward kind.
 
 use super::Random;
-use autooffload_core::plan::{Chunk, Machine, Phase, Problem};
+use autooffload_core::plan::{Chunk, Machine, Phase, Place, Problem, SLAB_FRAMES};
 
 /// What must fit whatever the plan: pinned chunks and the largest step.
 pub fn least_frames(problem: &Problem) -> u32 {
@@ -125,6 +125,20 @@ pub fn random_problem(random: &mut Random) -> Problem {
         problem.machine.frames = least + random.within(0, 4) as u32;
     }
     problem
+}
+
+/// Gives the small chunks of `problem` places side by side, in their order; here
+/// and there one of another program's lies between two.
+pub fn in_slabs(problem: &mut Problem, random: &mut Random) {
+    let (mut slab, mut at) = (0, 0);
+    for chunk in problem.chunks.iter_mut().filter(|chunk| chunk.frames <= 8) {
+        at += u32::from(random.one_in(12));
+        if at + chunk.frames > SLAB_FRAMES {
+            (slab, at) = (slab + 1, 0);
+        }
+        chunk.place = Some(Place { slab, at });
+        at += chunk.frames;
+    }
 }
 
 /// A problem names the chunks of its phases, and no others.

@@ -456,3 +456,38 @@ impl Mechanism for Hands<'_> {
         self.gpu.device().wait_for_all(&waits);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two chunks of two frames side by side in slab 3, on slots 1 to 4.
+    fn memory() -> Memory {
+        Memory {
+            ring: vec![9, 5, 6, 7, 8],
+            places: vec![vec![5, 6], vec![7, 8]],
+            hosts: [4, 6].map(|at| Some(Place { slab: 3, at })).to_vec(),
+            ..Memory::default()
+        }
+    }
+
+    #[test]
+    fn neighbours_are_one_copy() {
+        memory().check_run(&[(0, 0..2), (1, 0..2)], 1);
+        memory().check_run(&[(0, 1..2), (1, 0..1)], 2);
+    }
+
+    #[test]
+    #[should_panic = "leaves the run's slots"]
+    fn frames_elsewhere_are_not() {
+        memory().check_run(&[(0, 0..2), (1, 0..2)], 0);
+    }
+
+    #[test]
+    #[should_panic = "is elsewhere"]
+    fn host_memory_elsewhere_is_not() {
+        let mut memory = memory();
+        memory.hosts[1] = Some(Place { slab: 4, at: 6 });
+        memory.check_run(&[(0, 0..2), (1, 0..2)], 1);
+    }
+}
