@@ -9,7 +9,9 @@ mod check;
 use autooffload_core::address_map::ChunkId;
 use autooffload_core::learn::Learner;
 use autooffload_core::plan::file::{Saved, decode, encode};
-use autooffload_core::plan::{Chunk, Effort, Machine, Phase, Problem, plan as make_plan};
+use autooffload_core::plan::{
+    Chunk, Effort, Machine, Phase, Place, Problem, SLAB_FRAMES, plan as make_plan,
+};
 use autooffload_core::workload::format;
 use std::collections::BTreeMap;
 
@@ -100,14 +102,17 @@ pub fn planner(data: &[u8]) {
     let available = u32::from(input.next()) << (input.next() % 4);
     problem.machine.frames = available;
     let count = 1 + u32::from(input.next() % 24);
+    let (mut slab, mut at) = (0, 0);
     for id in 0..count {
-        let frames = u32::from(input.next());
-        problem.chunks.push(Chunk {
-            id: 7 * id,
-            frames: 1 + frames / 8,
-            pinned: frames % 8 == 7,
-            place: None,
-        });
+        let size = u32::from(input.next());
+        let frames = 1 + size / 8;
+        if at + frames > SLAB_FRAMES {
+            (slab, at) = (slab + 1, 0);
+        }
+        // Most small ones side by side.
+        let place = (frames <= 8 && size % 8 > 0).then_some(Place { slab, at });
+        at += frames;
+        problem.chunks.push(Chunk { id: 7 * id, frames, pinned: size % 8 == 7, place });
     }
     let phases = 1 + input.next() % 3;
     let mut used = vec![false; count as usize];
