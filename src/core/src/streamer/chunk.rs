@@ -122,7 +122,7 @@ impl Chunk {
         if self.blanks == 0 {
             return Vec::new();
         }
-        runs(0..self.frames, |index| self.blank[index as usize])
+        self.of_one_kind(0..self.frames, |index| self.blank[index as usize])
     }
 
     /// The first frame on the host, if any is: before it are the device's.
@@ -166,7 +166,16 @@ impl Chunk {
         if self.undefined {
             return Vec::new();
         }
-        runs(range, |index| !self.saved[index as usize])
+        self.of_one_kind(range, |index| !self.saved[index as usize])
+    }
+
+    /// The runs of `range` that `which` chooses, none of which spans memory of
+    /// the device and of the host: no copy is asked to.
+    fn of_one_kind(&self, range: Range<u32>, which: impl Fn(u32) -> bool) -> Vec<Range<u32>> {
+        let end = self.device_end().clamp(range.start, range.end);
+        let mut found = runs(range.start..end, &which);
+        found.extend(runs(end..range.end, which));
+        found
     }
 
     /// Something may have been written to it.

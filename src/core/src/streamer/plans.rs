@@ -373,9 +373,11 @@ impl Streamer {
             self.extend_ring(more, mechanism);
         }
         // What lost its place before the plan gets the planned one, too.
-        let missing = |chunk: &Chunk, parts: &[Part]| -> u32 {
-            let shared: u32 = parts.iter().map(|part| part.frames).sum();
-            chunk.shared_frames() - shared
+        let missing = |chunk: &Chunk, layout: &plan::Layout| -> u32 {
+            let device_end = (layout.frames - layout.host_frames) as usize;
+            let holes = chunk.own[..device_end].iter().filter(|own| own.is_none()).count();
+            let shared: u32 = layout.parts.iter().map(|part| part.frames).sum();
+            holes as u32 - shared
         };
         let mut needed = 0;
         let mut unmapped = Vec::new();
@@ -394,18 +396,26 @@ impl Streamer {
             }
             self.free_own(layout.id, |index| goes(layout, index));
             self.leave_host(layout.id, layout.host_frames, mechanism);
-            self.enter_host(layout.id, layout.host_frames, mechanism)?;
-            needed += missing(self.chunk(layout.id), &layout.parts);
+            needed += missing(self.chunk(layout.id), layout);
             unmapped.push(layout);
         }
         let mut frames = self.take_frames(needed, &keep, false, mechanism)?;
         for layout in unmapped {
-            let count = missing(self.chunk(layout.id), &layout.parts);
+            let enters = self.chunk(layout.id).on_host < layout.host_frames;
+            if let Err(shortage) = self.enter_host(layout.id, layout.host_frames, mechanism) {
+                self.free.extend(frames);
+                return Err(shortage);
+            }
+            let count = missing(self.chunk(layout.id), layout);
             let own = frames.split_off(frames.len() - count as usize);
             let parts = layout.parts.clone();
             if let Err(shortage) = self.map_with(layout.id, parts, own, mechanism) {
                 self.free.extend(frames);
                 return Err(shortage);
+            }
+            if enters {
+                // At once: so the host holds two copies of one chunk at a time.
+                self.fill_blanks(layout.id, false, mechanism);
             }
         }
         Ok(())
