@@ -243,6 +243,14 @@ fn neighbours_are_copied_at_once() {
             while chunk < count {
                 let pair = [chunk, (chunk + 1).min(count - 1)];
                 match random.within(0, 19) {
+                    // Two tensors in each, one by one.
+                    _ if case % 3 == 2 => {
+                        pair.iter().for_each(|&one| {
+                            phase.push(ns / 2, &[one]);
+                            phase.push(ns / 9, &[]);
+                            phase.push(ns / 2, &[one]);
+                        });
+                    }
                     _ if pair[0] == pair[1] => phase.push(ns, &[chunk]),
                     0 => phase.push(2 * ns, &pair),
                     1 => pair.iter().rev().for_each(|&one| phase.push(ns, &[one])),

@@ -45,7 +45,7 @@ pub(super) fn merge(problem: &Problem, chunks: &[Chunk], limit: u32) -> Option<U
             let place = chunks[last as usize].place?;
             let beside = known.place?.follows(place, chunks[last as usize].frames);
             let may = beside && frames + known.frames <= limit && movable(last) && movable(chunk);
-            may.then(|| rhythms.join(&windows, chunk, frames + known.frames))?
+            may.then(|| rhythms.join(&windows, frames, chunk, known.frames))?
         });
         if let (Some(joined), Some(unit)) = (joined, members.last_mut()) {
             unit.push(chunk);
@@ -54,7 +54,7 @@ pub(super) fn merge(problem: &Problem, chunks: &[Chunk], limit: u32) -> Option<U
         } else {
             members.push(vec![chunk]);
             frames = known.frames;
-            windows = rhythms.steps(chunk).iter().map(|&step| (step, step)).collect();
+            windows = rhythms.windows(chunk, frames);
         }
     }
     if (chunks.len() - members.len()) * WORTH_ONE_IN < chunks.len() || members.len() == chunks.len()
@@ -205,25 +205,47 @@ impl Rhythms {
         &self.steps[from as usize..to as usize]
     }
 
-    /// The `windows` of a unit, each from the first step to the last of one use,
-    /// with `chunk` in it, which makes it one of `frames` frames. `None`: they
-    /// are not used together.
-    fn join(&self, windows: &[(u32, u32)], chunk: u32, frames: u32) -> Option<Vec<(u32, u32)>> {
-        /// A unit's use may take so many times its share of the phase.
-        const LONGEST: f64 = 4.0;
-        let steps = self.steps(chunk);
-        if steps.len() != windows.len() {
+    /// A unit's use may take so many times its share of the phase.
+    const LONGEST: f64 = 4.0;
+
+    /// Whether `frames` may be in use from step `from` to step `to`, as one use.
+    fn one_use(&self, from: u32, to: u32, frames: u32) -> bool {
+        let phase = |step: u32| self.phases.partition_point(|&(begins, _)| begins <= step) - 1;
+        let ns = (self.clock[to as usize + 1] - self.clock[from as usize]) as f64;
+        let share = self.phases[phase(from)].1 * f64::from(frames);
+        phase(from) == phase(to) && ns <= share * Self::LONGEST
+    }
+
+    /// The uses of `chunk`, of `frames` frames, each from its first step to its
+    /// last: steps close together (the tensors of one chunk, one by one) are one.
+    fn windows(&self, chunk: u32, frames: u32) -> Vec<(u32, u32)> {
+        let mut windows: Vec<(u32, u32)> = Vec::new();
+        for &step in self.steps(chunk) {
+            match windows.last_mut() {
+                Some(window) if self.one_use(window.0, step, frames) => window.1 = step,
+                _ => windows.push((step, step)),
+            }
+        }
+        windows
+    }
+
+    /// The `windows` of a unit of `frames` frames, with `chunk` of `more` in it.
+    /// `None`: they are not used together.
+    fn join(
+        &self,
+        windows: &[(u32, u32)],
+        frames: u32,
+        chunk: u32,
+        more: u32,
+    ) -> Option<Vec<(u32, u32)>> {
+        let own = self.windows(chunk, more);
+        if own.len() != windows.len() {
             return None;
         }
-        let widened = windows.iter().zip(steps).map(|(&(from, to), &s)| (from.min(s), to.max(s)));
-        let widened: Vec<(u32, u32)> = widened.collect();
+        let widened: Vec<(u32, u32)> =
+            windows.iter().zip(&own).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1))).collect();
         let apart = widened.windows(2).all(|pair| pair[0].1 < pair[1].0);
-        let short = widened.iter().all(|&(from, to)| {
-            let phase = |step: u32| self.phases.partition_point(|&(begins, _)| begins <= step) - 1;
-            let ns = (self.clock[to as usize + 1] - self.clock[from as usize]) as f64;
-            let share = self.phases[phase(from)].1 * f64::from(frames);
-            phase(from) == phase(to) && ns <= share * LONGEST
-        });
+        let short = widened.iter().all(|&(from, to)| self.one_use(from, to, frames + more));
         (apart && short).then_some(widened)
     }
 }
