@@ -533,12 +533,13 @@ fn a_chunk_in_a_launch_of_another_thread_does_not_change_its_place() {
 
 #[test]
 fn growing_the_ring_leaves_a_wrapped_chunk_under_a_launch_alone() {
-    // Chunks of three frames in a ring of eight: every third reaches past its end.
+    // A chunk of four frames makes a ring of eight, in which every third of
+    // three frames reaches past the end.
     let mut wrapped = 0;
     for id in 0..6 {
         let mut program = Program::new(32);
         for chunk in 0..20 {
-            program.allocate(chunk, 3).unwrap();
+            program.allocate(chunk, if chunk == 0 { 4 } else { 3 }).unwrap();
             program.write(chunk);
         }
         (0..=id).for_each(|chunk| program.write(chunk));

@@ -317,6 +317,18 @@ impl Learner {
         phase.known() && phase.laps < LAPS && !phase.timed()
     }
 
+    /// Operations in an iteration of the phase under way, once that is described.
+    pub fn lap(&self) -> Option<u64> {
+        let phase = self.phase(self.track.as_ref()?.slot);
+        phase.confirmed.then(|| phase.length())
+    }
+
+    /// Whether `chunk` comes and goes by no rule: it is neither predicted nor
+    /// described.
+    pub fn is_erratic(&self, chunk: ChunkId) -> bool {
+        self.known.erratic(chunk)
+    }
+
     /// Rises when [`Self::describe`] would answer something that deserves a
     /// new plan: a phase became steady, returned for the first time, or
     /// changed for good; or times have changed by more than a tenth.

@@ -44,7 +44,7 @@ impl Gate {
 impl Streamer {
     /// Submits the copies that the prediction asks for and the ring has room for.
     pub fn look_ahead(&mut self, mechanism: &mut impl Mechanism) {
-        if self.ring.is_empty() {
+        if self.ring.is_empty() || self.foresight.lost() {
             return;
         }
         if self.learner.epoch() != self.learned_epoch || self.disturbed {

@@ -1,13 +1,22 @@
-//! What to do while nothing can be foretold.
+//! What to do about chunks of which nobody can say when they come.
 //!
 //! A program that picks its weights by its data (a mixture of experts) has an
-//! order, and the order is of no use: what was fetched ahead is the wrong
-//! thing. Then the best that is left is to keep what was used last: there is no
-//! ring, every chunk that is used gets frames of its own, and whoever was used
-//! longest ago gives them. As soon as predictions come true again, the ring
-//! comes back with the first chunk that is missing, and a plan after it.
+//! order in which some things come and others may. What may come is not worth
+//! fetching ahead, but worth keeping: what was used in the last lap more than
+//! what was not, and of all that was used the less, the sooner it was, for its
+//! next chance is a lap away. So what is missing gets frames of its own if
+//! somebody has some who was not used for a lap, least recently used first; and
+//! otherwise passes through the ring, for whoever made room for it would come
+//! again as likely, and sooner.
+//!
+//! That is done for chunks that the plan does not name, with frames of such
+//! chunks; and for all, without a plan, as long as predictions fail: when what
+//! is fetched ahead is the wrong thing.
 
 use super::*;
+
+/// A lap may be longer than the last one, by one part in so many.
+const LAP_SLACK: u64 = 16;
 
 /// How often the learner was right of late.
 #[derive(Debug)]
@@ -15,11 +24,16 @@ pub(super) struct Foresight {
     /// Share of the operations that were predicted, recent ones counting most.
     right: f32,
     lost: bool,
+    /// The plan was given up for it.
+    given_up: bool,
+    /// Operations in a lap, when there was one last. Without one, whoever is
+    /// not in use was not used for a lap.
+    lap: u64,
 }
 
 impl Default for Foresight {
     fn default() -> Self {
-        Self { right: 1.0, lost: false }
+        Self { right: 1.0, lost: false, given_up: false, lap: 0 }
     }
 }
 
@@ -41,20 +55,104 @@ impl Foresight {
 }
 
 impl Streamer {
-    /// Makes `touches` present on frames of their own.
-    pub(super) fn keep_what_was_used_last(
+    /// While predictions fail: there is no plan, and nothing has a place on the
+    /// ring but what passes through.
+    pub(super) fn give_up_foresight(
         &mut self,
         touches: &[(ChunkId, Effect)],
         mechanism: &mut impl Mechanism,
-    ) -> Result<(), Shortage> {
-        self.dissolve_ring(touches, mechanism)?;
-        for &(id, _) in touches {
-            if !self.chunk(id).resident() {
-                self.promote(id, mechanism)?;
+    ) {
+        if !self.foresight.lost {
+            self.foresight.given_up = false;
+        } else if !self.foresight.given_up {
+            // Not while another thread is in a launch: next time, then.
+            if self.dissolve_ring(touches, mechanism).is_ok() {
+                self.foresight.given_up = true;
+                self.plan = None;
             }
-            self.fill_blanks(id, true, mechanism);
+            self.unplanned_changes += 1;
+            self.start_over();
         }
-        Ok(())
+    }
+
+    /// Gives those of `touches` that are missing and that no plan names frames
+    /// of their own, as far as that is worth it.
+    pub(super) fn keep_what_may_come_again(
+        &mut self,
+        touches: &[(ChunkId, Effect)],
+        mechanism: &mut impl Mechanism,
+    ) {
+        if self.plan.is_none() && !self.foresight.given_up {
+            return;
+        }
+        self.foresight.lap = self.learner.lap().unwrap_or(self.foresight.lap);
+        let lap = self.foresight.lap;
+        for &(id, _) in touches {
+            let chunk = self.chunk(id);
+            // In another thread's launch, too, it cannot be moved.
+            if self.is_planned(id) || chunk.present() || chunk.holds > 1 {
+                continue;
+            }
+            let needed = chunk.device_end() - chunk.own_frames();
+            if !self.make_room_for_a_guest(needed, lap, touches, mechanism) {
+                continue;
+            }
+            if self.chunk(id).mapped && self.detach(id, mechanism).is_err() {
+                continue;
+            }
+            // What fails here is tried, and told of, when the ring is asked.
+            let _ = self.attach(id, touches, mechanism);
+        }
+    }
+
+    fn is_planned(&self, id: ChunkId) -> bool {
+        self.plan.is_some() && self.chunk(id).planned
+    }
+
+    /// At least `frames` free frames, taken from chunks that no plan names and
+    /// that were not used for a lap. `false`: there are not as many.
+    fn make_room_for_a_guest(
+        &mut self,
+        frames: u32,
+        lap: u64,
+        touches: &[(ChunkId, Effect)],
+        mechanism: &mut impl Mechanism,
+    ) -> bool {
+        let unborn = self.cap_frames.saturating_sub(self.live_frames);
+        let missing = frames.saturating_sub(self.free.len() as u32);
+        if missing > unborn {
+            let missing = missing - unborn;
+            let stale = |chunk: &Chunk| chunk.touched_at + lap + lap / LAP_SLACK < self.operation;
+            let mut candidates: Vec<ChunkId> = self
+                .ids()
+                .filter(|&id| {
+                    let chunk = self.chunk(id);
+                    self.movable(id, KEEP_NONE)
+                        && chunk.holds == 0
+                        && !self.is_planned(id)
+                        && stale(chunk)
+                        && touches.iter().all(|&(touched, _)| touched != id)
+                })
+                .collect();
+            candidates.sort_by_key(|&id| {
+                let chunk = self.chunk(id);
+                // Host memory for more chunks than need it would be a waste.
+                let hosted = &chunk.hosted[..chunk.device_end() as usize];
+                let roomy = chunk.undefined || hosted.iter().all(|&hosted| hosted);
+                (!roomy, chunk.touched_at)
+            });
+            let attainable: u32 = candidates.iter().map(|&id| self.chunk(id).own_frames()).sum();
+            if attainable < missing || self.evict(&candidates, missing, mechanism).is_err() {
+                return false;
+            }
+        }
+        match self.take_frames(frames, &|_| true, false, mechanism) {
+            Ok(taken) => {
+                self.free.extend(taken);
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     /// Unmaps whatever has parts, and frees their frames.
@@ -76,8 +174,6 @@ impl Streamer {
             self.detach(id, mechanism)?;
         }
         self.cut_ring(0, mechanism);
-        self.plan = None;
-        self.unplanned_changes += 1;
         Ok(())
     }
 }

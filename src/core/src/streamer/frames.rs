@@ -9,6 +9,9 @@ pub(super) type Keep<'a> = &'a dyn Fn(ChunkId) -> bool;
 /// None.
 pub(super) const KEEP_NONE: Keep = &|_| false;
 
+/// Operations for which what was touched while loading may still be in use.
+const WARM: Operation = 16;
+
 impl Streamer {
     pub(super) fn device_shortage(&self, needed_frames: u32) -> Shortage {
         Shortage::Device { needed_frames, cap_frames: self.cap_frames }
@@ -69,7 +72,7 @@ impl Streamer {
     }
 
     /// Whether `id` could lose its frames, if no launch held it.
-    fn movable(&self, id: ChunkId, keep: Keep) -> bool {
+    pub(super) fn movable(&self, id: ChunkId, keep: Keep) -> bool {
         let chunk = self.chunk(id);
         chunk.mapped && !chunk.pinned && chunk.own_frames() > 0 && !keep(id)
     }
@@ -89,7 +92,8 @@ impl Streamer {
     }
 
     /// Takes the frames of the least recently used owners until `frames` more
-    /// are free. `Ok`: at least one lost them.
+    /// are free; while loading, of those filled last. `Ok`: at least one lost
+    /// them.
     pub(super) fn demote_some(
         &mut self,
         frames: u32,
@@ -106,31 +110,58 @@ impl Streamer {
                 movable && !held
             })
             .collect();
-        candidates.sort_by_key(|&id| (!self.chunk(id).undefined, self.chunk(id).touched_at));
+        let loading = self.is_loading();
+        candidates.sort_by_key(|&id| {
+            let Chunk { undefined, touched_at, .. } = *self.chunk(id);
+            // What is filled first will be used first.
+            let last_filled = loading && touched_at + WARM < self.operation;
+            let rank = if last_filled { Operation::MAX - touched_at } else { touched_at };
+            (!undefined, !last_filled, rank)
+        });
+        let before = self.free.len();
+        let host_full = self.evict(&candidates, frames, mechanism).is_err();
+        if self.free.len() > before {
+            return Ok(());
+        }
+        Err(if busy {
+            Shortage::Busy
+        } else if host_full {
+            Shortage::Host
+        } else {
+            self.device_shortage(frames)
+        })
+    }
+
+    /// Chunks were filled, and none was used since.
+    fn is_loading(&self) -> bool {
+        const FILLED: u32 = 1;
+        self.chunks.iter().flatten().all(|chunk| chunk.comings <= FILLED)
+    }
+
+    /// Takes the frames of `candidates`, which are mapped and not held, one
+    /// after the other until `frames` more are free. Error: some had no host
+    /// memory to go to.
+    pub(super) fn evict(
+        &mut self,
+        candidates: &[ChunkId],
+        frames: u32,
+        mechanism: &mut impl Mechanism,
+    ) -> Result<(), Shortage> {
         mechanism.about_to_evict();
         // All copies are queued before the first is waited for.
         let mut victims = Vec::new();
         let mut gained = 0;
-        let mut host_full = false;
-        for id in candidates {
+        let mut outcome = Ok(());
+        for &id in candidates {
             if gained >= frames {
                 break;
             }
-            if self.save_everything(id, mechanism).is_err() {
-                host_full = true;
+            if let Err(shortage) = self.save_everything(id, mechanism) {
+                outcome = Err(shortage);
                 continue;
             }
             gained += self.chunk(id).own_frames();
             victims.push(id);
-        }
-        if victims.is_empty() {
-            return Err(if busy {
-                Shortage::Busy
-            } else if host_full {
-                Shortage::Host
-            } else {
-                self.device_shortage(frames)
-            });
         }
         for id in victims {
             self.unmap(id, mechanism);
@@ -138,7 +169,7 @@ impl Streamer {
             self.counters.demotions += 1;
             self.note_change(id);
         }
-        Ok(())
+        outcome
     }
 
     /// Afterwards the mapped `id` has no part present, and all its bytes are

@@ -546,9 +546,12 @@ impl Streamer {
         let mut ids = std::mem::take(&mut self.touched);
         ids.clear();
         ids.extend(touches.iter().map(|&(id, _)| id));
+        // A choice that nobody foretold says nothing about what was foretold.
         let predicted = self.learner.ahead().is_some();
+        let chosen = ids.iter().any(|&id| self.learner.is_erratic(id));
+        let epoch = self.learner.epoch();
         let followed = self.learner.observe(&ids);
-        if predicted {
+        if predicted && (!chosen || self.learner.epoch() != epoch) {
             self.foresight.note(followed);
         }
         self.touched = ids;
@@ -602,10 +605,13 @@ impl Streamer {
             self.largest_operation = self.largest_operation.max(streamed_frames);
             return Ok(());
         }
-        if self.foresight.lost() && self.keep_what_was_used_last(touches, mechanism).is_ok() {
-            self.largest_operation = self.largest_operation.max(streamed_frames);
-            return Ok(());
-        }
+        self.give_up_foresight(touches, mechanism);
+        self.keep_what_may_come_again(touches, mechanism);
+        let shared = |&(id, _): &(ChunkId, Effect)| {
+            let chunk = self.chunk(id);
+            if chunk.resident() { 0 } else { chunk.shared_frames() }
+        };
+        let streamed_frames = touches.iter().map(shared).sum();
         self.grow_ring(streamed_frames, touches, mechanism)?;
         for &(id, _) in touches {
             if !self.chunk(id).mapped {

@@ -78,7 +78,8 @@ impl Streamer {
         let version = self.learner.version();
         let waited = self.operation >= planning.not_before
             && (version != planning.version || self.unplanned_changes > 0 || planning.by_guesses());
-        (!self.ring.is_empty() || self.host_frames > 0) && (waited || version != planning.examined)
+        let streams = self.streamed_chunks > 0 || self.host_frames > 0;
+        streams && !self.foresight.lost() && (waited || version != planning.examined)
     }
 
     /// Whether the plan in force was not made for this phase.

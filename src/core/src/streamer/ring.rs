@@ -32,9 +32,9 @@ impl Streamer {
             return Ok(());
         }
         let comfortable = match (present, &self.plan) {
-            (0, None) => (frames * 2).max(self.cap_frames / 4),
+            (0, None) if !self.foresight.lost() => (frames * 2).max(self.cap_frames / 16),
             // The plan does without: this is for what it does not know.
-            (0, Some(_)) => frames * 2,
+            (0, _) => frames * 2,
             _ => frames,
         };
         let keep = |id: ChunkId| touches.iter().any(|&(touched, _)| touched == id);
