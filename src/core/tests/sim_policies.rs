@@ -8,7 +8,8 @@ use autooffload_core::sim::policies::{Ours, PEERS, Planned, run_peer};
 use autooffload_core::sim::run::{Evict, Launching};
 use autooffload_core::sim::{Gpu, Infeasible, Outcome, Policy, Setup, run};
 use autooffload_core::workload::cards::{Costs, card};
-use autooffload_core::workload::{Builder, Event, Launch, Trace, Use};
+use autooffload_core::workload::models::{self, Options};
+use autooffload_core::workload::{Builder, Event, Launch, Trace, Use, bounds};
 
 const MIB: u64 = 1 << 20;
 
@@ -222,6 +223,34 @@ fn the_other_peers_take_their_known_time() {
         let bound = (64.0 * kernel).max(32.0 * COPY);
         let clairvoyant = peer_at_half("clairvoyant", ns);
         assert!((1.0..1.35).contains(&(clairvoyant / bound)), "{clairvoyant} over {bound}");
+    }
+}
+
+/// Two of eight experts a layer, as a router picks them: what is certain stays,
+/// and of the rest what was used a lap ago.
+#[test]
+fn with_random_experts_no_simple_policy_is_faster() {
+    let model = models::model("mixtral-decode").expect("in the catalogue");
+    let trace = model.generate(&Options { iterations: 24, runs: 1, ..Options::default() });
+    let tail = |outcome: &Outcome| {
+        let last = &outcome.iterations[12..];
+        last.iter().map(|iteration| iteration.ns as f64).sum::<f64>() / last.len() as f64
+    };
+    for (name, link, share) in [
+        ("h200", 55e9, 0.1),
+        ("h200", 26e9, 0.25),
+        ("rtx-4090", 26e9, 0.5),
+        ("rtx-4090", 55e9, 0.9),
+    ] {
+        let budget = bounds::budget_for_share(&trace, share);
+        let setup = Setup::new(card(name).expect("in the table"), link, budget);
+        let ours = tail(&run(&trace, &setup, &mut Ours::new(&trace, &setup)).expect("feasible"));
+        for peer in ["lru", "zero-copy", "prefix"] {
+            let other = tail(&run_peer(peer, &trace, &setup).expect("feasible"));
+            let ratio = ours / other;
+            println!("{name} {link:e} {share}: {ratio:.3} x {peer}");
+            assert!(ratio < 1.05, "{name} {link:e} {share}: {ratio:.3} x {peer}");
+        }
     }
 }
 
