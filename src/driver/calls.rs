@@ -50,6 +50,7 @@ own_calls! {
     cuMemCreate(handle: *mut MemHandle, bytes: usize, prop: *const CUmemAllocationProp, flags: u64);
     cuMemRelease(handle: MemHandle);
     cuMemAddressReserve(base: *mut DevicePtr, bytes: usize, alignment: usize, hint: DevicePtr, flags: u64);
+    cuMemAddressFree(base: DevicePtr, bytes: usize);
     cuMemMap(address: DevicePtr, bytes: usize, offset: usize, handle: MemHandle, flags: u64);
     cuMemUnmap(address: DevicePtr, bytes: usize);
     cuMemSetAccess(address: DevicePtr, bytes: usize, desc: *const CUmemAccessDesc, count: usize);
@@ -71,6 +72,7 @@ own_calls! {
     cuThreadExchangeStreamCaptureMode(mode: *mut c_int);
     cuEventCreate(event: *mut CUevent, flags: c_uint);
     cuEventRecord(event: CUevent, stream: CUstream);
+    cuEventQuery(event: CUevent);
     cuEventSynchronize(event: CUevent);
     cuEventElapsedTime(ms: *mut f32, start: CUevent, end: CUevent);
     cuEventDestroy_v2(event: CUevent);

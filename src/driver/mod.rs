@@ -64,6 +64,14 @@ impl Driver {
         prop
     }
 
+    fn host_prop(node: c_int) -> CUmemAllocationProp {
+        let mut prop = Self::device_prop(0);
+        prop.location.type_ =
+            cudarc::driver::sys::CUmemLocationType::CU_MEM_LOCATION_TYPE_HOST_NUMA;
+        prop.location.id = node;
+        prop
+    }
+
     /// The driver's minimum granularity for device memory, in bytes.
     pub fn mem_granularity(&self, device: Device) -> Result<usize> {
         let prop = Self::device_prop(device);
@@ -78,6 +86,20 @@ impl Driver {
         out!(call!(self.cuMemCreate(&mut handle, bytes, &prop, 0)), handle)
     }
 
+    /// The same for memory of the host's NUMA node `node`.
+    pub fn mem_granularity_in_host(&self, node: c_int) -> Result<usize> {
+        let prop = Self::host_prop(node);
+        let mut bytes = 0usize;
+        out!(call!(self.cuMemGetAllocationGranularity(&mut bytes, &prop, 0)), bytes)
+    }
+
+    /// One physical allocation of `bytes` in the host, on NUMA node `node`.
+    pub fn mem_create_in_host(&self, node: c_int, bytes: usize) -> Result<MemHandle> {
+        let prop = Self::host_prop(node);
+        let mut handle: MemHandle = 0;
+        out!(call!(self.cuMemCreate(&mut handle, bytes, &prop, 0)), handle)
+    }
+
     pub fn mem_release(&self, handle: MemHandle) -> Result<()> {
         call!(self.cuMemRelease(handle)).ok()
     }
@@ -86,6 +108,11 @@ impl Driver {
     pub fn mem_address_reserve(&self, bytes: usize, alignment: usize) -> Result<DevicePtr> {
         let mut base: DevicePtr = 0;
         out!(call!(self.cuMemAddressReserve(&mut base, bytes, alignment, 0, 0)), base)
+    }
+
+    /// Gives a whole reservation back, in which nothing is mapped.
+    pub fn mem_address_free(&self, base: DevicePtr, bytes: usize) -> Result<()> {
+        call!(self.cuMemAddressFree(base, bytes)).ok()
     }
 
     /// Maps all of `handle` (`bytes` long) at `address`. No access is granted yet.
@@ -217,6 +244,11 @@ impl Driver {
 
     pub fn event_record(&self, event: CUevent, stream: CUstream) -> Result<()> {
         call!(self.cuEventRecord(event, stream)).ok()
+    }
+
+    /// Whether everything before the record of `event` is over.
+    pub fn event_is_over(&self, event: CUevent) -> bool {
+        call!(self.cuEventQuery(event)).is_success()
     }
 
     /// Blocks the calling thread.

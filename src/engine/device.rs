@@ -30,6 +30,7 @@ use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Streamer, 
 use smallvec::SmallVec;
 
 use super::host_store::{HostBuffer, HostStore};
+use super::in_place::InPlace;
 use super::planning::Planner;
 use super::ring_view::RingView;
 use super::slabs::Slabs;
@@ -87,6 +88,28 @@ struct Fence {
     waited_by: Vec<User>,
 }
 
+/// Host memory of a run of frames of a chunk: small enough that giving it up
+/// by whole pieces wastes little, large enough that copies are not cut short.
+struct HostPiece {
+    frames: Range<u32>,
+    buffer: HostBuffer,
+    /// Frames that are in no need of it, a bit each from the first on; when
+    /// all are, it is freed.
+    unneeded: u64,
+}
+
+/// Frames of a piece at the most.
+const PIECE_FRAMES: u32 = 32;
+
+impl HostPiece {
+    /// The bits of those of `frames` that are of this piece.
+    fn bits(&self, frames: &Range<u32>) -> u64 {
+        let start = frames.start.clamp(self.frames.start, self.frames.end) - self.frames.start;
+        let end = frames.end.clamp(self.frames.start, self.frames.end) - self.frames.start;
+        (1u64 << end) - (1u64 << start.min(end))
+    }
+}
+
 /// What the machinery knows of a chunk.
 struct Backing {
     base: DevicePtr,
@@ -94,8 +117,8 @@ struct Backing {
     frames: u32,
     /// The frames that it is mapped to, in order; none while it is not.
     placed: Vec<FrameId>,
-    /// Host memory, and the frames it is for.
-    host: Vec<(Range<u32>, HostBuffer)>,
+    /// Host memory; no two pieces are for the same frame.
+    host: Vec<HostPiece>,
     /// Recorded behind the copy that brought the present content.
     fence: Option<Fence>,
     /// Last use on each stream since it was displaced. Residents are covered
@@ -119,7 +142,7 @@ impl Backing {
     /// The pieces of a run of frames, as its host memory divides it: device
     /// address, host address and bytes.
     fn pieces(&self, frames: &Range<u32>) -> SmallVec<[Span; 4]> {
-        let meeting = self.host.iter().filter_map(|(range, buffer)| {
+        let meeting = self.host.iter().filter_map(|HostPiece { frames: range, buffer, .. }| {
             let common = range.start.max(frames.start)..range.end.min(frames.end);
             (common.start < common.end).then(|| {
                 let (start, bytes) = self.span(&common);
@@ -141,7 +164,7 @@ impl Backing {
     fn in_slab(&self, frames: &Range<u32>) -> Option<(usize, usize)> {
         let mut found = None;
         let mut missing = frames.len();
-        for (range, buffer) in &self.host {
+        for HostPiece { frames: range, buffer, .. } in &self.host {
             let common = range.start.max(frames.start)..range.end.min(frames.end);
             if common.is_empty() {
                 continue;
@@ -169,6 +192,20 @@ fn frame_count(pieces: &Pieces) -> u32 {
     pieces.iter().map(|(_, frames)| frames.end - frames.start).sum()
 }
 
+/// A physical frame.
+struct Frame {
+    handle: MemHandle,
+    /// It lies in the host, not on the device.
+    in_host: bool,
+}
+
+/// Host memory that nothing new will use, until what is queued is over.
+struct Leaving {
+    buffer: HostBuffer,
+    /// Recorded on both internal streams when it was given up.
+    events: [CUevent; 2],
+}
+
 /// Frames, streams, events and copies of one device.
 pub struct Machinery {
     driver: &'static Driver,
@@ -178,11 +215,13 @@ pub struct Machinery {
     pub ctx: CUcontext,
     copy_in: CUstream,
     copy_out: CUstream,
-    /// Handle of every frame, by id; ids of released frames are reused.
-    frames: Vec<MemHandle>,
+    /// By id; ids of released frames are reused.
+    frames: Vec<Frame>,
     unused_ids: Vec<FrameId>,
     slabs: Slabs,
     view: RingView,
+    in_place: InPlace,
+    leaving: Vec<Leaving>,
     /// Indexed by chunk id.
     backings: Vec<Option<Backing>>,
     /// Events nobody needs any more, by context.
@@ -241,6 +280,8 @@ impl Device {
                 unused_ids: Vec::new(),
                 slabs: Slabs::default(),
                 view: RingView::default(),
+                in_place: InPlace::default(),
+                leaving: Vec::new(),
                 backings: Vec::new(),
                 spare_events: HashMap::new(),
                 idle: false,
@@ -293,10 +334,11 @@ impl Machinery {
         if let Some(event) = backing.written_back {
             self.spare(self.ctx, event);
         }
-        for (_, host) in backing.host {
-            self.host_store.free(host);
+        for piece in backing.host {
+            self.host_store.free(piece.buffer);
         }
         if self.backings.iter().all(Option::is_none) {
+            self.free_leaving(true);
             self.release_events();
         }
     }
@@ -474,7 +516,7 @@ impl Machinery {
         let (_, last_bytes) = self.backing(*last).span(frames);
         let bytes = (placed.len() - frames.len()) * FRAME_BYTES + last_bytes;
         let handles = &self.frames;
-        let handle = |frame: FrameId| handles[frame as usize];
+        let handle = |frame: FrameId| handles[frame as usize].handle;
         let base = self.view.address(self.driver, self.device, slot, placed.into_iter(), handle)?;
         self.view.used = true;
         Some((base, host as *mut c_void, bytes))
@@ -678,17 +720,76 @@ impl Machinery {
         }
     }
 
-    /// What the planner is to reckon with.
-    pub fn machine(&self) -> Machine {
+    /// What the planner is to reckon with. Asks the driver, the first time.
+    pub fn machine(&mut self) -> Machine {
         let assumed = Machine::default();
         let link_bytes_per_s = self.link_bytes_per_s.unwrap_or(assumed.link_bytes_per_s);
+        // Memory of the host that the device reaches is page-locked.
+        let (device_bytes_per_s, zero_copy_bytes_per_s) = if self.host_store.pins() {
+            self.in_place.rates(self.driver, self.device, link_bytes_per_s)
+        } else {
+            (f64::INFINITY, None)
+        };
         Machine {
             frame_bytes: FRAME_BYTES as u64,
+            device_bytes_per_s,
+            zero_copy_bytes_per_s,
             link_bytes_per_s,
             // What leaves is copied out: a kernel may have written to it.
             release_bytes_per_s: link_bytes_per_s,
             ..assumed
         }
+    }
+
+    /// A number for a new frame.
+    fn number(&mut self, frame: Frame) -> FrameId {
+        if let Some(id) = self.unused_ids.pop() {
+            self.frames[id as usize] = frame;
+            return id;
+        }
+        self.frames.push(frame);
+        self.frames.len() as FrameId - 1
+    }
+
+    /// Frees `buffer` as soon as the copies that are queued are over.
+    fn leave(&mut self, buffer: HostBuffer) {
+        let events = [self.copy_in, self.copy_out].map(|stream| {
+            let event = self.event(self.ctx)?;
+            if self.driver.event_record(event, stream).is_ok() {
+                return Some(event);
+            }
+            self.spare(self.ctx, event);
+            None
+        });
+        let [Some(first), Some(second)] = events else {
+            for (event, stream) in events.into_iter().zip([self.copy_in, self.copy_out]) {
+                self.wait(|driver| driver.stream_synchronize(stream));
+                event.into_iter().for_each(|event| self.spare(self.ctx, event));
+            }
+            return self.host_store.free(buffer);
+        };
+        self.leaving.push(Leaving { buffer, events: [first, second] });
+    }
+
+    /// Frees what [`Self::leave`] was asked to and nothing uses any more;
+    /// `wait`: all of it, once it is so. `true`: something was freed.
+    fn free_leaving(&mut self, wait: bool) -> bool {
+        let before = self.leaving.len();
+        // In the order in which they were given up, which is that of their ends.
+        while let Some(Leaving { events, .. }) = self.leaving.first() {
+            let events = *events;
+            if !events.iter().all(|&event| self.idle || self.driver.event_is_over(event)) {
+                if !wait {
+                    break;
+                }
+                for event in events {
+                    self.wait(|driver| driver.event_synchronize(event));
+                }
+            }
+            self.host_store.free(self.leaving.remove(0).buffer);
+            events.into_iter().for_each(|event| self.spare(self.ctx, event));
+        }
+        self.leaving.len() < before
     }
 
     fn timed_event(&mut self) -> Option<CUevent> {
@@ -700,9 +801,16 @@ impl Machinery {
     /// Forgets everything without a call: the context is being destroyed.
     pub fn abandon(&mut self) {
         for backing in self.backings.drain(..).flatten() {
-            for (_, host) in backing.host {
-                self.host_store.free(host);
+            for piece in backing.host {
+                self.host_store.free(piece.buffer);
             }
+        }
+        for leaving in self.leaving.drain(..) {
+            self.host_store.free(leaving.buffer);
+        }
+        for _ in self.frames.iter().filter(|frame| frame.in_host) {
+            self.host_store.give_pinned_back(FRAME_BYTES);
+            self.stats.in_place_ended(FRAME_BYTES);
         }
     }
 }
@@ -710,25 +818,43 @@ impl Machinery {
 impl Mechanism for Machinery {
     fn create_frame(&mut self) -> std::result::Result<FrameId, Refused> {
         let handle = self.driver.mem_create(self.device, FRAME_BYTES).map_err(|_| Refused)?;
-        if let Some(id) = self.unused_ids.pop() {
-            self.frames[id as usize] = handle;
-            return Ok(id);
-        }
-        self.frames.push(handle);
-        Ok(self.frames.len() as FrameId - 1)
+        Ok(self.number(Frame { handle, in_host: false }))
     }
 
     fn create_host_frame(&mut self) -> std::result::Result<FrameId, Refused> {
-        Err(Refused)
+        let node = self.in_place.node(self.driver, self.device).ok_or(Refused)?;
+        let store = self.host_store;
+        if !store.take_pinned(FRAME_BYTES)
+            && !(self.free_leaving(true) && store.take_pinned(FRAME_BYTES))
+        {
+            return Err(Refused);
+        }
+        match self.driver.mem_create_in_host(node, FRAME_BYTES) {
+            Ok(handle) => {
+                self.stats.in_place_began(FRAME_BYTES);
+                Ok(self.number(Frame { handle, in_host: true }))
+            }
+            Err(code) => {
+                store.give_pinned_back(FRAME_BYTES);
+                log::debug!("device {}: no more frames in the host ({code})", self.device);
+                Err(Refused)
+            }
+        }
     }
 
     fn release_frame(&mut self, frame: FrameId) {
         if let Some(slot) = self.view.slot_of(frame) {
             self.cut_view(slot);
         }
-        let outcome = self.driver.mem_release(self.frames[frame as usize]);
+        let Frame { handle, in_host } = self.frames[frame as usize];
+        let outcome = self.driver.mem_release(handle);
         self.note(outcome);
+        self.frames[frame as usize].in_host = false;
         self.unused_ids.push(frame);
+        if in_host {
+            self.host_store.give_pinned_back(FRAME_BYTES);
+            self.stats.in_place_ended(FRAME_BYTES);
+        }
     }
 
     fn map(&mut self, chunk: ChunkId, frames: &[FrameId]) -> std::result::Result<(), Refused> {
@@ -736,7 +862,7 @@ impl Mechanism for Machinery {
         let address = |index: usize| base + (index * FRAME_BYTES) as u64;
         let bytes = frames.len() * FRAME_BYTES;
         for (index, &frame) in frames.iter().enumerate() {
-            let handle = self.frames[frame as usize];
+            let handle = self.frames[frame as usize].handle;
             if let Err(code) = self.driver.mem_map(address(index), FRAME_BYTES, handle) {
                 log::warn!("mapping device memory failed ({code})");
                 if index > 0 {
@@ -784,15 +910,49 @@ impl Mechanism for Machinery {
         frames: Range<u32>,
         place: Option<Place>,
     ) -> std::result::Result<(), Refused> {
-        let (_, bytes) = self.backing(chunk).span(&frames);
-        let beside = place.and_then(|place| self.beside_others(place, &frames));
-        let host = beside.or_else(|| self.host_store.allocate(bytes)).ok_or(Refused)?;
-        self.backing(chunk).host.push((frames, host));
+        self.free_leaving(false);
+        // Some of it may be left of what was given up in part.
+        let mut at = frames.start;
+        for piece in &mut self.backing(chunk).host {
+            piece.unneeded &= !piece.bits(&frames);
+        }
+        while at < frames.end {
+            let backing = self.backing(chunk);
+            if let Some(piece) = backing.host.iter().find(|piece| piece.frames.contains(&at)) {
+                at = piece.frames.end;
+                continue;
+            }
+            let next = backing.host.iter().map(|piece| piece.frames.start).filter(|&s| s > at);
+            let end = next.min().unwrap_or(frames.end).min(frames.end).min(at + PIECE_FRAMES);
+            let (_, bytes) = backing.span(&(at..end));
+            let beside = place.and_then(|place| self.beside_others(place, &(at..end)));
+            let mut buffer = beside.or_else(|| self.host_store.allocate(bytes));
+            if buffer.is_none() && self.free_leaving(true) {
+                buffer = self.host_store.allocate(bytes);
+            }
+            let Some(buffer) = buffer else {
+                // What was made for this serves nobody.
+                self.release_host(chunk, frames);
+                return Err(Refused);
+            };
+            self.backing(chunk).host.push(HostPiece { frames: at..end, buffer, unneeded: 0 });
+            at = end;
+        }
         Ok(())
     }
 
-    /// Only the content of host frames makes it unnecessary, and there are none.
-    fn release_host(&mut self, _: ChunkId, _: Range<u32>) {}
+    fn release_host(&mut self, chunk: ChunkId, frames: Range<u32>) {
+        self.free_leaving(false);
+        let backing = self.backing(chunk);
+        for piece in &mut backing.host {
+            piece.unneeded |= piece.bits(&frames);
+        }
+        let gone = |piece: &mut HostPiece| piece.unneeded == piece.bits(&piece.frames);
+        let gone: Vec<HostPiece> = backing.host.extract_if(.., gone).collect();
+        for piece in gone {
+            self.leave(piece.buffer);
+        }
+    }
 
     fn ring(&mut self, slots: &[FrameId]) {
         if let Some(slot) = self.view.announce(slots) {
@@ -865,6 +1025,7 @@ impl Mechanism for Machinery {
     }
 
     fn fetch(&mut self, chunk: ChunkId, frames: Range<u32>, content: bool, demanded: bool) {
+        self.free_leaving(false);
         self.queued += 1;
         let pieces = if content { self.backing(chunk).pieces(&frames) } else { SmallVec::new() };
         for span in pieces {

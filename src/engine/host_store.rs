@@ -11,6 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use autooffload_core::config::Limit;
 use autooffload_core::host_limits;
@@ -57,12 +58,22 @@ pub struct HostStore {
     /// Where the kernel's files are, `/` outside of tests.
     root: PathBuf,
     /// Held from the check of the cap until the bytes count as used.
-    reserving: Mutex<()>,
+    known: Mutex<Option<Known>>,
     used_bytes: AtomicU64,
     pinned_bytes: AtomicU64,
     peak_bytes: AtomicU64,
     pin_failure_said: AtomicBool,
 }
+
+/// What could be taken when it was last read, less what was taken since.
+struct Known {
+    read: Instant,
+    left_bytes: u64,
+}
+
+/// How old a reading may be: frames are taken by the thousand, and a reading
+/// costs as much as a frame.
+const FRESH: Duration = Duration::from_millis(10);
 
 impl HostStore {
     pub fn new(driver: &'static Driver, pin: bool, limit: Limit) -> Self {
@@ -71,12 +82,17 @@ impl HostStore {
             pin,
             limit,
             root: PathBuf::from("/"),
-            reserving: Mutex::new(()),
+            known: Mutex::new(None),
             used_bytes: AtomicU64::new(0),
             pinned_bytes: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
             pin_failure_said: AtomicBool::new(false),
         }
+    }
+
+    /// Whether memory may be page-locked at all.
+    pub fn pins(&self) -> bool {
+        self.pin
     }
 
     /// (in use, page-locked, peak) bytes.
@@ -102,17 +118,44 @@ impl HostStore {
         }
     }
 
+    /// Counts `bytes` as used. `false`: over the cap.
+    fn take(&self, bytes: u64) -> bool {
+        // Two devices must not both pass the check.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = known.as_ref().is_some_and(|known| known.read.elapsed() < FRESH);
+        if !fresh || known.as_ref().is_none_or(|known| known.left_bytes < bytes) {
+            *known = Some(Known { read: Instant::now(), left_bytes: self.available() });
+        }
+        let Some(known) = known.as_mut().filter(|known| known.left_bytes >= bytes) else {
+            return false;
+        };
+        known.left_bytes -= bytes;
+        let used = self.used_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.peak_bytes.fetch_max(used, Ordering::Relaxed);
+        true
+    }
+
+    /// Whether what is page-locked by others, the driver, may be taken on our
+    /// account: `bytes` count as used and page-locked until they are given back.
+    pub fn take_pinned(&self, bytes: usize) -> bool {
+        let taken = self.take(bytes as u64);
+        if taken {
+            self.pinned_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    pub fn give_pinned_back(&self, bytes: usize) {
+        self.pinned_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+        self.used_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
     /// `bytes` of host memory, page-locked if it can be. `None`: over the cap,
     /// or the system has none.
     pub fn allocate(&self, bytes: usize) -> Option<HostBuffer> {
-        let used = {
-            // Two devices must not both pass the check.
-            let _one = self.reserving.lock().unwrap_or_else(PoisonError::into_inner);
-            if bytes as u64 > self.available() {
-                return None;
-            }
-            self.used_bytes.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64
-        };
+        if !self.take(bytes as u64) {
+            return None;
+        }
         let mapped_bytes = bytes.next_multiple_of(PAGE_BYTES);
         // SAFETY: a fresh anonymous mapping; the kernel picks the address.
         let address = unsafe {
@@ -150,7 +193,6 @@ impl HostStore {
                     false
                 }
             };
-        self.peak_bytes.fetch_max(used, Ordering::Relaxed);
         if registered {
             self.pinned_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }

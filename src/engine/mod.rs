@@ -26,6 +26,7 @@
 mod device;
 mod graphs;
 mod host_store;
+mod in_place;
 mod inflight;
 mod memory;
 mod planning;

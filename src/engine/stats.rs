@@ -55,6 +55,9 @@ pub struct Stats {
     pub demotions: AtomicU64,
     pub slips: AtomicU64,
     pub kept_resident_bytes: AtomicU64,
+    /// Frames in the host, which kernels read in place.
+    in_place_bytes: AtomicU64,
+    in_place_peak_bytes: AtomicU64,
     pub refused: AtomicU64,
     /// Operations in a learned iteration, 0 before; streamed bytes and
     /// operations when the present plan began.
@@ -106,6 +109,16 @@ impl Stats {
     pub fn merged(&self, chunks: usize) {
         add(&self.merged_copies, 1);
         add(&self.merged_chunks, chunks as u64);
+    }
+
+    /// `bytes` more lie in the host for kernels to read in place.
+    pub fn in_place_began(&self, bytes: usize) {
+        let now = add(&self.in_place_bytes, bytes as u64);
+        self.in_place_peak_bytes.fetch_max(now, Ordering::Relaxed);
+    }
+
+    pub fn in_place_ended(&self, bytes: usize) {
+        self.in_place_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
     pub fn waited(&self, reason: WaitReason, time: Duration) {
@@ -179,7 +192,13 @@ impl Stats {
                 "ring_bytes": get(&self.ring_bytes),
                 "kept_resident_bytes": get(&self.kept_resident_bytes),
             },
-            "host": { "bytes": host.0, "pinned_bytes": host.1, "peak_bytes": host.2 },
+            "host": {
+                "bytes": host.0,
+                "pinned_bytes": host.1,
+                "peak_bytes": host.2,
+                "in_place_bytes": get(&self.in_place_bytes),
+                "in_place_peak_bytes": get(&self.in_place_peak_bytes),
+            },
             "streaming": {
                 "streamed_bytes": get(&self.streamed_bytes),
                 "streamed_bytes_per_iteration": self.streamed_per_iteration(),
@@ -256,6 +275,12 @@ impl Stats {
             get(&self.plans),
             get(&self.slips),
         ));
+        if get(&self.in_place_peak_bytes) > 0 {
+            lines.push(format!(
+                "read in place, over the link: {} of host memory at most",
+                bytes(&self.in_place_peak_bytes),
+            ));
+        }
         let waits: Vec<String> = REASONS
             .iter()
             .map(|&(reason, name)| {
