@@ -137,6 +137,40 @@ void read_rates()
     measure(std::string("host-located handles (") + place.name + ")", range.at);
 }
 
+// Device frames, then host-located ones, behind one address: copies in and out
+// cross from one kind to the other in one call.
+void both_kinds()
+{
+    constexpr size_t COUNT = 8, BYTES = COUNT * FRAME;
+    Place place;
+    if (!first_usable(place)) {
+        not_measured("one range over both kinds", "no host-located handle can be had here");
+        return;
+    }
+    Handles handles(COUNT / 2);
+    for (size_t i = COUNT / 2; i < COUNT; i++)
+        handles.add(FRAME, in_the_host(place.type, place.node));
+    Range range(BYTES);
+    for (size_t i = 0; i < COUNT; i++)
+        range.map(i * FRAME, handles[i]);
+    range.allow(0, BYTES);
+    std::vector<uint32_t> in(BYTES / 4), out(BYTES / 4, 0);
+    for (size_t i = 0; i < in.size(); i++)
+        in[i] = uint32_t(i) * 2654435761u + 1;
+    try {
+        CU(cuMemcpyHtoD, range.at, in.data(), BYTES);
+        CU(cuMemcpyDtoH, out.data(), range.at, BYTES);
+        answer("one range over both kinds, copied in and out", in == out ? "the same bytes" : "OTHER BYTES");
+        std::fill(out.begin(), out.end(), 0);
+        DeviceMemory there(BYTES);
+        CU(cuMemcpyDtoDAsync, there.at, range.at, BYTES, nullptr);
+        CU(cuMemcpyDtoH, out.data(), there.at, BYTES);
+        answer("one range over both kinds, copied to the device", in == out ? "the same bytes" : "OTHER BYTES");
+    } catch (const Refused &refused) {
+        answer("one range over both kinds, a copy", "refused: " + refused.sentence());
+    }
+}
+
 // A range of 64 frames changes its side: unmap, map, set access.
 void switching()
 {
@@ -178,6 +212,7 @@ int main(int argc, char **argv)
 {
     return answer_parts("4 Host-located handles", argc, argv,
                         {{"possible", Needs::Driver, possible},
+                         {"both kinds", Needs::Driver, both_kinds},
                          {"read rates", Needs::Card, read_rates},
                          {"switching", Needs::Driver, switching}});
 }
