@@ -437,3 +437,21 @@ fn all_policies_hold_the_cap_on_random_programs_and_are_deterministic() {
         assert!(ran.get(name).is_some_and(|&count| count >= 40), "{name} ran too rarely: {ran:?}");
     }
 }
+
+#[test]
+fn what_a_later_phase_keeps_is_brought_in_while_the_link_is_idle() {
+    let model = models::model("t5-flux-vae").unwrap();
+    let options = models::Options { iterations: 28, runs: 3, ..Default::default() };
+    let trace = model.generate(&options);
+    let budget = bounds::budget_for_share(&trace, 0.9);
+    let setup = Setup::new(card("rtx-4090").unwrap(), 26e9, budget);
+    let mut ours = Ours::new(&trace, &setup);
+    let outcome = run(&trace, &setup, &mut ours).unwrap();
+    // The text encoder: first and second time it comes as a whole; the denoiser
+    // of the second image knows that it will be needed again.
+    let encoder: Vec<u64> =
+        outcome.iterations.iter().filter(|i| i.phase == 0).map(|i| i.bytes_in).collect();
+    assert_eq!(encoder.len(), 3);
+    assert!(encoder[1] > 9 << 30 >> 1, "{encoder:?}");
+    assert!(encoder[2] * 3 < encoder[1], "{encoder:?}");
+}

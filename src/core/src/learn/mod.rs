@@ -387,6 +387,18 @@ impl Learner {
         description
     }
 
+    /// The phases that [`Self::describe`] answers, by numbers of their own,
+    /// which stay while they are described anew.
+    pub fn described(&self) -> Vec<u64> {
+        let phases = self.phases.iter().flatten().filter(|phase| phase.confirmed);
+        phases.map(|phase| phase.serial).collect()
+    }
+
+    /// The number of the phase that the last operations belong to.
+    pub fn present(&self) -> Option<u64> {
+        self.track.as_ref().map(|track| self.phase(track.slot).serial)
+    }
+
     fn describe_phase(&self, phase: &phase::Phase) -> Phase {
         let mut described = Phase { repeats: phase.repeats.max(1), ..Phase::default() };
         let certain = |chunk| chunk != NO_CHUNK && !self.known.erratic(chunk);

@@ -44,8 +44,11 @@ impl Gate {
 impl Streamer {
     /// Submits the copies that the prediction asks for and the ring has room for.
     pub fn look_ahead(&mut self, mechanism: &mut impl Mechanism) {
-        if self.ring.is_empty() || self.foresight.lost() {
+        if self.foresight.lost() {
             return;
+        }
+        if self.ring.is_empty() {
+            return self.fill_when_idle(mechanism);
         }
         if self.learner.epoch() != self.learned_epoch || self.disturbed {
             self.learned_epoch = self.learner.epoch();
@@ -76,6 +79,7 @@ impl Streamer {
             cursor = after;
         }
         self.ahead = Some(cursor);
+        self.fill_when_idle(mechanism);
     }
 
     /// What was expected no longer is; what is, is found out anew.

@@ -272,16 +272,27 @@ impl Streamer {
         demanded: bool,
         mechanism: &mut impl Mechanism,
     ) {
-        let content = !self.chunk(id).undefined;
         if self.chunk(id).blanks == 0 {
             return;
         }
         for run in self.chunk(id).blank_runs() {
-            mechanism.fetch(id, run.clone(), content, demanded);
-            run.for_each(|index| self.chunk_mut(id).set_blank(index, false));
-            self.count_fetch(demanded);
+            self.fill(id, run, demanded, mechanism);
         }
         self.drop_second_copies(id, mechanism);
+    }
+
+    /// Brings the content of `frames`, all of them blank.
+    pub(super) fn fill(
+        &mut self,
+        id: ChunkId,
+        frames: Range<u32>,
+        demanded: bool,
+        mechanism: &mut impl Mechanism,
+    ) {
+        let content = !self.chunk(id).undefined;
+        mechanism.fetch(id, frames.clone(), content, demanded);
+        frames.for_each(|index| self.chunk_mut(id).set_blank(index, false));
+        self.count_fetch(demanded);
     }
 
     /// Frames on the host have their content, once filled: another copy of it

@@ -33,11 +33,12 @@
 //! - content is never lost: a frame whose bytes are not on the device is
 //!   saved on the host, or its chunk undefined (nothing was ever written to it).
 //!   That goes for a *blank*, too: a frame that a plan made the chunk's own, and
-//!   that is filled when its next use is near.
+//!   that is filled when its next use is near, or the link is idle.
 //!
 //! Here: what there is, allocations, and the hot path. Beside it: [`chunk`],
 //! [`ring`], [`runs`] (copied at once), [`frames`], [`slabs`] (host memory side
-//! by side), [`ahead`] (prefetching), [`plans`], [`in_place`] (what reading over the link was seen
+//! by side), [`ahead`] (prefetching), [`idle`] (copies that are in no hurry),
+//! [`plans`], [`in_place`] (what reading over the link was seen
 //! to take), and [`astray`], for when nothing can be foretold.
 //!
 //! Nothing here waits, except through [`Mechanism::retire`], which only
@@ -48,6 +49,7 @@ mod ahead;
 mod astray;
 mod chunk;
 mod frames;
+mod idle;
 mod in_place;
 mod plans;
 mod ring;
@@ -206,6 +208,7 @@ pub struct Streamer {
     /// Carried out last.
     plan: Option<Plan>,
     planning: plans::Planning,
+    idle: idle::Idle,
     /// When something was last fetched.
     fetched_at: Operation,
     /// The layout changed since the last plan, which may not be worth keeping.
@@ -266,6 +269,7 @@ impl Streamer {
             machine: Machine::default(),
             plan: None,
             planning: plans::Planning::default(),
+            idle: idle::Idle::default(),
             fetched_at: 0,
             unplanned_changes: 0,
             largest_operation: 0,

@@ -33,6 +33,8 @@ pub(super) struct Planning {
     /// By phase of the problem: the operations before each step, and all.
     /// Empty while times are guesses: starts are not planned by guesses.
     offsets: Vec<Vec<u64>>,
+    /// Likewise, even by guesses: how the learner names it, and its operations.
+    named: Vec<(u64, u64)>,
 }
 
 impl Planning {
@@ -153,8 +155,10 @@ impl Streamer {
         }
         problem.machine.frames = self.cap_frames.saturating_sub(elsewhere);
         let mut offsets = Vec::new();
+        let names = self.learner.described();
+        let mut named = Vec::new();
         let mut all_measured = true;
-        for known in &description.phases {
+        for (known, name) in description.phases.iter().zip(names) {
             let mut before = vec![0];
             let mut phase = Phase { repeats: known.repeats, ..Phase::default() };
             let mut guesses = Vec::with_capacity(known.steps.len());
@@ -176,10 +180,12 @@ impl Streamer {
             if !phase.uses.is_empty() {
                 all_measured &= guess_times(&mut phase, &guesses);
                 problem.phases.push(phase);
+                named.push((name, before[before.len() - 1]));
                 offsets.push(before);
             }
         }
         self.planning.offsets = if all_measured { offsets } else { Vec::new() };
+        self.planning.named = named;
         let largest_chunk = problem.chunks.iter().map(|chunk| chunk.frames).max().unwrap_or(1);
         problem.window_frames = match self.window {
             Window::Auto => None,
@@ -232,6 +238,9 @@ impl Streamer {
         }
         self.set_leads(plan);
         self.set_runs(plan);
+        let named = std::mem::take(&mut self.planning.named);
+        self.plan_idle_copies(plan, &named);
+        self.planning.named = named;
         self.plan = Some(plan.clone());
         self.start_over();
         true
