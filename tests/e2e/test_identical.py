@@ -53,6 +53,23 @@ def test_order_of_execution(order, writer):
     identical_at("forward", *arguments, vram=weights // 4, STANDIN_ORDER=order)
 
 
+@pytest.mark.parametrize("order", ["eager", "late:1", "random:2", "random:3", "copies-first",
+                                   "kernels-first"])
+def test_neighbours(order):
+    """Small allocations that are used one after the other are copied several at once, with an
+    allocation of its own for each matrix, just under 2 MiB; some are written to."""
+    arguments = ("--bare", "--width", 724, "--blocks", 120, "--iterations", 10,
+                 "--update", "kernel", "--check")
+    weights = reference("forward", *arguments, allocator=ASYNC).out["weight_bytes"]
+    result = identical_at("forward", *arguments, vram=weights // 2, allocator=ASYNC,
+                          STANDIN_ORDER=order)
+    streaming = result.stats["streaming"]
+    assert streaming["merged_chunks"] >= 2 * streaming["merged_copies"] > 0
+    # No matrix is larger than that.
+    assert streaming["fetches"] * 2 * MIB < streaming["streamed_bytes"]
+    assert any("copies of neighbours" in line for line in result.ours), result.ours
+
+
 def test_window_of_one_and_pageable_memory():
     """Settings change the speed, never the bytes."""
     arguments = ("--blocks", 60, "--iterations", 6)

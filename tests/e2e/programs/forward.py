@@ -1,4 +1,4 @@
-"""Forward passes over a shuffled stack; prints a hash per iteration."""
+"""Forward passes over a stack, shuffled or in order; prints a hash per iteration."""
 
 import argparse
 
@@ -11,6 +11,8 @@ parser.add_argument("--blocks", type=int, default=115)
 parser.add_argument("--width", type=int, default=models.WIDTH)
 parser.add_argument("--iterations", type=int, default=20)
 parser.add_argument("--attention", action="store_true")
+parser.add_argument("--bare", action="store_true",
+                    help="blocks of one matrix, executed in the order of creation")
 parser.add_argument("--dtype", default="float32")
 parser.add_argument("--update", choices=["copy", "kernel"],
                     help="write to weights between iterations")
@@ -23,7 +25,8 @@ dtype = getattr(torch, options.dtype)
 def make():
     if options.attention:
         return models.AttentionBlock(options.width, heads=4, dtype=dtype)
-    return models.Block(options.width, dtype)
+    make_block = models.BareBlock if options.bare else models.Block
+    return make_block(options.width, dtype)
 
 
 def update(model, iteration):
@@ -42,9 +45,10 @@ with torch.no_grad():
     model = models.stack(options.blocks, make=make)
     hashes = []
     finite = True
+    order = range(options.blocks) if options.bare else models.shuffled(options.blocks)
     for iteration in range(options.iterations):
         x = models.make_input(iteration, width=options.width, dtype=dtype).to("cuda")
-        for index in models.shuffled(options.blocks):
+        for index in order:
             x = model[index](x)
         output = x.cpu()
         finite &= bool(torch.isfinite(output.float()).all())

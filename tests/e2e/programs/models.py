@@ -30,6 +30,17 @@ class Block(nn.Module):
         return x + self.second(F.gelu(self.first(self.norm(x))))
 
 
+class BareBlock(nn.Module):
+    """x + gelu(Wx): one matrix and nothing else."""
+
+    def __init__(self, width=WIDTH, dtype=torch.float32):
+        super().__init__()
+        self.matrix = nn.Linear(width, width, bias=False, dtype=dtype)
+
+    def forward(self, x):
+        return x + F.gelu(self.matrix(x))
+
+
 class AttentionBlock(nn.Module):
     """A pre-norm transformer block whose attention is written out."""
 
