@@ -16,8 +16,6 @@ parser.add_argument("--width", type=int, default=2048)
 parser.add_argument("--iterations", type=int, default=12)
 parser.add_argument("--train-one", action="store_true",
                     help="a kernel changes some of the last expert used, after each iteration")
-parser.add_argument("--free-after", type=int, default=0,
-                    help="free the first layer's experts after so many iterations")
 options = parser.parse_args()
 
 
@@ -34,9 +32,6 @@ with torch.no_grad():
     stacks = [weights(2 * n + 1, options.experts, width, width) for n in range(options.layers)]
     total = sum(w.numel() * w.element_size() for w in dense + stacks)
     for iteration in range(options.iterations):
-        if options.free_after and iteration == options.free_after:
-            del dense[0], stacks[0]
-            torch.cuda.empty_cache()
         x = models.make_input(iteration, tokens=2, width=width).to("cuda")
         for layer, experts in zip(dense, stacks):
             expert = experts[choose.randrange(options.experts)]
@@ -45,4 +40,7 @@ with torch.no_grad():
             expert[:64].mul_(0.999)
         hashes.append(models.digest(x))
         models.mark()
+del x, layer, expert, experts, dense, stacks
+models.release()
+models.mark()
 models.report(hashes=hashes, weight_bytes=total, iterations=options.iterations)
