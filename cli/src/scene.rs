@@ -22,7 +22,9 @@ pub struct Scene {
     pub card: &'static Card,
     /// Decimal GB/s, which is bytes per nanosecond.
     pub link: f64,
+    /// With all of each chunk that a launch names; with what it reads of them.
     work: Work,
+    touched: Work,
 }
 
 /// What no policy can beat, for one iteration (or cycle).
@@ -93,6 +95,8 @@ pub struct Run {
     pub stalls: Vec<(&'static str, f64)>,
     pub peak_bytes: u64,
     pub phases: Vec<u16>,
+    /// In the end some weights are read in place, over the link.
+    pub in_place: bool,
 }
 
 /// A stretch of a run that is taken as steady: marks `from..to`, and how many
@@ -106,8 +110,9 @@ pub struct Steady {
 
 impl Scene {
     pub fn new(trace: Trace, card: &'static Card, link: f64) -> Self {
-        let work = Work::new(&trace, card, &Costs::default(), link * 1e9, Reading::Whole);
-        Self { trace, card, link, work }
+        let work = |reading| Work::new(&trace, card, &Costs::default(), link * 1e9, reading);
+        let (work, touched) = (work(Reading::Whole), work(Reading::Touched));
+        Self { trace, card, link, work, touched }
     }
 
     /// W: what exists of weights at the same time.
@@ -150,25 +155,27 @@ impl Scene {
             / steady.cycles as f64
     }
 
-    /// With `resident` bytes for weights.
-    pub fn bounds(&self, resident: u64, steady: Steady, kind: Kind) -> Bounds {
-        let limits = Limits::new(resident, self.link * 1e9);
+    /// With `resident` bytes for weights. `in_place`: for policies with which
+    /// kernels may read host memory over the link, and so the part that they
+    /// need of a chunk.
+    pub fn bounds(&self, resident: u64, steady: Steady, kind: Kind, in_place: bool) -> Bounds {
+        let limits = Limits { in_place, ..Limits::new(resident, self.link * 1e9) };
+        let work = if in_place { &self.touched } else { &self.work };
         if kind == Kind::Periodic {
             // The last: all are alike, but for the program's own copies.
-            let iteration = self.work.stretch(steady.to - 1..steady.to);
-            let bound = bounds::b2(&self.work, iteration.clone(), &limits);
+            let iteration = work.stretch(steady.to - 1..steady.to);
+            let bound = bounds::b2(work, iteration.clone(), &limits);
             let costly = Limits { copy_ns: Costs::default().copy_ns, ..limits };
-            let with_copies = bounds::b2(&self.work, iteration.clone(), &costly).ns;
+            let with_copies = bounds::b2(work, iteration.clone(), &costly).ns;
             return Bounds {
-                b1_ns: bounds::b1(&self.work, iteration.clone(), &limits) as f64,
+                b1_ns: bounds::b1(work, iteration.clone(), &limits) as f64,
                 b2_ns: bound.ns as f64,
                 with_copies_ns: Some(with_copies as f64),
                 binds: bound.binds.map(|steps| self.binding(steps, iteration)),
             };
         }
-        let stretch = self.work.stretch(steady.from..steady.to);
-        let b2_ns =
-            bounds::sequence_bound(&self.work, stretch, &limits) as f64 / steady.cycles as f64;
+        let stretch = work.stretch(steady.from..steady.to);
+        let b2_ns = bounds::sequence_bound(work, stretch, &limits) as f64 / steady.cycles as f64;
         let compute_ns = self.compute_ns(steady);
         // What one iteration of a random order touches is not W.
         let missing =
@@ -200,7 +207,9 @@ impl Scene {
 
     /// Ours, seeing what the library sees.
     pub fn ours(&self, setup: &Setup, steady: Steady) -> Ran {
-        self.run(setup, &mut Ours::new(&self.trace, setup), steady)
+        let mut ours = Ours::new(&self.trace, setup);
+        let ran = self.run(setup, &mut ours, steady)?;
+        Ok(Run { in_place: ours.streamer().plan().is_some_and(Plan::reads_in_place), ..ran })
     }
 
     /// With memory enough for everything.
@@ -323,5 +332,6 @@ fn run_of(outcome: &Outcome, steady: Steady) -> Run {
             ("for fingerprints", cause(|stalls| stalls.release_ns)),
         ],
         peak_bytes: outcome.peak_bytes,
+        in_place: false,
     }
 }

@@ -25,6 +25,9 @@ pub struct Cell {
     /// B2 if each copy of a chunk costs its overhead: what part of the time
     /// over B2 nobody can avoid.
     pub with_copies_ns: Option<f64>,
+    /// Kernels read some weights over the link: both bounds are those of
+    /// policies that may.
+    pub in_place: bool,
     /// Which kernels bind B2, in words.
     pub binds: Option<String>,
     /// The same trace with memory enough for everything.
@@ -174,6 +177,7 @@ impl Cell {
             "share": self.share, "weights": self.weights, "resident": self.resident,
             "activations": self.activations, "streamed": self.streamed(),
             "compute_ns": self.compute_ns.round(), "link_ns": self.link_ns().round(),
+            "in_place": self.in_place,
             "b1_ns": self.b1_ns.round(), "b2_ns": self.b2_ns.round(),
             "b2_with_copies_ns": self.with_copies_ns.map(f64::round),
             "everything_resident_ns": self.everything_resident_ns.round(),

@@ -130,8 +130,9 @@ fn astray(quick: bool, threads: usize) -> Vec<Cost> {
         let steady =
             Steady { from: ASTRAY_FROM.min(to - 1), to, cycles: to - ASTRAY_FROM.min(to - 1) };
         let resident = scene.resident_bytes(share);
-        let bound = scene.bounds(resident, steady, Kind::Random).b2_ns;
-        Some(scene.ours(&scene.setup(resident), steady).ok()?.ns / bound)
+        let ours = scene.ours(&scene.setup(resident), steady).ok()?;
+        let bound = scene.bounds(resident, steady, Kind::Random, ours.in_place).b2_ns;
+        Some(ours.ns / bound)
     });
     let of_variant = |variant: usize| {
         let measured = places.iter().zip(&ratios).filter(move |(place, _)| place.0 == variant);

@@ -131,12 +131,15 @@ impl Prepared {
         let Self { scene, kind, steady, .. } = self;
         let resident = scene.resident_bytes(share);
         let setup = scene.setup(resident);
-        let Bounds { b1_ns, b2_ns, with_copies_ns, binds } = scene.bounds(resident, *steady, *kind);
         let planned = scene.planned(&setup, *steady);
         let ring_bytes =
             planned.as_ref().ok().map(|(plan, _)| u64::from(plan.shared_frames) * FRAME_BYTES);
-        let planned = planned.and_then(|(_, ran)| ran);
         let ours = scene.ours(&setup, *steady);
+        let in_place = ours.as_ref().is_ok_and(|run| run.in_place)
+            || planned.as_ref().is_ok_and(|(plan, _)| plan.reads_in_place());
+        let Bounds { b1_ns, b2_ns, with_copies_ns, binds } =
+            scene.bounds(resident, *steady, *kind, in_place);
+        let planned = planned.and_then(|(_, ran)| ran);
         let other = |&name: &&'static str| {
             let ran = scene.peer(name, &setup, *steady);
             Other { name, clairvoyant: CLAIRVOYANT.contains(&name), ran }
@@ -154,6 +157,7 @@ impl Prepared {
             b1_ns,
             b2_ns,
             with_copies_ns,
+            in_place,
             binds,
             everything_resident_ns: self.everything_resident_ns,
             copy_ns: setup.costs.copy_ns as f64,

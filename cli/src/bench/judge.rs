@@ -366,6 +366,7 @@ mod tests {
             b1_ns: 100.0 * MS,
             b2_ns: 100.0 * MS,
             with_copies_ns: None,
+            in_place: false,
             binds: None,
             everything_resident_ns: 100.0 * MS,
             copy_ns: 8000.0,

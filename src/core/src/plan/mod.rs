@@ -273,6 +273,11 @@ impl Layout {
 }
 
 impl Plan {
+    /// Whether kernels read some of the weights over the link.
+    pub fn reads_in_place(&self) -> bool {
+        self.layouts.iter().any(|layout| layout.host_frames > 0)
+    }
+
     /// Frames of their own, of all chunks.
     pub fn resident_frames(&self) -> u32 {
         self.layouts.iter().map(Layout::own_frames).sum()

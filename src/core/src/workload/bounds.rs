@@ -33,8 +33,13 @@
 //! All this holds for any policy under which a step begins when everything it
 //! touches is on the device: for all of a touched chunk ([`Reading::Whole`]: what
 //! a policy must bring when it knows which allocation a launch names and no
-//! more), or for the share that the kernel reads ([`Reading::Touched`]). It does
-//! not hold for kernels that read host memory over the link. Copies cost nothing
+//! more), or for the share that the kernel reads ([`Reading::Touched`]).
+//!
+//! **Where kernels may read host memory over the link** ([`Limits::in_place`]),
+//! what j needs has to have come by its end only, and p need not have held its
+//! weights: (D(p, j) − R) / BW + C(j + 1..p), with the shares that are read.
+//!
+//! Copies cost nothing
 //! but their bytes unless [`Limits::copy_ns`] says so: then at least as many
 //! copies are needed as bytes to be brought over the largest chunk among them.
 //!
@@ -79,11 +84,13 @@ pub struct Limits {
     pub link_bytes_per_s: f64,
     /// Added to each copy; 0 for the bounds as defined.
     pub copy_ns: Nanos,
+    /// Kernels may read host memory over the link: see the module's text.
+    pub in_place: bool,
 }
 
 impl Limits {
     pub fn new(resident_bytes: u64, link_bytes_per_s: f64) -> Self {
-        Self { resident_bytes, link_bytes_per_s, copy_ns: 0 }
+        Self { resident_bytes, link_bytes_per_s, copy_ns: 0, in_place: false }
     }
 
     /// Time until `bytes` have arrived, in chunks of up to `largest`.
@@ -306,8 +313,14 @@ impl<'w> Demand<'w> {
         }
     }
 
-    /// Time until the missing part of D has come.
-    fn arrival_ns(&self, limits: &Limits) -> f64 {
+    /// Time until the missing part of D has come, told to the start of `step`,
+    /// the last that was added.
+    fn arrival_ns(&self, limits: &Limits, step: usize) -> f64 {
+        if limits.in_place {
+            let missing = self.bytes.saturating_sub(limits.resident_bytes);
+            let during = self.work.steps[step].ns as f64;
+            return limits.arrival_ns(missing, self.largest) - during;
+        }
         let room = limits.resident_bytes.saturating_sub(self.held_bytes);
         limits.arrival_ns(self.bytes.saturating_sub(room), self.largest)
     }
@@ -343,7 +356,7 @@ pub fn b2(work: &Work, iteration: Steps, limits: &Limits) -> Bound {
             let step = &work.steps[j];
             if step.end_use > step.first_use {
                 demand.add(j);
-                let ns = (demand.arrival_ns(limits) + rest_ns as f64) as Nanos;
+                let ns = (demand.arrival_ns(limits, j) + rest_ns as f64) as Nanos;
                 if ns > best.ns {
                     best = Bound { ns, binds: Some((start + p, j)) };
                 }
@@ -379,7 +392,7 @@ pub fn sequence_bound(work: &Work, stretch: Steps, limits: &Limits) -> Nanos {
                 let step = &work.steps[j];
                 if step.end_use > step.first_use {
                     demand.add(j);
-                    best = best.max(demand.arrival_ns(limits) - compute_ns);
+                    best = best.max(demand.arrival_ns(limits, j) - compute_ns);
                 }
                 compute_ns += step.ns as f64;
             }
