@@ -143,7 +143,7 @@ fn forecast(scene: &Scene, kind: Kind, vram: u64) -> Result<Forecast, String> {
             several.iter().map(|p| p.planned_ns as f64 * f64::from(p.iterations.max(1))).sum()
         }
     };
-    let bounds = scene.bounds(room, steady, kind, plan.reads_in_place());
+    let bounds = scene.bounds(room, steady, kind, &plan.read_in_place());
     Ok(Forecast {
         vram,
         resident: u64::from(plan.resident_frames()) * frame,

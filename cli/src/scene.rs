@@ -11,7 +11,7 @@ use autooffload_core::units::format_bytes;
 use autooffload_core::workload::bounds::{self, Limits, Reading, Steps, Work};
 use autooffload_core::workload::cards::{Card, Costs};
 use autooffload_core::workload::models::{self, Model, Options};
-use autooffload_core::workload::{Event, Trace};
+use autooffload_core::workload::{Event, Trace, TraceChunk};
 
 /// Iterations that stand for the steady state: the last of a run. An even
 /// number: with guidance two passes make a step.
@@ -22,9 +22,8 @@ pub struct Scene {
     pub card: &'static Card,
     /// Decimal GB/s, which is bytes per nanosecond.
     pub link: f64,
-    /// With all of each chunk that a launch names; with what it reads of them.
+    /// With all of each chunk that a launch names.
     work: Work,
-    touched: Work,
 }
 
 /// What no policy can beat, for one iteration (or cycle).
@@ -95,8 +94,8 @@ pub struct Run {
     pub stalls: Vec<(&'static str, f64)>,
     pub peak_bytes: u64,
     pub phases: Vec<u16>,
-    /// In the end some weights are read in place, over the link.
-    pub in_place: bool,
+    /// What is read in place in the end, over the link.
+    pub in_place: Vec<TraceChunk>,
 }
 
 /// A stretch of a run that is taken as steady: marks `from..to`, and how many
@@ -110,9 +109,8 @@ pub struct Steady {
 
 impl Scene {
     pub fn new(trace: Trace, card: &'static Card, link: f64) -> Self {
-        let work = |reading| Work::new(&trace, card, &Costs::default(), link * 1e9, reading);
-        let (work, touched) = (work(Reading::Whole), work(Reading::Touched));
-        Self { trace, card, link, work, touched }
+        let work = Work::new(&trace, card, &Costs::default(), link * 1e9, Reading::Whole);
+        Self { trace, card, link, work }
     }
 
     /// W: what exists of weights at the same time.
@@ -155,12 +153,27 @@ impl Scene {
             / steady.cycles as f64
     }
 
-    /// With `resident` bytes for weights. `in_place`: for policies with which
-    /// kernels may read host memory over the link, and so the part that they
-    /// need of a chunk.
-    pub fn bounds(&self, resident: u64, steady: Steady, kind: Kind, in_place: bool) -> Bounds {
-        let limits = Limits { in_place, ..Limits::new(resident, self.link * 1e9) };
-        let work = if in_place { &self.touched } else { &self.work };
+    /// With `resident` bytes for weights. `in_place`: of those chunks kernels may
+    /// read the part that they need over the link.
+    pub fn bounds(
+        &self,
+        resident: u64,
+        steady: Steady,
+        kind: Kind,
+        in_place: &[TraceChunk],
+    ) -> Bounds {
+        let limits = Limits::new(resident, self.link * 1e9);
+        if in_place.is_empty() {
+            return self.bounds_of(&self.work, limits, steady, kind);
+        }
+        let mut named = vec![false; self.trace.chunks.len()];
+        in_place.iter().for_each(|&chunk| named[chunk as usize] = true);
+        let reading = Reading::Of(&named);
+        let work = Work::new(&self.trace, self.card, &Costs::default(), self.link * 1e9, reading);
+        self.bounds_of(&work, Limits { in_place: true, ..limits }, steady, kind)
+    }
+
+    fn bounds_of(&self, work: &Work, limits: Limits, steady: Steady, kind: Kind) -> Bounds {
         if kind == Kind::Periodic {
             // The last: all are alike, but for the program's own copies.
             let iteration = work.stretch(steady.to - 1..steady.to);
@@ -178,8 +191,11 @@ impl Scene {
         let b2_ns = bounds::sequence_bound(work, stretch, &limits) as f64 / steady.cycles as f64;
         let compute_ns = self.compute_ns(steady);
         // What one iteration of a random order touches is not W.
-        let missing =
-            if kind == Kind::Phases { self.weights().saturating_sub(resident) } else { 0 };
+        let missing = if kind == Kind::Phases {
+            self.weights().saturating_sub(limits.resident_bytes)
+        } else {
+            0
+        };
         let b1_ns = compute_ns.max(missing as f64 / self.link);
         Bounds { b1_ns, b2_ns: b2_ns.max(compute_ns), with_copies_ns: None, binds: None }
     }
@@ -209,7 +225,8 @@ impl Scene {
     pub fn ours(&self, setup: &Setup, steady: Steady) -> Ran {
         let mut ours = Ours::new(&self.trace, setup);
         let ran = self.run(setup, &mut ours, steady)?;
-        Ok(Run { in_place: ours.streamer().plan().is_some_and(Plan::reads_in_place), ..ran })
+        let in_place = ours.streamer().plan().map(Plan::read_in_place).unwrap_or_default();
+        Ok(Run { in_place, ..ran })
     }
 
     /// With memory enough for everything.
@@ -332,6 +349,6 @@ fn run_of(outcome: &Outcome, steady: Steady) -> Run {
             ("for fingerprints", cause(|stalls| stalls.release_ns)),
         ],
         peak_bytes: outcome.peak_bytes,
-        in_place: false,
+        in_place: Vec::new(),
     }
 }

@@ -131,7 +131,7 @@ fn astray(quick: bool, threads: usize) -> Vec<Cost> {
             Steady { from: ASTRAY_FROM.min(to - 1), to, cycles: to - ASTRAY_FROM.min(to - 1) };
         let resident = scene.resident_bytes(share);
         let ours = scene.ours(&scene.setup(resident), steady).ok()?;
-        let bound = scene.bounds(resident, steady, Kind::Random, ours.in_place).b2_ns;
+        let bound = scene.bounds(resident, steady, Kind::Random, &ours.in_place).b2_ns;
         Some(ours.ns / bound)
     });
     let of_variant = |variant: usize| {

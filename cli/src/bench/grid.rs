@@ -135,10 +135,12 @@ impl Prepared {
         let ring_bytes =
             planned.as_ref().ok().map(|(plan, _)| u64::from(plan.shared_frames) * FRAME_BYTES);
         let ours = scene.ours(&setup, *steady);
-        let in_place = ours.as_ref().is_ok_and(|run| run.in_place)
-            || planned.as_ref().is_ok_and(|(plan, _)| plan.reads_in_place());
+        let mut in_place = ours.as_ref().map(|run| run.in_place.clone()).unwrap_or_default();
+        if let Ok((plan, _)) = &planned {
+            in_place.extend(plan.read_in_place());
+        }
         let Bounds { b1_ns, b2_ns, with_copies_ns, binds } =
-            scene.bounds(resident, *steady, *kind, in_place);
+            scene.bounds(resident, *steady, *kind, &in_place);
         let planned = planned.and_then(|(_, ran)| ran);
         let other = |&name: &&'static str| {
             let ran = scene.peer(name, &setup, *steady);
@@ -157,7 +159,7 @@ impl Prepared {
             b1_ns,
             b2_ns,
             with_copies_ns,
-            in_place,
+            in_place: !in_place.is_empty(),
             binds,
             everything_resident_ns: self.everything_resident_ns,
             copy_ns: setup.costs.copy_ns as f64,

@@ -273,9 +273,10 @@ impl Layout {
 }
 
 impl Plan {
-    /// Whether kernels read some of the weights over the link.
-    pub fn reads_in_place(&self) -> bool {
-        self.layouts.iter().any(|layout| layout.host_frames > 0)
+    /// The chunks of which kernels read some over the link.
+    pub fn read_in_place(&self) -> Vec<ChunkId> {
+        let there = self.layouts.iter().filter(|layout| layout.host_frames > 0);
+        there.map(|layout| layout.id).collect()
     }
 
     /// Frames of their own, of all chunks.

@@ -37,7 +37,7 @@
 //!
 //! **Where kernels may read host memory over the link** ([`Limits::in_place`]),
 //! what j needs has to have come by its end only, and p need not have held its
-//! weights: (D(p, j) − R) / BW + C(j + 1..p), with the shares that are read.
+//! weights: (D(p, j) − R) / BW + C(j + 1..p), with [`Reading::Of`] what is read so.
 //!
 //! Copies cost nothing
 //! but their bytes unless [`Limits::copy_ns`] says so: then at least as many
@@ -69,11 +69,14 @@ pub fn budget_for_share(trace: &Trace, share: f64) -> u64 {
 
 /// What has to be on the device for a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum Reading<'a> {
     /// Each chunk that it names.
     Whole,
     /// Of each chunk the share that it reads.
     Touched,
+    /// The share of those chunks (by number) that are read in place, and the
+    /// whole of the others.
+    Of(&'a [bool]),
 }
 
 /// What there is to do it with.
@@ -147,7 +150,7 @@ impl Work {
         card: &Card,
         costs: &Costs,
         link_bytes_per_s: f64,
-        reading: Reading,
+        reading: Reading<'_>,
     ) -> Self {
         let live = trace.initially_live();
         let mut work = Self { chunk_bytes: trace.chunks.clone(), ..Self::default() };
@@ -251,11 +254,13 @@ impl Work {
     }
 }
 
-fn needed(trace: &Trace, touched: &Use, reading: Reading) -> u64 {
+fn needed(trace: &Trace, touched: &Use, reading: Reading<'_>) -> u64 {
     let bytes = trace.chunks[touched.chunk as usize];
+    let share = (u128::from(bytes) * u128::from(touched.permille) / 1000) as u64;
     match reading {
         Reading::Whole => bytes,
-        Reading::Touched => (u128::from(bytes) * u128::from(touched.permille) / 1000) as u64,
+        Reading::Of(in_place) if !in_place[touched.chunk as usize] => bytes,
+        Reading::Touched | Reading::Of(_) => share,
     }
 }
 
