@@ -209,6 +209,7 @@ fn schedule(shape: &Shape, copies: &[Fetch], waits: &[(i64, u64)], machine: &Mac
             }
             let latency =
                 machine.release_ns as f64 + bytes as f64 * 1e9 / machine.release_bytes_per_s;
+            let release_turn = shape.next_turn(release);
             let (release_group, release_after, release_before) =
                 release_point(release, steps, &needs, &groups, shape);
             Timed {
@@ -218,6 +219,7 @@ fn schedule(shape: &Shape, copies: &[Fetch], waits: &[(i64, u64)], machine: &Mac
                 release_after,
                 release_before,
                 release_latency: latency as u64,
+                release_turn,
             }
         })
         .collect();

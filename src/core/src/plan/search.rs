@@ -59,6 +59,8 @@ const SCENARIOS: [Scenario; 4] = [
 const LAGGING: Scenario = Scenario { lag: 25_000.0, ..NOMINAL };
 /// Weight of all deviations together against the nominal case.
 const SCENARIO_WEIGHT: f64 = 0.25;
+/// As if every release were a fingerprint that had to wait for its turn.
+const IN_TURNS: Scenario = Scenario { turns: 1.0, ..LAGGING };
 const FINALISTS: usize = 6;
 /// So few chunks that everything can be tried.
 const FEW: usize = 24;
@@ -108,7 +110,7 @@ impl<'a> Search<'a> {
             .min_by(|a, b| a.0.total_cmp(&b.0))?;
         let knobs = self.tried[best.1].1;
         let (shares, layout) = self.layout(&knobs)?;
-        let period = self.clock.period(&layout.schedule, self.machine, LAGGING);
+        let period = self.period(&layout);
         let found = Found { knobs, layout, period };
         Some(if effort == Effort::Searched { self.climb(found, shares) } else { found })
     }
@@ -145,7 +147,7 @@ impl<'a> Search<'a> {
             let layout =
                 lay_out(self.shape, &shares, best.knobs.ring, best.knobs.split, self.machine);
             if let Ok(layout) = layout {
-                let period = self.clock.period(&layout.schedule, self.machine, LAGGING);
+                let period = self.period(&layout);
                 if period < best.period {
                     best = Found { layout, period, ..best };
                     continue;
@@ -311,13 +313,26 @@ impl<'a> Search<'a> {
         None
     }
 
+    /// A steady iteration under `layout`. One release in so many is a
+    /// fingerprint, which takes turns with kernels; whose copy it is that comes
+    /// late, nobody knows beforehand, so each counts as far as it may.
+    fn period(&mut self, layout: &Layout) -> f64 {
+        let likely = self.clock.period(&layout.schedule, self.machine, LAGGING);
+        let share = self.machine.release_gpu_share;
+        if share == 0.0 {
+            return likely;
+        }
+        let late = self.clock.period(&layout.schedule, self.machine, IN_TURNS);
+        likely + share * (late - likely).max(0.0)
+    }
+
     fn attempt(&mut self, knobs: Knobs) {
         let known = self.tried.iter().any(|(_, tried)| *tried == knobs);
         if known || knobs.ring == 0 || knobs.most == 0 {
             return;
         }
         if let Some((_, layout)) = self.layout(&knobs) {
-            let cost = self.clock.period(&layout.schedule, self.machine, LAGGING);
+            let cost = self.period(&layout);
             self.tried.push((cost + self.ring_cost(&knobs), knobs));
         }
     }
@@ -333,7 +348,7 @@ impl<'a> Search<'a> {
 
     fn robust_cost(&mut self, knobs: Knobs) -> f64 {
         let Some((_, layout)) = self.layout(&knobs) else { return f64::INFINITY };
-        let nominal = self.clock.period(&layout.schedule, self.machine, LAGGING);
+        let nominal = self.period(&layout);
         let compute = self.shape.compute_ns() as f64;
         let bytes = u64::from(self.excess()) * self.machine.frame_bytes;
         let link = bytes as f64 * 1e9 / self.machine.link_bytes_per_s;

@@ -96,6 +96,13 @@ impl Shape {
         self.clock.len() - 1
     }
 
+    /// Time of the step that follows `step`, which is counted on over the ends
+    /// of the iteration.
+    pub fn next_turn(&self, step: i64) -> Nanos {
+        let next = step.saturating_add(1).rem_euclid(self.steps() as i64) as usize;
+        self.clock[next + 1] - self.clock[next]
+    }
+
     /// Compute time of an iteration.
     pub fn compute_ns(&self) -> Nanos {
         self.clock[self.steps()]

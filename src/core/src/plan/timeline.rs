@@ -45,6 +45,9 @@ pub(super) struct Timed {
     pub release_before: bool,
     /// From the end of the use to the release, whatever the compute speed.
     pub release_latency: Nanos,
+    /// The kernel that is next by then, behind which a fingerprint of what was
+    /// there may have to wait.
+    pub release_turn: Nanos,
 }
 
 /// A deviation from what was measured.
@@ -54,9 +57,11 @@ pub(super) struct Scenario {
     pub link: f64,
     /// Added to every release, ns.
     pub lag: f64,
+    /// How much of its turn each release waits for.
+    pub turns: f64,
 }
 
-pub(super) const NOMINAL: Scenario = Scenario { compute: 1.0, link: 1.0, lag: 0.0 };
+pub(super) const NOMINAL: Scenario = Scenario { compute: 1.0, link: 1.0, lag: 0.0, turns: 0.0 };
 
 /// Times of the steady iteration, from the start of its first step.
 #[derive(Clone, Debug, Default)]
@@ -148,6 +153,7 @@ impl Clock {
                         let released = starts[copy.release_group as usize]
                             + copy.release_after as f64 * scenario.compute
                             + copy.release_latency as f64
+                            + copy.release_turn as f64 * scenario.turns
                             + scenario.lag;
                         engine = engine.max(released);
                     }
