@@ -373,6 +373,57 @@ fn what_may_come_is_kept_and_what_comes_stays() {
     assert!(last < 10 * 20, "{fetched:?}");
 }
 
+/// Making host memory holds the program up. Once nobody who has some can make
+/// room any more, who comes passes through the ring, and is kept when it comes
+/// again.
+#[test]
+fn new_host_memory_is_made_only_for_who_comes_again() {
+    const LAYERS: u32 = 8;
+    let (mut program, activation) = loaded(246, LAYERS * 17, 2);
+    let use_it = |program: &mut Program, id: ChunkId| {
+        program.run(&[(id, Effect::Write), (activation, Effect::Write)]).unwrap();
+    };
+    let absent = |program: &Program, id: &ChunkId| program.streamer.is_streamed(*id);
+    // One of sixteen per layer, at random.
+    let mut random = Random(12);
+    let mut passed = HashSet::new();
+    for _ in 0..20 {
+        for layer in 0..LAYERS {
+            use_it(&mut program, layer * 17);
+            let id = layer * 17 + 1 + random.below(16) as u32;
+            use_it(&mut program, id);
+            passed.extend(absent(&program, &id).then_some(id));
+        }
+    }
+    let hosted = |program: &Program| -> Vec<ChunkId> {
+        let mut ids: Vec<ChunkId> = program.model.host.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    };
+    let mut comers = hosted(&program);
+    comers.retain(|id| absent(&program, id) && !passed.contains(id));
+    comers.truncate(6);
+    let mut made = [0, 0];
+    for made in &mut made {
+        for &comer in &comers {
+            // Whoever has host memory is in use, so others would have to go.
+            for id in hosted(&program) {
+                if !absent(&program, &id) {
+                    use_it(&mut program, id);
+                }
+            }
+            let (hosts, ring) = (program.model.host.len(), program.streamer.ring_frames());
+            use_it(&mut program, comer);
+            // The first one finds no ring: that takes its frames from somebody.
+            if program.streamer.ring_frames() == ring {
+                *made += program.model.host.len() - hosts;
+            }
+        }
+    }
+    assert_eq!(made[0], 0, "at the first coming");
+    assert!(made[1] > 0, "at the second");
+}
+
 #[test]
 fn copies_are_held_back_to_their_planned_start_and_none_comes_late() {
     let (mut program, activation) = loaded(96, 40, 8);

@@ -9,6 +9,10 @@
 //! otherwise passes through the ring, for whoever made room for it would come
 //! again as likely, and sooner.
 //!
+//! Whose frames go for good needs host memory, and if there is none yet, making
+//! it holds the program up for longer than several copies: who has only come
+//! once passes through the ring then, who comes again is worth it.
+//!
 //! That is done for chunks that the plan does not name, with frames of such
 //! chunks; and for all, without a plan, as long as predictions fail: when what
 //! is fetched ahead is the wrong thing.
@@ -94,7 +98,10 @@ impl Streamer {
                 continue;
             }
             let needed = chunk.device_end() - chunk.own_frames();
-            if !self.make_room_for_a_guest(needed, lap, touches, mechanism) {
+            let again = self.chunk(id).turned_away;
+            let room = self.make_room_for_a_guest(needed, lap, again, touches, mechanism);
+            self.chunk_mut(id).turned_away = !room;
+            if !room {
                 continue;
             }
             if self.chunk(id).mapped && self.detach(id, mechanism).is_err() {
@@ -110,11 +117,13 @@ impl Streamer {
     }
 
     /// At least `frames` free frames, taken from chunks that no plan names and
-    /// that were not used for a lap. `false`: there are not as many.
+    /// that were not used for a lap, and have host memory, unless `at_any_cost`.
+    /// `false`: there are not as many.
     fn make_room_for_a_guest(
         &mut self,
         frames: u32,
         lap: u64,
+        at_any_cost: bool,
         touches: &[(ChunkId, Effect)],
         mechanism: &mut impl Mechanism,
     ) -> bool {
@@ -123,6 +132,10 @@ impl Streamer {
         if missing > unborn {
             let missing = missing - unborn;
             let stale = |chunk: &Chunk| chunk.touched_at + lap + lap / LAP_SLACK < self.operation;
+            let roomy = |chunk: &Chunk| {
+                let hosted = &chunk.hosted[..chunk.device_end() as usize];
+                chunk.undefined || hosted.iter().all(|&hosted| hosted)
+            };
             let mut candidates: Vec<ChunkId> = self
                 .ids()
                 .filter(|&id| {
@@ -131,15 +144,14 @@ impl Streamer {
                         && chunk.holds == 0
                         && !self.is_planned(id)
                         && stale(chunk)
+                        && (at_any_cost || roomy(chunk))
                         && touches.iter().all(|&(touched, _)| touched != id)
                 })
                 .collect();
             candidates.sort_by_key(|&id| {
                 let chunk = self.chunk(id);
                 // Host memory for more chunks than need it would be a waste.
-                let hosted = &chunk.hosted[..chunk.device_end() as usize];
-                let roomy = chunk.undefined || hosted.iter().all(|&hosted| hosted);
-                (!roomy, chunk.touched_at)
+                (!roomy(chunk), chunk.touched_at)
             });
             let attainable: u32 = candidates.iter().map(|&id| self.chunk(id).own_frames()).sum();
             if attainable < missing || self.evict(&candidates, missing, mechanism).is_err() {

@@ -46,6 +46,8 @@ pub(super) struct Chunk {
     pub touched_at: Operation,
     /// How often it was touched after a pause.
     pub comings: u32,
+    /// When it was missing last, and no plan named it, nobody made room for it.
+    pub turned_away: bool,
     /// Fetched ahead of a use that has not come yet: where it is in the order
     /// predicted, and the number of that prediction.
     pub expected: Option<(u64, i64)>,
@@ -87,6 +89,7 @@ impl Chunk {
             holds: 0,
             touched_at,
             comings: 0,
+            turned_away: false,
             expected: None,
             guessed_at: None,
         }
