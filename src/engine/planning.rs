@@ -46,6 +46,8 @@ impl Planner {
     fn begin(&mut self, streamer: &mut Streamer, machinery: &mut Machinery) -> bool {
         streamer.set_machine(machinery.machine());
         let Some(problem) = streamer.problem() else { return false };
+        *self = Planner::Idle;
+        streamer.put_back(machinery);
         let uses: usize = problem.phases.iter().map(|phase| phase.uses.len()).sum();
         if uses <= USES_AT_ONCE {
             let found = find(&problem, streamer.plan(), Effort::Searched);
@@ -78,6 +80,10 @@ impl Planner {
             }
         }
         let Planner::Found(plan, tried) = self else { return false };
+        if streamer.adopts_later(plan) {
+            // Unless something is known by now that it was not made for.
+            return streamer.plan_due() && self.begin(streamer, machinery);
+        }
         let adopted = streamer.adopt(plan, machinery);
         *tried += 1;
         if adopted || *tried > PATIENCE || !streamer.applies(plan) {

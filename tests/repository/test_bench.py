@@ -20,8 +20,7 @@ KEYS = ["cells", "over_b2", "over_b1", "over_resident_where_free", "speedup_over
         "plan_ms_by_size"]
 # Targets of the quick part that are known not to hold; docs/performance.md says why.
 # (The percentile: a quarter of the quick part is one model, in which copies' overhead shows.)
-NOT_YET = {"iterations until a changed phase is steady, worst",
-           "time over B2, 90th percentile"}
+NOT_YET = {"time over B2, 90th percentile"}
 EXCEPTION = {"trace", "card", "link", "share", "ratio", "why"}
 
 

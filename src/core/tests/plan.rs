@@ -1,7 +1,7 @@
 //! The planner on uniform and lopsided cycles: it fits, it verifies, and it
 //! comes near the bounds.
 
-use autooffload_core::plan::{Chunk, Effort, Machine, Phase, Problem, plan};
+use autooffload_core::plan::{Chunk, Effort, Machine, Phase, Plan, Problem, plan};
 
 /// A seeded generator (SplitMix64).
 struct Random(u64);
@@ -116,5 +116,41 @@ fn random_cycles_verify_at_every_budget() {
                 }
             }
         }
+    }
+}
+
+/// A cycle of 100 chunks of 8 frames, and one of 30 others, which runs once per visit.
+fn two_phases(available: u32) -> (Problem, Problem) {
+    let mut before = uniform(100, 8, 600_000, available);
+    before.phases[0].repeats = 100;
+    let mut both = before.clone();
+    let mut other = Phase { repeats: 1, ..Phase::default() };
+    for id in 100..130 {
+        both.chunks.push(Chunk { id, frames: if id == 110 { 60 } else { 8 }, ..Chunk::default() });
+        other.push(10_000, &[id]);
+    }
+    // Wherever the learner has room for it.
+    both.phases.insert(0, other);
+    (before, both)
+}
+
+#[test]
+fn a_phase_that_joins_moves_next_to_nothing() {
+    for available in [300, 500, 700] {
+        let (before, both) = two_phases(available);
+        let plan_before = plan(&before, None, Effort::Searched).unwrap();
+        let fresh = plan(&both, None, Effort::Searched).unwrap();
+        let joined = plan(&both, Some(&plan_before), Effort::Searched).unwrap();
+        joined.verify(&both).unwrap();
+        let cost = |plan: &Plan| 100 * plan.phases[1].period_ns + plan.phases[0].period_ns;
+        assert!(cost(&joined) as f64 <= 1.005 * cost(&fresh) as f64);
+        // Room for the largest step of those that join, and no more.
+        let known = joined.layouts.iter().zip(&plan_before.layouts);
+        let moved: u32 = known.filter(|(a, b)| a != b).map(|(layout, _)| layout.frames).sum();
+        println!("{available}: {moved} of 800 frames, anew {}", fresh.moved_frames(&plan_before));
+        assert!(moved <= 2 * 60 + 8, "{available}: {moved}");
+        // Known by now, it stays.
+        let again = plan(&both, Some(&joined), Effort::Searched).unwrap();
+        assert_eq!(again.layouts, joined.layouts);
     }
 }

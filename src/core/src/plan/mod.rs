@@ -14,6 +14,7 @@
 //!   search     tries many, keeps the best
 //!   scatter    a place for everything where no ring will do
 //!   start      when each copy should become ready
+//!   retain     keeps the plan before, where a new one would gain too little
 //!   proof      checks the result, by other means
 //!   file       writes it down
 //! ```
@@ -25,6 +26,7 @@ mod in_place;
 mod merge;
 mod phases;
 mod proof;
+mod retain;
 mod ring;
 mod scatter;
 mod search;
@@ -337,7 +339,9 @@ pub fn plan(problem: &Problem, previous: Option<&Plan>, effort: Effort) -> Resul
         found = streamed.filter(better).or(found);
     }
     let (cost, fresh) = found.ok_or_else(|| unfit(least(problem)))?;
-    Ok(previous.and_then(|previous| retain(problem, previous, cost, &fresh)).unwrap_or(fresh))
+    Ok(previous
+        .and_then(|previous| retain::retain(problem, previous, effort, cost, &fresh))
+        .unwrap_or(fresh))
 }
 
 /// Frames of neighbours that are planned as one, at the most: each is tried.
@@ -424,6 +428,7 @@ fn least(problem: &Problem) -> u32 {
 }
 
 /// The parts of every chunk, and how many frames are shared.
+#[derive(Clone)]
 struct Layouts {
     parts: Vec<Vec<Part>>,
     /// Of [`Plan::runs`].
@@ -530,19 +535,21 @@ fn join(
     Some(Layouts { parts, runs: Vec::new(), shared_frames, rings: ring_of, cost })
 }
 
+/// Frames of a part that is brought in once per visit: large enough for the
+/// full rate, small enough to let others through.
+const KEPT_AT_ONCE: u32 = 16;
+
 /// Puts `frames` resident frames of a group on shared frames from `at` on.
 ///
 /// Those used last: other groups' phases displace them, and so there is most
 /// time to bring them back in the first iteration.
 fn keep(shape: &Shape, frames: u32, at: u32, shared_frames: u32, parts: &mut [Vec<Part>]) {
-    // Large enough for the full rate, small enough to let others through.
-    const FRAMES_PER_COPY: u32 = 16;
     let (mut left, mut at) = (frames, at);
     for local in shape.locals.iter().rev() {
         let parts = &mut parts[local.chunk as usize];
         let mut first: u32 = parts.iter().map(|part| part.frames).sum();
         while left > 0 && first < local.frames {
-            let frames = FRAMES_PER_COPY.min(left).min(local.frames - first);
+            let frames = KEPT_AT_ONCE.min(left).min(local.frames - first);
             parts.push(Part { first, frames, at, lap: shared_frames });
             first += frames;
             at += frames;
@@ -659,39 +666,4 @@ fn link(shape: &Shape, runs: &[Vec<(u32, u32)>], layout: &mut RingLayout) {
             layout.beside[next as usize][0] = one;
         }
     }
-}
-
-/// The previous plan's layouts for `problem`, if they still fit and `fresh`,
-/// which takes `fresh_cost`, would gain too little for what the change costs.
-fn retain(problem: &Problem, previous: &Plan, fresh_cost: f64, fresh: &Plan) -> Option<Plan> {
-    // Below what measuring twice would differ by; and what moving whole chunks
-    // between host and device has to be worth.
-    const WORTH_IT: f64 = 0.005;
-    const WORTH_MOVING: f64 = 0.02;
-    let same = previous.layouts.len() == problem.chunks.len()
-        && previous.layouts.iter().zip(&problem.chunks).all(|(layout, chunk)| {
-            layout.id == chunk.id
-                && layout.frames == chunk.frames
-                && (!chunk.pinned || (layout.parts.is_empty() && layout.host_frames == 0))
-        });
-    if !same || previous.resident_frames() + previous.shared_frames > problem.machine.frames {
-        return None;
-    }
-    let host: Vec<u32> = previous.layouts.iter().map(|layout| layout.host_frames).collect();
-    if problem.machine.zero_copy_bytes_per_s.is_none() && host.iter().any(|&frames| frames > 0) {
-        return None;
-    }
-    let parts = previous.layouts.iter().map(|layout| layout.parts.clone()).collect();
-    let shared_frames = previous.shared_frames;
-    if previous.phases.len() != problem.phases.len() || previous.check_runs(problem).is_err() {
-        return None;
-    }
-    let runs = previous.runs.clone();
-    let rings = previous.phases.iter().map(|phase| phase.ring_frames).collect();
-    let reduced = in_place::reduced(problem, &host);
-    let layouts = Layouts { parts, runs, shared_frames, rings, cost: 0.0 };
-    let kept = finish(&reduced, &host, layouts).ok()?;
-    let moved = fresh.layouts.iter().zip(&host).any(|(layout, &host)| layout.host_frames != host);
-    let worth = if moved { WORTH_MOVING } else { WORTH_IT };
-    (cost(&reduced, &kept) <= fresh_cost * (1.0 + worth)).then_some(kept)
 }

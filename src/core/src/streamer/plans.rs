@@ -35,6 +35,12 @@ pub(super) struct Planning {
     offsets: Vec<Vec<u64>>,
     /// Likewise, even by guesses: how the learner names it, and its operations.
     named: Vec<(u64, u64)>,
+    /// The phase under way then.
+    posed_in: Option<u64>,
+    /// Its plan waits for the end of that.
+    waits: bool,
+    /// [`Self::named`] of the plan in force; empty if it was made by guesses.
+    in_force: Vec<(u64, u64)>,
 }
 
 impl Planning {
@@ -55,6 +61,13 @@ impl Planning {
     /// The last plan was made before times were known.
     pub fn by_guesses(&self) -> bool {
         self.period.is_some() && self.offsets.is_empty()
+    }
+
+    /// The last problem has a phase that the plan in force does not know, which
+    /// knows the one under way, and its times.
+    fn adds(&self) -> bool {
+        let known = |name: u64| self.in_force.iter().any(|&(known, _)| known == name);
+        self.posed_in.is_some_and(known) && self.named.iter().any(|&(name, _)| !known(name))
     }
 
     /// A plan is being made, in a phase with iterations of `period` operations.
@@ -186,6 +199,8 @@ impl Streamer {
         }
         self.planning.offsets = if all_measured { offsets } else { Vec::new() };
         self.planning.named = named;
+        self.planning.posed_in = self.learner.present();
+        self.planning.waits = false;
         let largest_chunk = problem.chunks.iter().map(|chunk| chunk.frames).max().unwrap_or(1);
         problem.window_frames = match self.window {
             Window::Auto => None,
@@ -206,12 +221,68 @@ impl Streamer {
             return false;
         }
         let Some(problem) = self.problem() else { return false };
+        self.put_back(mechanism);
         let Ok(plan) = plan::plan(&problem, self.plan.as_ref(), effort) else { return false };
         plan.verify(&problem).is_ok() && self.adopt(&plan, mechanism)
     }
 
     fn any_held(&self) -> bool {
         self.chunks.iter().flatten().any(|chunk| chunk.holds > 0)
+    }
+
+    /// Whether `plan`, made for the last problem, had better wait: it moves what
+    /// the phase under way uses, which gains nothing by it. When that phase ends,
+    /// the first iteration of the next brings in much anyway.
+    pub fn adopts_later(&mut self, plan: &Plan) -> bool {
+        /// Less is no gain, and less of the memory no move, in thousandths.
+        const GAIN: u64 = 5;
+        const MOVE: u64 = 50;
+        let planning = &self.planning;
+        let Some(before) = &self.plan else { return false };
+        if planning.posed_in.is_none() || self.learner.present() != planning.posed_in {
+            return false;
+        }
+        if planning.waits {
+            return true;
+        }
+        if !planning.adds() {
+            return false;
+        }
+        let period = |plan: &Plan, named: &[(u64, u64)]| {
+            let at = named.iter().position(|&(name, _)| Some(name) == planning.posed_in)?;
+            plan.phases.get(at).map(|phase| phase.period_ns)
+        };
+        let periods = period(before, &planning.in_force).zip(period(plan, &planning.named));
+        let gains = |(before, after): (Nanos, Nanos)| before * 1000 > after * (1000 + GAIN);
+        let moved = u64::from(plan.moved_frames(before));
+        if periods.is_none_or(gains) || moved * 1000 < u64::from(self.cap_frames) * MOVE {
+            return false;
+        }
+        self.planning.waits = true;
+        true
+    }
+
+    /// A problem was posed. If that is because some phase was met again that the
+    /// plan in force does not know, and the one under way is known, then what
+    /// that phase lost gets its place back at once: the next plan may be long in
+    /// coming, and what comes in meanwhile should not do so twice.
+    pub fn put_back(&mut self, mechanism: &mut impl Mechanism) {
+        if !self.planning.adds() {
+            return;
+        }
+        let Some(plan) = self.plan.take() else { return };
+        let strayed = |layout: &plan::Layout| {
+            let chunk = self.chunk(layout.id);
+            !chunk.mapped || !chunk.laid_out_as(&layout.parts, layout.host_frames)
+        };
+        if !self.any_held() && self.applies(&plan) && plan.layouts.iter().any(strayed) {
+            if self.carry_out(&plan, mechanism).is_err() {
+                self.unplanned_changes += 1;
+            }
+            self.set_runs(&plan);
+            self.start_over();
+        }
+        self.plan = Some(plan);
     }
 
     /// Carries `plan` out: moves what lies elsewhere, and nothing else. Waits
@@ -240,6 +311,10 @@ impl Streamer {
         self.set_runs(plan);
         let named = std::mem::take(&mut self.planning.named);
         self.plan_idle_copies(plan, &named);
+        self.planning.in_force.clear();
+        if !self.planning.offsets.is_empty() {
+            self.planning.in_force.extend_from_slice(&named);
+        }
         self.planning.named = named;
         self.plan = Some(plan.clone());
         self.start_over();

@@ -104,18 +104,23 @@ impl Ours {
 
     /// Plans beside the program, and carries the plan out when it is there.
     fn think(&mut self, gpu: &mut Gpu) {
-        if let Some((ready, _)) = self.thinking {
-            if gpu.device().host_ns() >= ready {
-                let (_, plan) = self.thinking.take().expect("a plan");
-                let mut hands = Hands { gpu, memory: &mut self.memory };
-                self.streamer.adopt(&plan, &mut hands);
+        if let Some((ready, plan)) = &self.thinking {
+            if gpu.device().host_ns() < *ready {
+                return;
             }
-            return;
+            if !self.streamer.adopts_later(plan) {
+                let mut hands = Hands { gpu, memory: &mut self.memory };
+                self.streamer.adopt(plan, &mut hands);
+                self.thinking = None;
+                return;
+            }
         }
         if !self.streamer.plan_due() {
             return;
         }
         let Some(problem) = self.streamer.problem() else { return };
+        self.thinking = None;
+        self.streamer.put_back(&mut Hands { gpu, memory: &mut self.memory });
         let chunks = problem.chunks.len() as Nanos;
         let checked = |found: Plan| found.verify(&problem).is_ok().then_some(found);
         if chunks > MANY_CHUNKS
