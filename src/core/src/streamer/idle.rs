@@ -11,8 +11,10 @@ use crate::plan::PhasePlan;
 
 /// Frames copied at a time: others wait behind it.
 const FRAMES_AT_ONCE: u32 = 8;
-/// Part of an iteration, in percent, that the link is to be busy.
-const BUSY_PERCENT: u64 = 98;
+/// Part of the time in which the link stands still that may be taken, in
+/// percent: the copies of the plan still come in the order in which kernels
+/// wait for them, and each through a ring of little room.
+const IDLE_PERCENT: u64 = 50;
 /// A phase in which kernels wait for longer than this part of an iteration has
 /// no time to give.
 const STALLS_ONE_IN: u64 = 20;
@@ -36,7 +38,7 @@ fn pace(phase: &PhasePlan, operations: u64, machine: &Machine) -> f64 {
     }
     let link_ns = phase.streamed_bytes as f64 * 1e9 / machine.link_bytes_per_s
         + phase.copies.len() as f64 * machine.copy_ns as f64;
-    let idle_ns = (phase.period_ns * BUSY_PERCENT / 100) as f64 - link_ns;
+    let idle_ns = (phase.period_ns as f64 - link_ns) * IDLE_PERCENT as f64 / 100.0;
     idle_ns.max(0.0) * machine.link_bytes_per_s / 1e9 / operations.max(1) as f64
 }
 
