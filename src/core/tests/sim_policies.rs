@@ -441,18 +441,17 @@ fn all_policies_hold_the_cap_on_random_programs_and_are_deterministic() {
 #[test]
 fn what_a_later_phase_keeps_is_brought_in_while_the_link_is_idle() {
     let model = models::model("t5-flux-vae").unwrap();
-    let options = models::Options { iterations: 28, runs: 5, ..Default::default() };
+    let options = models::Options { iterations: 28, runs: 3, ..Default::default() };
     let trace = model.generate(&options);
     let budget = bounds::budget_for_share(&trace, 0.9);
     let setup = Setup::new(card("rtx-4090").unwrap(), 26e9, budget);
     let mut ours = Ours::new(&trace, &setup);
     let outcome = run(&trace, &setup, &mut ours).unwrap();
-    // The text encoder, which is in the plan from its third visit on: then much
-    // of it comes while kernels wait, and later nearly nothing. The denoiser of
-    // the third image has brought in what the encoder will need again.
+    // The text encoder: the second time much of it has to come; the denoiser of
+    // the second image knows that it will be needed again.
     let encoder: Vec<u64> =
         outcome.iterations.iter().filter(|i| i.phase == 0).map(|i| i.bytes_in).collect();
-    assert_eq!(encoder.len(), 5);
-    assert!(encoder[1] + encoder[2] > 9 << 30, "{encoder:?}");
-    assert!(encoder[3] < 1 << 30 && encoder[4] < 1 << 30, "{encoder:?}");
+    assert_eq!(encoder.len(), 3);
+    assert!(encoder[1] > 3 << 30, "{encoder:?}");
+    assert!(encoder[2] * 3 < encoder[1], "{encoder:?}");
 }

@@ -120,9 +120,12 @@ impl Streamer {
             steps.iter().map(|step| u64::from(step.operations)).sum::<u64>().max(1)
         });
         // A loop that streamed nothing (over the tensors of one chunk, while
-        // loading) teaches nothing.
-        let streams =
-            |&period: &u64| self.fetched_at + period > self.operation || self.host_frames > 0;
+        // loading) teaches nothing, but may be the time to plan with what was
+        // measured for what was guessed.
+        let guessed = self.plan.is_some() && self.planning.by_guesses();
+        let streams = |&period: &u64| {
+            self.fetched_at + period > self.operation || self.host_frames > 0 || guessed
+        };
         let Some(period) = period.filter(streams) else {
             self.planning.not_before = self.operation + WAIT;
             return None;
@@ -232,11 +235,16 @@ impl Streamer {
 
     /// Whether `plan`, made for the last problem, had better wait: it moves what
     /// the phase under way uses, which gains nothing by it. When that phase ends,
-    /// the first iteration of the next brings in much anyway.
+    /// the first iteration of the next brings in much anyway. Or it is about a
+    /// phase of which only guesses are known: that is over for now, and until it
+    /// comes again there is time to plan by what was measured.
     pub fn adopts_later(&mut self, plan: &Plan) -> bool {
         /// Less is no gain, and less of the memory no move, in thousandths.
         const GAIN: u64 = 5;
         const MOVE: u64 = 50;
+        /// Part of an iteration in which the link of a phase is at work, from
+        /// which on it has no time to make good what was moved.
+        const BUSY: f64 = 0.5;
         let planning = &self.planning;
         let Some(before) = &self.plan else { return false };
         if planning.posed_in.is_none() || self.learner.present() != planning.posed_in {
@@ -248,14 +256,22 @@ impl Streamer {
         if !planning.adds() {
             return false;
         }
-        let period = |plan: &Plan, named: &[(u64, u64)]| {
+        if planning.offsets.is_empty() {
+            // It will be known soon how long the other phase takes.
+            self.planning.waits = true;
+            return true;
+        }
+        let here = |plan: &Plan, named: &[(u64, u64)]| {
             let at = named.iter().position(|&(name, _)| Some(name) == planning.posed_in)?;
-            plan.phases.get(at).map(|phase| phase.period_ns)
+            plan.phases.get(at).map(|phase| (phase.period_ns, phase.streamed_bytes))
         };
-        let periods = period(before, &planning.in_force).zip(period(plan, &planning.named));
-        let gains = |(before, after): (Nanos, Nanos)| before * 1000 > after * (1000 + GAIN);
+        let both = here(before, &planning.in_force).zip(here(plan, &planning.named));
+        let Some(((period, bytes), (next, _))) = both else { return false };
+        let gains = period * 1000 > next * (1000 + GAIN);
+        // Where the link has time, what moves is there again soon.
+        let busy = bytes as f64 * 1e9 / self.machine.link_bytes_per_s > period as f64 * BUSY;
         let moved = u64::from(plan.moved_frames(before));
-        if periods.is_none_or(gains) || moved * 1000 < u64::from(self.cap_frames) * MOVE {
+        if gains || !busy || moved * 1000 < u64::from(self.cap_frames) * MOVE {
             return false;
         }
         self.planning.waits = true;
