@@ -628,6 +628,37 @@ fn published_architectures_are_steady_by_the_third_iteration() {
 }
 
 #[test]
+fn published_architectures_are_described_whole_if_every_kernel_touches_activations() {
+    for model in models::catalogue().iter().filter(|model| model.kind == models::Kind::Periodic) {
+        let trace =
+            model.generate(&models::Options { iterations: 8, runs: 1, ..Default::default() });
+        let activations = trace.chunks.len() as ChunkId;
+        let mut learner = Learner::new();
+        let (mut operations, mut longest) = (0, 0);
+        for event in &trace.events {
+            match event {
+                Event::Iteration { .. } => {
+                    longest = longest.max(operations);
+                    operations = 0;
+                }
+                Event::Launch(launch) => {
+                    let used = trace.touches(launch).iter().map(|used| used.chunk);
+                    learner.observe(&used.chain([activations]).collect::<Vec<_>>());
+                    operations += 1;
+                }
+                Event::Free { chunk } => learner.forget(*chunk),
+                _ => (),
+            }
+        }
+        let phases = learner.describe().phases;
+        let described: Vec<u32> = (phases.iter())
+            .map(|phase| phase.steps.iter().map(|step| step.operations).sum())
+            .collect();
+        assert_eq!(described, [longest], "{}", model.name);
+    }
+}
+
+#[test]
 fn the_published_pipeline_is_foreseen_from_the_second_image_on() {
     let model = models::model("t5-flux-vae").unwrap();
     let trace = model.generate(&models::Options { iterations: 4, runs: 4, ..Default::default() });

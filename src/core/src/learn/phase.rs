@@ -20,6 +20,10 @@ const CHUNKS_PER_LANDMARK: usize = 3;
 /// As long as there are fewer landmarks than this, more chunks mark places.
 const FEW_LANDMARKS: u32 = 8;
 
+/// The chunk that an iteration begins with marks places even if it is used so
+/// many times as often as others that do.
+const FIRST_USES: u32 = 4;
+
 /// End of a chain.
 const END: u32 = u32::MAX;
 
@@ -132,12 +136,13 @@ pub(super) trait Chunks {
 }
 
 impl Phase {
-    /// The iteration made of the remembered steps `from..to`. `None`: nothing
-    /// in it marks a place.
+    /// The iteration made of the remembered steps `from..to`, which is known to
+    /// begin with `first`. `None`: nothing in it marks a place.
     pub fn build(
         record: &Record,
         from: Moment,
         to: Moment,
+        first: Option<ChunkId>,
         chunks: &mut impl Chunks,
     ) -> Option<Self> {
         if from < record.oldest() || from >= to || to > record.length() {
@@ -148,13 +153,13 @@ impl Phase {
         let round = chunks.next_round();
         let mut distinct: Vec<ChunkId> = Vec::new();
         let count = (to - from) as i64;
-        let first = record.entry(from).operation;
+        let begun = record.entry(from).operation;
         let last = record.entry(to - 1);
-        let length = (last.operation + u64::from(last.operations) - first) as i64;
+        let length = (last.operation + u64::from(last.operations) - begun) as i64;
         // First: where each chunk was used last, as seen from the next lap.
         for at in from..to {
             let step = (at - from) as i64;
-            let operation = (record.entry(at).operation - first) as i64 - length;
+            let operation = (record.entry(at).operation - begun) as i64 - length;
             for chunk in record.uses(at) {
                 if at < chunks.born(chunk) {
                     continue;
@@ -196,6 +201,9 @@ impl Phase {
             }
             limit *= 2;
         }
+        let marks = |scratch: &Scratch, chunk| {
+            scratch.uses <= limit || first == Some(chunk) && scratch.uses <= limit * FIRST_USES
+        };
         // Then: lay it out.
         let mut offset = 0;
         for at in from..to {
@@ -218,10 +226,10 @@ impl Phase {
                 }
                 scratch.last_use = index;
                 let begins = i64::from(step) - scratch.step > 1;
-                let operation = (entry.operation - first) as i64;
+                let operation = (entry.operation - begun) as i64;
                 let gap = (operation - scratch.operation) as u32;
                 (scratch.step, scratch.operation) = (i64::from(step), operation);
-                if begins && scratch.uses <= limit && !erratic {
+                if begins && marks(scratch, chunk) && !erratic {
                     let landmark = phase.landmarks.len() as u32;
                     phase.landmarks.push(Landmark { chunk, step, next: END, gap, skipped_in: 0 });
                     if scratch.last_landmark == END {

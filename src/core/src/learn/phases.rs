@@ -81,7 +81,7 @@ impl Learner {
 
     fn try_candidate(&mut self, candidate: Candidate, then: Moment, at: Moment, least: u32) {
         let Candidate { then: from, again: to, .. } = candidate;
-        let Some(phase) = Phase::build(&self.record, from, to, &mut self.known) else {
+        let Some(phase) = Phase::build(&self.record, from, to, None, &mut self.known) else {
             return self.note_course(from, to);
         };
         if u64::from(phase.count()) > UNROLLED * u64::from(phase.marking())
@@ -190,7 +190,7 @@ impl Learner {
     }
 
     fn build(&mut self, from: Moment, to: Moment) -> Option<Phase> {
-        Phase::build(&self.record, from, to, &mut self.known)
+        Phase::build(&self.record, from, to, None, &mut self.known)
     }
 
     /// The steps of `course` within `from..to`, if they did come before, and

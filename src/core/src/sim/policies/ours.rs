@@ -31,6 +31,9 @@ const THINK_NS_PER_CHUNK: Nanos = 50_000;
 const MANY_CHUNKS: Nanos = 2_000;
 /// Thinking time of the quick plan.
 const GLANCE_NS_PER_CHUNK: Nanos = 4_000;
+/// Every kernel touches activations: here one chunk that nobody moves. The
+/// trace's are accounted for already, so its size does not matter.
+const ACTIVATION_FRAMES: u32 = 1;
 
 pub struct Ours {
     streamer: Streamer,
@@ -50,9 +53,10 @@ pub struct Ours {
 impl Ours {
     pub fn new(trace: &Trace, setup: &crate::sim::Setup) -> Self {
         let machine = oracle::machine(trace, setup);
-        let mut streamer = Streamer::new(machine.frames, Window::Auto);
+        let mut streamer = Streamer::new(machine.frames + ACTIVATION_FRAMES, Window::Auto);
         streamer.set_machine(machine);
-        let count = trace.chunks.len();
+        let activations = trace.chunks.len() as TraceChunk;
+        let count = trace.chunks.len() + 1;
         Self {
             streamer,
             memory: Memory {
@@ -60,6 +64,7 @@ impl Ours {
                 hosts: vec![None; count],
                 saved: vec![false; count],
                 remote: vec![0; count],
+                activations,
                 ..Memory::default()
             },
             touches: Vec::new(),
@@ -88,6 +93,15 @@ impl Ours {
         for (index, &frame) in places[chunk as usize].iter().enumerate() {
             content[frame as usize] = Some((chunk, index as u32));
         }
+        Ok(())
+    }
+
+    fn allocate_activations(&mut self, gpu: &mut Gpu) -> Result<(), Infeasible> {
+        let chunk = self.memory.activations;
+        self.memory.paid = ACTIVATION_FRAMES;
+        let mut hands = Hands { gpu, memory: &mut self.memory };
+        self.streamer.allocate(chunk, ACTIVATION_FRAMES, true, &mut hands).map_err(explain)?;
+        self.streamer.pin(chunk, &mut hands).map_err(explain)?;
         Ok(())
     }
 
@@ -151,8 +165,9 @@ impl Ours {
             }
             self.passed = timed.then_some((operation, now));
         }
-        let same = self.touches.iter().map(|&(chunk, _)| chunk);
-        if same.eq(launch.uses.iter().map(|used| used.chunk)) {
+        let before = self.touches.iter().map(|&(chunk, _)| chunk);
+        let now = launch.uses.iter().map(|used| used.chunk).chain([self.memory.activations]);
+        if before.eq(now) {
             return;
         }
         let wanted = self.streamer.wants_times();
@@ -194,6 +209,7 @@ impl Policy for Ours {
                 self.release(gpu);
             }
         }
+        self.allocate_activations(gpu)?;
         gpu.wait_for_kernels();
         Ok(())
     }
@@ -208,9 +224,6 @@ impl Policy for Ours {
     }
 
     fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
-        if launch.uses.is_empty() {
-            return Ok(());
-        }
         self.measure(gpu, launch);
         self.think(gpu);
         self.touches.clear();
@@ -218,6 +231,7 @@ impl Policy for Ours {
             let effect = if used.writes { Effect::Write } else { Effect::Read };
             self.touches.push((used.chunk, effect));
         }
+        self.touches.push((self.memory.activations, Effect::Write));
         self.touch(gpu)?;
         for used in launch.uses {
             self.memory.check(used.chunk);
@@ -233,10 +247,8 @@ impl Policy for Ours {
         gpu.read_over_link(launch.uses.iter().map(read).sum(), ns)
     }
 
-    fn after(&mut self, gpu: &mut Gpu, launch: Launching<'_>) {
-        if !launch.uses.is_empty() {
-            self.release(gpu);
-        }
+    fn after(&mut self, gpu: &mut Gpu, _: Launching<'_>) {
+        self.release(gpu);
     }
 }
 
@@ -245,6 +257,10 @@ impl Policy for Ours {
 struct Memory {
     /// Of each chunk, while mapped.
     places: Vec<Vec<FrameId>>,
+    /// The chunk after all of the trace's.
+    activations: TraceChunk,
+    /// Frames still to come out of memory that is accounted for already.
+    paid: u32,
     /// Which chunk's bytes are in each frame, and at which index.
     content: Vec<Option<(TraceChunk, u32)>>,
     /// Which frames are host memory; and of each chunk, while mapped, how many
@@ -319,6 +335,9 @@ struct Hands<'a> {
 
 impl Hands<'_> {
     fn bytes(&self, chunk: TraceChunk, frames: &Range<u32>) -> u64 {
+        if chunk == self.memory.activations {
+            return 0;
+        }
         let end = (u64::from(frames.end) * FRAME_BYTES).min(self.gpu.bytes(chunk));
         end.saturating_sub(u64::from(frames.start) * FRAME_BYTES)
     }
@@ -357,6 +376,10 @@ impl Hands<'_> {
 
 impl Mechanism for Hands<'_> {
     fn create_frame(&mut self) -> Result<FrameId, Refused> {
+        if self.memory.paid > 0 {
+            self.memory.paid -= 1;
+            return Ok(self.memory.born(false));
+        }
         if self.gpu.free() < FRAME_BYTES {
             return Err(Refused);
         }
