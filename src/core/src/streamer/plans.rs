@@ -22,6 +22,8 @@ pub(super) struct Planning {
     examined: u64,
     /// No new plan before this many operations.
     not_before: Operation,
+    /// Nothing was known; unless there is news, it is not asked for before this.
+    ask_at: Operation,
     /// When the last one was made.
     began_at: Operation,
     /// Operations that it was meant to last at the least.
@@ -35,10 +37,8 @@ pub(super) struct Planning {
     offsets: Vec<Vec<u64>>,
     /// Likewise, even by guesses: how the learner names it, and its operations.
     named: Vec<(u64, u64)>,
-    /// The phase under way then.
-    posed_in: Option<u64>,
-    /// Its plan waits for the end of that.
-    waits: bool,
+    /// The phase whose end its plan waits for.
+    awaited: Option<u64>,
     /// [`Self::named`] of the plan in force; empty if it was made by guesses.
     in_force: Vec<(u64, u64)>,
 }
@@ -64,10 +64,10 @@ impl Planning {
     }
 
     /// The last problem has a phase that the plan in force does not know, which
-    /// knows the one under way, and its times.
-    fn adds(&self) -> bool {
+    /// knows `present`, the one under way, and its times.
+    fn adds(&self, present: u64) -> bool {
         let known = |name: u64| self.in_force.iter().any(|&(known, _)| known == name);
-        self.posed_in.is_some_and(known) && self.named.iter().any(|&(name, _)| !known(name))
+        known(present) && self.named.iter().any(|&(name, _)| !known(name))
     }
 
     /// A plan is being made, in a phase with iterations of `period` operations.
@@ -91,7 +91,7 @@ impl Streamer {
     pub fn plan_due(&self) -> bool {
         let planning = &self.planning;
         let version = self.learner.version();
-        let waited = self.operation >= planning.not_before
+        let waited = self.operation >= planning.not_before.max(planning.ask_at)
             && (version != planning.version || self.unplanned_changes > 0 || planning.by_guesses());
         let streams = self.streamed_chunks > 0 || self.host_frames > 0;
         streams && !self.foresight.lost() && (waited || version != planning.examined)
@@ -127,7 +127,7 @@ impl Streamer {
             self.fetched_at + period > self.operation || self.host_frames > 0 || guessed
         };
         let Some(period) = period.filter(streams) else {
-            self.planning.not_before = self.operation + WAIT;
+            self.planning.ask_at = self.operation + WAIT;
             return None;
         };
         let present = description.present.map(|present| &description.phases[present]);
@@ -139,7 +139,7 @@ impl Streamer {
         let steps = || description.phases.iter().flat_map(|phase| &phase.steps);
         let unmeasured = steps().filter(|step| step.ns == 0).count();
         if !changed && unmeasured > steps().count() / UNMEASURED_ONE_IN {
-            self.planning.not_before = self.operation + (period / 4).max(WAIT);
+            self.planning.ask_at = self.operation + (period / 4).max(WAIT);
             return None;
         }
         self.planning.begins(self.operation, period, self.learner.version(), stranger);
@@ -202,8 +202,7 @@ impl Streamer {
         }
         self.planning.offsets = if all_measured { offsets } else { Vec::new() };
         self.planning.named = named;
-        self.planning.posed_in = self.learner.present();
-        self.planning.waits = false;
+        self.planning.awaited = None;
         let largest_chunk = problem.chunks.iter().map(|chunk| chunk.frames).max().unwrap_or(1);
         problem.window_frames = match self.window {
             Window::Auto => None,
@@ -246,23 +245,22 @@ impl Streamer {
         /// which on it has no time to make good what was moved.
         const BUSY: f64 = 0.5;
         let planning = &self.planning;
-        let Some(before) = &self.plan else { return false };
-        if planning.posed_in.is_none() || self.learner.present() != planning.posed_in {
+        let (Some(before), Some(present)) = (&self.plan, self.learner.present()) else {
             return false;
-        }
-        if planning.waits {
+        };
+        if planning.awaited == Some(present) {
             return true;
         }
-        if !planning.adds() {
+        if !planning.adds(present) {
             return false;
         }
         if planning.offsets.is_empty() {
             // It will be known soon how long the other phase takes.
-            self.planning.waits = true;
+            self.planning.awaited = Some(present);
             return true;
         }
         let here = |plan: &Plan, named: &[(u64, u64)]| {
-            let at = named.iter().position(|&(name, _)| Some(name) == planning.posed_in)?;
+            let at = named.iter().position(|&(name, _)| name == present)?;
             plan.phases.get(at).map(|phase| (phase.period_ns, phase.streamed_bytes))
         };
         let both = here(before, &planning.in_force).zip(here(plan, &planning.named));
@@ -274,7 +272,7 @@ impl Streamer {
         if gains || !busy || moved * 1000 < u64::from(self.cap_frames) * MOVE {
             return false;
         }
-        self.planning.waits = true;
+        self.planning.awaited = Some(present);
         true
     }
 
@@ -283,7 +281,7 @@ impl Streamer {
     /// that phase lost gets its place back at once: the next plan may be long in
     /// coming, and what comes in meanwhile should not do so twice.
     pub fn put_back(&mut self, mechanism: &mut impl Mechanism) {
-        if !self.planning.adds() {
+        if !self.learner.present().is_some_and(|present| self.planning.adds(present)) {
             return;
         }
         let Some(plan) = self.plan.take() else { return };

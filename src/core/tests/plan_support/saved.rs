@@ -86,7 +86,7 @@ pub fn random_saved(random: &mut Random, chunks: u32, steps: u32, phases: u32) -
             ring_frames: shared_frames,
         });
     }
-    description.present = (random.one_in(2) && phases > 0).then_some(phases as usize - 1);
+    description.present = (phases as usize).checked_sub(1).filter(|_| random.one_in(2));
     Saved { signature: random.next(), machine, description, plan }
 }
 
