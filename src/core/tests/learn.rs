@@ -4,7 +4,7 @@
 mod learn_support;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::learn::Learner;
+use autooffload_core::learn::{Learner, Phase};
 use autooffload_core::workload::{Event, Trace, models};
 use learn_support::{ACTIVATION, Program, Random, Score, Watch, model, plain, repeat};
 
@@ -361,9 +361,22 @@ fn activations_that_move_do_not_disturb() {
         }
     }
     // Worse: random segments, and a random number of operations on them.
+    let foreseen: Vec<f64> = (0..20).map(dealt_at_random).collect();
+    let mean = foreseen.iter().sum::<f64>() / foreseen.len() as f64;
+    assert!(mean >= 0.85, "{foreseen:?}");
+    // Nobody stays where nothing comes as foreseen.
+    assert!(foreseen.iter().all(|&mean| mean >= 0.7), "{foreseen:?}");
+}
+
+/// How much of a program is foreseen that deals its activations at random,
+/// and uses them a random number of times; from the fourth iteration on.
+fn dealt_at_random(seed: u64) -> f64 {
+    const ITERATIONS: u32 = 60;
+    const LEARNING: u32 = 3;
+    let mut random = Random(seed);
     let mut watch = Watch::new();
-    let (mut near, mut count) = (0.0, 0);
-    for iteration in 0..60 {
+    let mut near = 0.0;
+    for iteration in 0..ITERATIONS {
         let pass: Program = (0..40u32)
             .flat_map(|layer| {
                 let mut any = || ACTIVATION + random.below(20) as ChunkId;
@@ -373,12 +386,11 @@ fn activations_that_move_do_not_disturb() {
             })
             .collect();
         let score = watch.run(&pass);
-        if iteration >= 3 {
+        if iteration >= LEARNING {
             near += score.near;
-            count += 1;
         }
     }
-    assert!(near / f64::from(count) >= 0.85, "{near} of {count}");
+    near / f64::from(ITERATIONS - LEARNING)
 }
 
 #[test]
@@ -627,34 +639,69 @@ fn published_architectures_are_steady_by_the_third_iteration() {
     }
 }
 
+/// Operations of each phase described after `trace`, in the order of size, if
+/// every kernel touches activations and all weights were loaded first; and of
+/// each iteration.
+fn described(trace: &Trace) -> (Vec<u32>, Vec<u32>) {
+    let activations = trace.chunks.len() as ChunkId;
+    let mut learner = Learner::new();
+    let mut born = vec![false; trace.chunks.len()];
+    for event in &trace.events {
+        if let Event::Allocate { chunk } = event {
+            born[*chunk as usize] = true;
+        }
+    }
+    for chunk in (0..activations).filter(|&chunk| !born[chunk as usize]) {
+        learner.observe(&[chunk]);
+    }
+    let mut iterations = Vec::new();
+    for event in &trace.events {
+        match event {
+            Event::Iteration { .. } => iterations.push(0),
+            Event::Launch(launch) => {
+                let used = trace.touches(launch).iter().map(|used| used.chunk);
+                learner.observe(&used.chain([activations]).collect::<Vec<_>>());
+                if let Some(operations) = iterations.last_mut() {
+                    *operations += 1;
+                }
+            }
+            Event::Free { chunk } => learner.forget(*chunk),
+            _ => (),
+        }
+    }
+    learner.check();
+    let phases = learner.describe().phases;
+    let operations = |phase: &Phase| phase.steps.iter().map(|step| step.operations).sum();
+    let mut described: Vec<u32> = phases.iter().map(operations).collect();
+    described.sort_unstable();
+    (described, iterations)
+}
+
 #[test]
 fn published_architectures_are_described_whole_if_every_kernel_touches_activations() {
     for model in models::catalogue().iter().filter(|model| model.kind == models::Kind::Periodic) {
-        let trace =
-            model.generate(&models::Options { iterations: 8, runs: 1, ..Default::default() });
-        let activations = trace.chunks.len() as ChunkId;
-        let mut learner = Learner::new();
-        let (mut operations, mut longest) = (0, 0);
-        for event in &trace.events {
-            match event {
-                Event::Iteration { .. } => {
-                    longest = longest.max(operations);
-                    operations = 0;
-                }
-                Event::Launch(launch) => {
-                    let used = trace.touches(launch).iter().map(|used| used.chunk);
-                    learner.observe(&used.chain([activations]).collect::<Vec<_>>());
-                    operations += 1;
-                }
-                Event::Free { chunk } => learner.forget(*chunk),
-                _ => (),
-            }
-        }
-        let phases = learner.describe().phases;
-        let described: Vec<u32> = (phases.iter())
-            .map(|phase| phase.steps.iter().map(|step| step.operations).sum())
-            .collect();
-        assert_eq!(described, [longest], "{}", model.name);
+        let options = models::Options { iterations: 8, runs: 1, ..Default::default() };
+        let (phases, iterations) = described(&model.generate(&options));
+        let longest = iterations.into_iter().max().unwrap();
+        assert_eq!(phases, [longest], "{}", model.name);
+    }
+}
+
+#[test]
+fn runs_that_go_astray_are_described_by_what_comes_back() {
+    for (name, expected) in [
+        // What runs in a step that skips blocks is part of what runs in others,
+        // and both are part of the order in which all was loaded.
+        ("every-other-skipped", &[65, 195][..]),
+        ("skipped-blocks", &[65, 195]),
+        // Two passes that differ by an adapter here and there.
+        ("guidance-adapter", &[392]),
+        // Of the first tiles, nobody knew yet that they were alike.
+        ("tiled-decoder", &[115, 195]),
+        ("guidance-ends", &[195]),
+    ] {
+        let variant = models::VARIANTS.iter().find(|variant| variant.name == name).unwrap();
+        assert_eq!(described(&variant.trace(24, 1)).0, expected, "{name}");
     }
 }
 

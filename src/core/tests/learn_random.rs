@@ -4,8 +4,8 @@
 mod learn_support;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::learn::Learner;
-use learn_support::{Program, Random};
+use autooffload_core::learn::{Learner, Phase};
+use learn_support::{Network, Program, Random};
 
 /// A loop nest: loops of loops of stretches, with what comes now and then.
 fn nest(random: &mut Random, chunks: u64, depth: u32) -> Program {
@@ -157,4 +157,41 @@ fn operations_in_no_order_are_survived_and_memory_is_bounded() {
     learner.observe(&[ChunkId::MAX - 1, 1 << 30]);
     learner.check();
     assert!(learner.footprint() < 40 << 20, "{} bytes", learner.footprint());
+}
+
+/// How many iterations of a network, drawn by `seed`, it takes until it is
+/// described by what it is, an iteration of so many operations and nothing
+/// else, for good. `None`: it never is.
+fn described_after(seed: u64) -> Option<u32> {
+    const ITERATIONS: u32 = 12;
+    let mut random = Random(seed);
+    let Network { weights, iteration } = Network::draw(&mut random);
+    let mut learner = Learner::new();
+    if random.below(4) > 0 {
+        weights.iter().for_each(|&chunk| {
+            learner.observe(&[chunk]);
+        });
+    }
+    let mut since = None;
+    for number in 1..=ITERATIONS {
+        iteration.iter().for_each(|chunks| {
+            learner.observe(chunks);
+        });
+        let phases = learner.describe().phases;
+        let operations = |phase: &Phase| phase.steps.iter().map(|s| s.operations).sum::<u32>();
+        let is_it = phases.len() == 1 && operations(&phases[0]) as usize == iteration.len();
+        since = if is_it { since.or(Some(number)) } else { None };
+    }
+    learner.check();
+    since
+}
+
+#[test]
+fn networks_are_described_soon_however_their_weights_are_packed() {
+    const NETWORKS: u64 = 1000;
+    let after: Vec<Option<u32>> = (0..NETWORKS).map(described_after).collect();
+    let within = |most: u32| after.iter().flatten().filter(|&&after| after <= most).count();
+    println!("of {NETWORKS}: {} by the third, {} by the fifth", within(3), within(5));
+    assert!(within(3) >= 880, "{} by the third iteration", within(3));
+    assert!(within(5) >= 960, "{} by the fifth iteration", within(5));
 }

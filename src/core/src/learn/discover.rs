@@ -1,12 +1,17 @@
 //! Finds a period nobody told us about: when several chunks in a row come
-//! back after the same number of operations, that number is a candidate.
+//! back after the same number of operations, that number is a candidate. So it
+//! is when *chains* do, three chunks in the same order: where chunks are used
+//! several times an iteration, each in its own way, no two come back after the
+//! same time, but chains do.
 //!
 //! What came back sooner is ignored by a voter for longer periods, so buffers
 //! that every layer uses do not hide the layers' own period. Whether a
 //! candidate is a period is decided by following it for an iteration (see
 //! `laps`).
 
+use super::Operation;
 use super::record::Moment;
+use crate::address_map::ChunkId;
 
 /// Chunks that must agree, or a whole iteration of them if that is fewer.
 const AGREEMENT: u32 = 4;
@@ -84,5 +89,52 @@ impl Voters {
             Candidate { then: voter.then, again: voter.again, lag, agreed: voter.agreed };
         voter.agreed = 0;
         Some(candidate)
+    }
+}
+
+/// Chains remembered, as a power of two; of those with the same remainder, the
+/// last.
+const CHAINS: u32 = 14;
+
+/// Where chains were seen last.
+#[derive(Default)]
+pub(super) struct Chains {
+    /// Empty until the first is seen.
+    seen: Vec<Chain>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Chain {
+    name: u64,
+    at: Moment,
+    operation: Operation,
+}
+
+impl Chains {
+    /// `chunks` came one after the other, the last in step `at`. Answers the
+    /// step and the operation at which they did so before.
+    pub fn note(
+        &mut self,
+        chunks: [ChunkId; 3],
+        at: Moment,
+        operation: Operation,
+    ) -> Option<(Moment, Operation)> {
+        // Multiplicative hashing (Knuth, TAOCP 3, 6.4), one factor per place.
+        const FACTORS: [u64; 3] =
+            [0x9E37_79B9_7F4A_7C15, 0xBF58_476D_1CE4_E5B9, 0x94D0_49BB_1331_11EB];
+        let parts =
+            chunks.iter().zip(FACTORS).map(|(&chunk, f)| (u64::from(chunk) + 1).wrapping_mul(f));
+        let name = parts.fold(0u64, |name, part| (name ^ part).rotate_left(23));
+        if self.seen.is_empty() {
+            self.seen.resize(1 << CHAINS, Chain::default());
+        }
+        let place = name.wrapping_mul(FACTORS[0]) >> (u64::BITS - CHAINS);
+        let chain = &mut self.seen[place as usize];
+        let before = std::mem::replace(chain, Chain { name, at, operation });
+        (before.name == name).then_some((before.at, before.operation))
+    }
+
+    pub fn footprint(&self) -> usize {
+        self.seen.capacity() * size_of::<Chain>()
     }
 }

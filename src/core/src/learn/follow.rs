@@ -184,7 +184,13 @@ impl Learner {
     fn cross_if_due(&mut self) {
         let Some(track) = self.track else { return };
         let Some(visit) = track.model.and_then(|number| self.visits.get(number)) else { return };
-        if track.laps != visit.laps || track.next < visit.exit {
+        if track.laps > visit.laps {
+            // It went on past the end of that one.
+            self.epoch += 1;
+            self.track = Some(Track { model: None, ..track });
+            return;
+        }
+        if track.laps < visit.laps || track.next < visit.exit {
             return;
         }
         let number = track.model.expect("it has one");
@@ -251,6 +257,7 @@ impl Learner {
             now: at - 1,
             laps: 0,
             entry,
+            begun: now,
             model,
             lap: Lap::default(),
             change: Change::None,

@@ -8,9 +8,11 @@
 //! next lap begins, so that a lap is laid out with all its steps.
 
 use super::phase::Phase;
-use super::phases::STRETCH;
+use super::phases::{REPEATED, STRETCH};
 use super::record::Sum;
+use super::surprise::EDGE;
 use super::track::{Change, Track};
+use super::visits::Visit;
 use super::*;
 
 /// A phase with fewer landmarks is confirmed after as many, and if nearly all
@@ -237,8 +239,10 @@ impl Learner {
         sum == last || (!alike(&sum, &phase.sum) && (alike(&sum, &last) || phase.laps <= 1))
     }
 
-    /// The visit `track` ended at `to`: a change that its last lap asked for is made.
+    /// The visit `track`, the last that ended, ended at `to`: a change that its
+    /// last lap asked for is made, and an excerpt that came before is a phase.
     pub(super) fn change_behind(&mut self, track: &Track, to: Moment) {
+        self.excerpt(track, to);
         let (Change::Update, Some(start)) = (track.change, track.lap.start) else { return };
         let gone = self.phases[track.slot].is_none();
         let current = self.track.as_ref().is_some_and(|current| current.slot == track.slot);
@@ -251,6 +255,29 @@ impl Learner {
             self.epoch += 1;
             self.replace(track.slot, phase, start);
         }
+    }
+
+    /// Of a stretch that came once (all weights, say, when they were loaded) now
+    /// came, as in its last visit, the same part, and no more: that is a phase of
+    /// its own, laid out from what came just now, and was one then.
+    fn excerpt(&mut self, track: &Track, to: Moment) {
+        let Some(phase) = self.phases[track.slot].as_deref() else { return };
+        if !phase.is_stretch() || track.begun < self.record.oldest() {
+            return;
+        }
+        let serial = phase.serial;
+        let Some(same) = self.visits.repeated(serial, EDGE) else { return };
+        let found = Phase::build(&self.record, track.begun, to, None, &mut self.known);
+        let Some(mut found) = found.filter(|found| found.count() >= REPEATED) else { return };
+        (found.once, found.confirmed) = (true, true);
+        (found.visits, found.repeats) = (2, 1);
+        let slot = self.insert(found);
+        self.mean(slot, track.begun);
+        let serial = self.phase(slot).serial;
+        for number in same {
+            self.visits.rename(number, Visit { slot, serial, entry: 0, laps: 1, exit: 0 });
+        }
+        self.version += 1;
     }
 
     /// The lap `from..to`, if it begins with `chunk`.
@@ -273,5 +300,6 @@ impl Learner {
         self.phases[slot] = Some(Box::new(phase));
         self.mean(slot, start);
         self.make_room(slot);
+        self.drop_fragments(slot);
     }
 }

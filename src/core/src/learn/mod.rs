@@ -50,7 +50,7 @@ mod visits;
 pub use ahead::Cursor;
 
 use crate::address_map::{ChunkId, NO_CHUNK};
-use discover::Voters;
+use discover::{Chains, Voters};
 use phase::{Chunks, Scratch};
 use record::{Moment, Record};
 use std::ops::Range;
@@ -90,6 +90,8 @@ pub struct Phase {
     pub uses: Vec<ChunkId>,
     /// Iterations per visit: of the last complete visit, or so far.
     pub repeats: u32,
+    /// Visits, the one under way included.
+    pub visits: u32,
 }
 
 /// One or more operations of an iteration that touch the same chunks.
@@ -186,6 +188,9 @@ pub struct Learner {
     serials: u64,
     visits: Visits,
     voters: Voters,
+    chains: Chains,
+    /// Of chains.
+    chain_voters: Voters,
     recent: Recent,
     /// Where we are. `None`: nowhere known.
     track: Option<Track>,
@@ -223,6 +228,8 @@ impl Learner {
             serials: 0,
             visits: Visits::default(),
             voters: Voters::default(),
+            chains: Chains::default(),
+            chain_voters: Voters::default(),
             recent: Recent::default(),
             track: None,
             crossed: None,
@@ -343,6 +350,7 @@ impl Learner {
             + self.record.footprint()
             + self.known.chunks.capacity() * size_of::<Known>()
             + self.visits.footprint()
+            + self.chains.footprint()
             + phases
     }
 
@@ -400,7 +408,8 @@ impl Learner {
     }
 
     fn describe_phase(&self, phase: &phase::Phase) -> Phase {
-        let mut described = Phase { repeats: phase.repeats.max(1), ..Phase::default() };
+        let (repeats, visits) = (phase.repeats.max(1), phase.visits);
+        let mut described = Phase { repeats, visits, ..Phase::default() };
         let certain = |chunk| chunk != NO_CHUNK && !self.known.erratic(chunk);
         for (index, step) in phase.steps.iter().enumerate() {
             let first_use = described.uses.len() as u32;

@@ -81,6 +81,8 @@ pub(super) struct Phase {
     /// last lap did.
     pub sum: Sum,
     pub last_sum: Sum,
+    /// The last jump back in it.
+    pub returned: Return,
     /// One whole iteration was followed, or it came back.
     pub confirmed: bool,
     /// The version was not raised for it yet.
@@ -107,6 +109,21 @@ pub(super) struct Phase {
     /// Uses of chunks that come and go, when that was told last.
     pub erratic_told: usize,
     pub patience: u32,
+}
+
+/// A jump back, to a landmark of `chunk`, in step `at`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Return {
+    pub chunk: ChunkId,
+    pub at: Moment,
+    /// Steps since the jump back before, if that was to the same place; else 0.
+    pub steps: u64,
+}
+
+impl Default for Return {
+    fn default() -> Self {
+        Self { chunk: NO_CHUNK, at: 0, steps: 0 }
+    }
 }
 
 /// Per-chunk workspace of [`Phase::build`].
@@ -403,6 +420,11 @@ impl Phase {
     /// No candidate any more.
     pub fn known(&self) -> bool {
         self.confirmed || self.once
+    }
+
+    /// It came once, and nothing is known of it but that.
+    pub fn is_stretch(&self) -> bool {
+        self.once && !self.confirmed
     }
 
     /// Chunks that mark places.

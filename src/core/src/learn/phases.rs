@@ -24,6 +24,8 @@ const OTHER_CHUNKS: u32 = 4;
 const SHORT_LOOP: u64 = 512;
 /// What comes back at a pace that differs by less than this part is one course.
 const SAME_COURSE: u64 = 8;
+/// After so many laps it is late: what is less sure is tried, too.
+const LATE: u64 = 2;
 /// Courses remembered.
 const COURSES: usize = 8;
 /// A phase that shares this part of its landmarks with a longer one is part of it.
@@ -31,7 +33,7 @@ const CONTAINED: (u32, u32) = (15, 16);
 /// A stretch of fewer landmarks that does not repeat is no phase.
 pub(super) const STRETCH: u32 = 4;
 /// A repetition of fewer is chance.
-const REPEATED: u32 = 16;
+pub(super) const REPEATED: u32 = 16;
 
 /// From step `again` on came what had come from step `then` on.
 pub(super) struct Course {
@@ -42,15 +44,40 @@ pub(super) struct Course {
 impl Learner {
     /// Takes note of a return after a time, and tries what agrees.
     pub(super) fn propose(&mut self, before: Option<(Moment, u64)>, at: Moment) {
+        let chain = self.chain(at);
         if before.is_none_or(|(_, lag)| lag > BURST) {
             self.rare_at = at;
+        }
+        if let Some((candidate, then, lag)) = chain
+            && self.lost_since.is_some_and(|since| at - since >= LATE * (at - then))
+        {
+            return self.consider(candidate, then, lag, at);
         }
         let Some((then, lag)) = before else { return self.voters.stranger() };
         if lag <= BURST && at <= self.rare_at + 2 * lag {
             // The same weight again, with something else in between.
             return;
         }
-        let Some(candidate) = self.voters.vote(lag, then, at) else { return };
+        if let Some(candidate) = self.voters.vote(lag, then, at) {
+            self.consider(candidate, then, lag, at);
+        }
+    }
+
+    /// The last chunks that came may have come in the same order before: then
+    /// that counts, and may make a candidate.
+    fn chain(&mut self, at: Moment) -> Option<(Candidate, Moment, u64)> {
+        let chunk = |back| self.recent.get(back).map(|(chunk, _)| chunk);
+        let chunks = [chunk(0)?, chunk(1)?, chunk(2)?];
+        let operation = self.record.entry(at).operation;
+        let (then, before) = self.chains.note(chunks, at, operation)?;
+        let lag = operation - before;
+        let candidate = (lag > BURST).then(|| self.chain_voters.vote(lag, then, at))??;
+        Some((candidate, then, lag))
+    }
+
+    /// Tries `candidate`, found by what came in step `then` and, `lag` operations
+    /// later, in step `at`.
+    fn consider(&mut self, candidate: Candidate, then: Moment, lag: u64, at: Moment) {
         let steps = candidate.again - candidate.then;
         if at < self.rest_until {
             return self.note_course(candidate.then, candidate.again);
@@ -90,11 +117,18 @@ impl Learner {
             return self.note_course(from, to);
         }
         let Some(offset) = then.checked_sub(from) else { return };
-        // The landmark just seen.
-        let Some((chunk, _)) = self.recent.get(0) else { return };
-        let seen =
-            phase.places(chunk).find(|&l| u64::from(phase.landmarks[l as usize].step) == offset);
-        let Some(seen) = seen else { return };
+        let here = |(chunk, _): (ChunkId, Moment)| {
+            let step = |l: &u32| u64::from(phase.landmarks[*l as usize].step);
+            phase.places(chunk).find(|l| step(l) == offset)
+        };
+        // Better wait for a landmark, but not for ever.
+        let before = || {
+            let late = self.lost_since.is_none_or(|since| at - since >= LATE * (to - from));
+            let after = phase.landmarks.partition_point(|l| u64::from(l.step) <= offset);
+            late.then(|| after.checked_sub(1).map(|l| l as u32)).flatten()
+        };
+        let Some(seen) = self.recent.get(0).and_then(here).or_else(before) else { return };
+        let chunk = phase.landmarks[seen as usize].chunk;
         // What came since the repetition began, where it should have.
         let hits = (0..=seen)
             .filter(|&index| {
@@ -239,12 +273,33 @@ impl Learner {
         self.visits.push(Visit { slot, serial, entry: 0, laps: 1, exit: 0 });
     }
 
-    /// Forgets the phases that the one in `slot` consists of, or repeats.
+    /// Forgets the phases that the one in `slot` consists of, or repeats; and
+    /// longer ones that did not repeat: laps of it before it was noticed.
     pub(super) fn drop_contained(&mut self, slot: usize) {
-        let bit = 1u64 << slot;
         let length = self.phase(slot).length();
+        self.drop_within(slot, |other| other.length() <= length || other.once);
+    }
+
+    /// The phase in `slot` was laid out anew: forgets what is a small part of it,
+    /// a loop within a layer that seemed to be all there is. Larger ones may be
+    /// what some iterations leave out.
+    pub(super) fn drop_fragments(&mut self, slot: usize) {
+        const SMALL: u64 = 8;
+        let length = self.phase(slot).length();
+        self.drop_within(slot, |other| other.length() * SMALL <= length);
+    }
+
+    /// Forgets phases of which `which` holds and whose landmarks are chunks of the
+    /// one in `slot`.
+    fn drop_within(&mut self, slot: usize, which: impl Fn(&Phase) -> bool) {
+        let bit = 1u64 << slot;
+        let tracks = [&self.track, &self.crossed, &self.interrupted];
+        let kept = tracks.map(|track| track.as_ref().map(|track| track.slot));
         for other in 0..PHASES {
             let Some(phase) = self.phases[other].as_deref() else { continue };
+            if other == slot || kept.contains(&Some(other)) || !which(phase) {
+                continue;
+            }
             let (mut shared, mut all) = (0, 0);
             for (chunk, marks) in phase.chunks() {
                 let known = &self.known.chunks[chunk as usize];
@@ -253,10 +308,7 @@ impl Learner {
                     shared += u32::from(known.uses & bit != 0);
                 }
             }
-            if other != slot
-                && phase.length() <= length
-                && shared * CONTAINED.1 >= all * CONTAINED.0
-            {
+            if shared * CONTAINED.1 >= all * CONTAINED.0 {
                 self.drop_phase(other);
             }
         }

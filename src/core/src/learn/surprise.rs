@@ -14,7 +14,7 @@
 //! too often is *erratic* until it has come as expected for a while.
 
 use super::laps::lap_stamp;
-use super::phase::Phase;
+use super::phase::{Phase, Return};
 use super::phases::STRETCH;
 use super::times::place;
 use super::track::{Change, Lap, Track};
@@ -34,13 +34,15 @@ const CONTEXT_GAP: u32 = 16;
 const DETOUR: u64 = 3;
 /// What two phases share where one begins and the other ends is at most so
 /// many landmarks.
-const EDGE: u32 = 3;
+pub(super) const EDGE: u32 = 3;
 /// A phase shorter than this part of the one under way interrupts no lap.
 const TRIFLE: u64 = 4;
 /// Places of a chunk, in one phase, that are looked at.
 const PLACES: usize = 32;
 /// A candidate that has to be followed with more jumps than this is none.
 const CANDIDATE_JUMPS: u32 = 3;
+/// Rounds that differ by less than this part are the same.
+const SAME_ROUND: u64 = 64;
 /// From so many landmarks on, a candidate may contain something new.
 const LONG: u32 = 32;
 
@@ -103,9 +105,17 @@ impl Learner {
         }
         self.recent.push(chunk, at);
         if let Some(place) = self.recall(chunk, before.map(|(_, lag)| lag)) {
-            let other = self.track.as_ref().is_none_or(|track| track.slot != place.slot);
+            // From one phase to another: that explains it, unless they are mere
+            // stretches, which may be parts of an iteration.
+            let stretch = |slot: usize| self.phase(slot).is_stretch();
+            let explained = match &self.track {
+                Some(track) => {
+                    track.slot != place.slot && !stretch(track.slot) && !stretch(place.slot)
+                }
+                None => !stretch(place.slot),
+            };
             self.jump(chunk, place, at);
-            if !other {
+            if !explained {
                 self.propose(before, at);
             }
             return false;
@@ -220,6 +230,7 @@ impl Learner {
     /// Goes to `place`, whose landmark was just seen in step `at`.
     fn jump(&mut self, chunk: ChunkId, place: Place, at: Moment) {
         self.epoch += 1;
+        let serial = self.phase(place.slot).serial;
         // The landmarks held that turn out to be the first of the visit.
         let held = self.track.as_ref().map_or(u32::MAX, |track| track.doubts + 1);
         if let Some(crossed) = self.crossed.take() {
@@ -236,7 +247,7 @@ impl Learner {
         if self.track.as_ref().is_some_and(|track| track.slot == place.slot) {
             self.jump_within(chunk, place, at);
         } else {
-            self.jump_to(chunk, place, held, at);
+            self.jump_to(chunk, place, serial, held, at);
         }
     }
 
@@ -302,6 +313,9 @@ impl Learner {
             }
             track.change = Change::None;
             (track.between, track.trailing) = (false, false);
+            if self.came_round(chunk, at) {
+                return self.arrive(chunk, at);
+            }
         }
         let Some(track) = &mut self.track else { return };
         let known = self.phases[track.slot].as_ref().is_some_and(|phase| phase.known());
@@ -312,7 +326,30 @@ impl Learner {
         self.arrive(chunk, at);
     }
 
-    fn jump_to(&mut self, chunk: ChunkId, place: Place, held: u32, at: Moment) {
+    /// The phase under way jumped back to `chunk`, in step `at`. If it does so
+    /// each time that it comes round, it is laid out wrongly: anew, then, from
+    /// one such jump to the next.
+    fn came_round(&mut self, chunk: ChunkId, at: Moment) -> bool {
+        let Some(track) = &self.track else { return false };
+        let slot = track.slot;
+        let phase = self.phases[slot].as_deref_mut().expect("the phase under way");
+        let last = phase.returned;
+        let steps = if last.chunk == chunk { at - last.at } else { 0 };
+        phase.returned = Return { chunk, at, steps };
+        let alike = |a: u64, b: u64| a.abs_diff(b) * SAME_ROUND <= a.max(b);
+        let round = steps > 0 && alike(steps, last.steps) && steps * 2 > phase.steps.len() as u64;
+        if !phase.confirmed || !round || last.at < self.record.oldest() {
+            return false;
+        }
+        let found = Phase::build(&self.record, last.at, at, Some(chunk), &mut self.known);
+        let Some(found) = found.filter(|found| found.landmarks[0].step == 0) else { return false };
+        self.replace(slot, found, last.at);
+        let Some(track) = &mut self.track else { return false };
+        (track.next, track.lap, track.skipped_from) = (0, Lap::default(), None);
+        true
+    }
+
+    fn jump_to(&mut self, chunk: ChunkId, place: Place, serial: u64, held: u32, at: Moment) {
         if let Some(interrupted) = self.interrupted.take() {
             let steps = self.phase(interrupted.slot).steps.len() as u64;
             let short = (at - interrupted.doubted_at) * DETOUR < steps;
@@ -330,16 +367,16 @@ impl Learner {
         }
         let context = place.context.min(held).clamp(1, place.landmark + 1);
         let begun = self.recent.get(context - 1).map_or(at, |(_, moment)| moment);
-        let serial = self.phase(place.slot).serial;
         self.leave(begun);
         if self.phases[place.slot].as_ref().is_none_or(|phase| phase.serial != serial) {
-            // It had to make room for the stretch that ends here.
+            // It had to make room for what ended here.
             self.lost_since = Some(begun);
             return;
         }
         let entry = place.landmark + 1 - context;
         self.begin_visit(place.slot, entry, 0);
         let Some(track) = &mut self.track else { return };
+        track.begun = begun;
         if entry == 0 {
             track.lap.start = Some(begun);
         }

@@ -68,8 +68,9 @@ pub(super) struct Track {
     pub now: i64,
     /// Times this visit passed the end.
     pub laps: u32,
-    /// The landmark at which it began.
+    /// The landmark at which it began, and the step.
     pub entry: u32,
+    pub begun: Moment,
     /// The past visit that it is expected to repeat.
     pub model: Option<VisitNumber>,
     pub lap: Lap,

@@ -66,6 +66,24 @@ impl Visits {
         remembered.then(|| &self.ring[number as usize % VISITS])
     }
 
+    /// The last visit, of `serial`, and the one of it before, if they began and
+    /// ended at about the same landmarks of one lap, `edge` more or less.
+    pub fn repeated(&self, serial: u64, edge: u32) -> Option<[VisitNumber; 2]> {
+        let last = self.count.checked_sub(1)?;
+        let now = *self.get(last).filter(|visit| visit.serial == serial)?;
+        let before = (0..last).rev().map_while(|number| Some((number, self.get(number)?)));
+        let (number, then) = before.into_iter().find(|(_, visit)| visit.serial == serial)?;
+        let alike = now.entry.abs_diff(then.entry) <= edge && now.exit.abs_diff(then.exit) <= edge;
+        (alike && now.laps == 0 && then.laps == 0).then_some([number, last])
+    }
+
+    /// Visit `number` was another.
+    pub fn rename(&mut self, number: VisitNumber, visit: Visit) {
+        if self.get(number).is_some() {
+            self.ring[number as usize % VISITS] = visit;
+        }
+    }
+
     /// The past visit that one of `serial`, beginning now at `entry`, is
     /// likely to repeat: the one whose predecessors resemble most those of
     /// now; among equals, one as long as the last was.

@@ -144,3 +144,59 @@ pub fn repeat(times: usize, body: &Program) -> Program {
 pub fn plain(chunks: &[ChunkId]) -> Program {
     chunks.iter().map(|&chunk| vec![chunk]).collect()
 }
+
+/// A network drawn at random: layers of linears, their weights packed into
+/// chunks as an allocator would, several to one or one by one, small tensors in
+/// chunks of their own that whole layers share, and operations without weights.
+pub struct Network {
+    /// The chunks with weights, in the order in which they are loaded.
+    pub weights: Vec<ChunkId>,
+    pub iteration: Program,
+}
+
+impl Network {
+    pub fn draw(random: &mut Random) -> Self {
+        let layers = 2 + random.below(40);
+        let linears = 1 + random.below(8);
+        // Weights to a chunk, at the most; small tensors share one for so many
+        // layers, if at all.
+        let packed = 1 + random.below(4);
+        let pooled = [0, 2, 8][random.below(3) as usize];
+        let active = random.below(2) == 0;
+        // Of each linear of a layer: small tensors come before it, with it, not.
+        let shape: Vec<u64> = (0..linears).map(|_| random.below(3)).collect();
+        let mut network = Self { weights: Vec::new(), iteration: Program::new() };
+        let (mut pool, mut left) = (None, 0);
+        for layer in 0..layers {
+            if pooled > 0 && layer % pooled == 0 {
+                pool = Some(network.chunk());
+                left = 0; // What comes after it in memory is another chunk.
+            }
+            for (index, &kind) in shape.iter().enumerate() {
+                if left == 0 || random.below(3) == 0 {
+                    network.chunk();
+                    left = packed;
+                }
+                left -= 1;
+                let weight = network.weights.last().copied().filter(|&last| Some(last) != pool);
+                let weight = weight.unwrap_or_else(|| network.chunk());
+                let activation = ACTIVATION + (layer as u32 + index as u32) % 2;
+                let small = pool.filter(|_| kind == 1);
+                if let Some(pool) = pool.filter(|_| kind == 0) {
+                    network.iteration.push(vec![pool, ACTIVATION]);
+                }
+                network.iteration.push([weight, activation].into_iter().chain(small).collect());
+                if active {
+                    let others = random.below(3);
+                    network.iteration.extend((0..others).map(|_| vec![ACTIVATION]));
+                }
+            }
+        }
+        network
+    }
+
+    fn chunk(&mut self) -> ChunkId {
+        self.weights.push(self.weights.len() as ChunkId);
+        self.weights.len() as ChunkId - 1
+    }
+}
