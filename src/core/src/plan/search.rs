@@ -159,11 +159,24 @@ impl<'a> Search<'a> {
         best
     }
 
+    /// Each attempt is a walk over everything: a few, and none with a ring much
+    /// smaller than one that was too small.
     fn quick(&mut self) {
-        for ring in self.rings(2.4) {
-            for most in [ring / 2, ring] {
-                self.attempt(Knobs { ring, most, ..START });
+        const TOO_SMALL: f64 = 1.2;
+        let rings = self.rings(2.4);
+        let mut best: Option<(f64, u32)> = None;
+        for &ring in &rings {
+            let tried = self.tried.len();
+            self.attempt(Knobs { ring, most: ring / 2, ..START });
+            let Some(&(cost, _)) = self.tried.get(tried) else { continue };
+            match best {
+                Some((least, _)) if cost > least * TOO_SMALL => break,
+                Some((least, _)) if cost >= least => (),
+                _ => best = Some((cost, ring)),
             }
+        }
+        for ring in best.map_or(rings, |(_, ring)| vec![ring]) {
+            self.attempt(Knobs { ring, most: ring, ..START });
         }
     }
 
