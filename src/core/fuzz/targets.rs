@@ -64,7 +64,8 @@ fn use_saved(saved: &Saved) {
         ..Problem::default()
     };
     for described in &saved.description.phases {
-        let mut phase = Phase { repeats: described.repeats, ..Phase::default() };
+        let (repeats, visits) = (described.repeats, described.visits);
+        let mut phase = Phase { repeats, visits, ..Phase::default() };
         for step in &described.steps {
             let used = &described.uses[step.first_use as usize..][..step.use_count as usize];
             let touched: Option<Vec<u32>> =
@@ -117,7 +118,8 @@ pub fn planner(data: &[u8]) {
     let phases = 1 + input.next() % 3;
     let mut used = vec![false; count as usize];
     for _ in 0..phases {
-        let mut phase = Phase { repeats: u32::from(input.next()), ..Phase::default() };
+        let (repeats, visits) = (u32::from(input.next()), u32::from(input.next()));
+        let mut phase = Phase { repeats, visits, ..Phase::default() };
         let steps = 1 + input.next() % 40;
         for _ in 0..steps {
             let ns = u64::from(input.next()) << (input.next() % 24);

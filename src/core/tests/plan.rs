@@ -154,3 +154,38 @@ fn a_phase_that_joins_moves_next_to_nothing() {
         assert_eq!(again.layouts, joined.layouts);
     }
 }
+
+/// 40 chunks of 8 frames that every other iteration uses all of, and the one
+/// after it the first 8 only; before 14 of either, 20 others run once.
+fn in_turns(available: u32) -> Problem {
+    let mut problem = uniform(40, 8, 100_000, available);
+    (problem.phases[0].repeats, problem.phases[0].visits) = (1, 28);
+    let mut short = Phase { repeats: 1, visits: 28, ..Phase::default() };
+    (0..8).for_each(|chunk| short.push(100_000, &[chunk]));
+    let mut before = Phase { repeats: 1, visits: 2, ..Phase::default() };
+    for id in 40..60 {
+        problem.chunks.push(Chunk { id, frames: 8, ..Chunk::default() });
+        before.push(10_000, &[id]);
+    }
+    problem.phases.extend([short, before]);
+    problem
+}
+
+#[test]
+fn of_phases_that_take_turns_what_each_uses_stays() {
+    for available in [100, 160, 240] {
+        let problem = in_turns(available);
+        let plan = plan(&problem, None, Effort::Searched).unwrap();
+        plan.verify(&problem).unwrap();
+        let frames = |chunks: std::ops::Range<usize>| -> u32 {
+            plan.layouts[chunks].iter().map(|layout| layout.own_frames()).sum()
+        };
+        println!("{available}: own {} {} {}", frames(0..8), frames(8..40), frames(40..60));
+        let share = |chunks: std::ops::Range<usize>| {
+            f64::from(frames(chunks.clone())) / (8 * chunks.len()) as f64
+        };
+        assert!(share(0..8) >= 0.75, "{available}: used in every iteration");
+        assert!(share(0..8) > share(8..40), "{available}");
+        assert_eq!(frames(40..60), 0, "{available}: used once in 28 iterations");
+    }
+}

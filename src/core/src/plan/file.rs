@@ -14,7 +14,7 @@
 //!                  ring_frames  period_ns  stall_ns  streamed_bytes
 //!                  count of copies, of each:  ±chunk  part  ±need  lead  joined
 //!   description  present + 1, or 0  count of phases, of each:
-//!                  repeats  count of steps, of each:
+//!                  repeats  visits  count of steps, of each:
 //!                    operations  ns  count of uses, of each:  ±id
 //! ```
 //!
@@ -71,7 +71,7 @@ pub fn signature(sizes: impl Iterator<Item = u64>) -> u64 {
 }
 
 const MAGIC: [u8; 8] = *b"aoplan\r\n"; // a transfer as text would damage it
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 const HEADER: usize = MAGIC.len() + 2 + 8;
 const CHECKSUM: usize = 4;
 
@@ -229,6 +229,7 @@ fn write_description(out: &mut Writer, description: &Description) {
     out.count(description.phases.len());
     for phase in &description.phases {
         out.number(phase.repeats);
+        out.number(phase.visits);
         out.count(phase.steps.len());
         let mut id = 0;
         for step in &phase.steps {
@@ -423,13 +424,13 @@ fn read_copies(input: &mut Reader) -> Result<Vec<PhasePlan>, Refused> {
 
 fn read_description(input: &mut Reader) -> Result<Description, Refused> {
     let present = input.wide()?.checked_sub(1).map(|phase| phase as usize);
-    let count = input.count(2)?;
+    let count = input.count(3)?;
     let mut phases = Vec::with_capacity(count);
     for _ in 0..count {
-        let repeats = input.number()?;
+        let (repeats, visits) = (input.number()?, input.number()?);
         let count = input.count(3)?;
         let mut phase =
-            learn::Phase { steps: Vec::with_capacity(count), uses: Vec::new(), repeats };
+            learn::Phase { repeats, visits, steps: Vec::with_capacity(count), uses: Vec::new() };
         let mut id = 0;
         for _ in 0..count {
             let (operations, ns) = (input.number()?, input.wide()?);

@@ -76,7 +76,8 @@ fn united(problem: &Problem, chunks: &[Chunk], members: &[Vec<u32>]) -> Problem 
         ..chunks[members[0] as usize]
     });
     let phases = problem.phases.iter().map(|phase| {
-        let mut merged = Phase { repeats: phase.repeats, ..Phase::default() };
+        let Phase { repeats, visits, .. } = *phase;
+        let mut merged = Phase { repeats, visits, ..Phase::default() };
         let mut touched: Vec<u32> = Vec::new();
         for step in &phase.steps {
             touched.clear();

@@ -96,6 +96,8 @@ pub struct Phase {
     pub uses: Vec<u32>,
     /// Iterations per visit; weighs the phases against each other.
     pub repeats: u32,
+    /// Visits so far: what came once may never come back.
+    pub visits: u32,
 }
 
 /// Launches in a row that touch the same.

@@ -28,9 +28,23 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// Whether its phases take turns: each comes again and again, for a few
+    /// iterations, as where a cache lets some steps skip blocks.
+    fn takes_turns(&self, problem: &Problem) -> bool {
+        /// Iterations of a turn, at the most.
+        const TURN: u32 = 4;
+        self.phases.len() > 1
+            && self.phases.iter().all(|&phase| {
+                let Phase { repeats, visits, .. } = problem.phases[phase];
+                repeats <= TURN && visits > 1
+            })
+    }
+
     /// The group's chunks in one cycle: that of its first phase, and after it
-    /// the steps of the others that touch what is not in it.
+    /// the steps of the others that touch what is not in it. Phases that take
+    /// turns are one cycle, all of them: what each of them uses is used most.
     pub fn cycle(&self, problem: &Problem) -> Phase {
+        let turns = self.takes_turns(problem);
         let mut cycle = problem.phases[self.phases[0]].clone();
         let mut known = vec![false; problem.chunks.len()];
         for &chunk in &cycle.uses {
@@ -40,7 +54,7 @@ impl Group {
             let other = &problem.phases[other];
             for step in &other.steps {
                 let touched = other.touches(step);
-                if touched.iter().any(|&chunk| !known[chunk as usize]) {
+                if turns || touched.iter().any(|&chunk| !known[chunk as usize]) {
                     cycle.push_reading(step.ns, step.read_bytes, step.link_ns, touched);
                     touched.iter().for_each(|&chunk| known[chunk as usize] = true);
                 }
@@ -49,9 +63,17 @@ impl Group {
         cycle
     }
 
-    /// Iterations per visit, of the phase that the layout is made for.
+    /// Cycles per visit of the group: iterations of the phase that the layout is
+    /// made for; where phases take turns, as many as there were turns since
+    /// another group came.
     pub fn repeats(&self, problem: &Problem) -> u32 {
-        problem.phases[self.phases[0]].repeats.max(1)
+        let main = &problem.phases[self.phases[0]];
+        if !self.takes_turns(problem) {
+            return main.repeats.max(1);
+        }
+        let others = (0..problem.phases.len()).filter(|phase| !self.phases.contains(phase));
+        let visits = others.map(|phase| problem.phases[phase].visits.max(1)).max();
+        (main.visits / visits.unwrap_or(1)).max(1)
     }
 }
 

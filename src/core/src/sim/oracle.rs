@@ -102,7 +102,8 @@ pub fn oracle(trace: &Trace, setup: &Setup) -> Oracle {
         let visits =
             members.iter().filter(|&&i| i == 0 || iterations[i - 1] as usize != phase).count();
         let example = &runs[members[members.len() / 2]];
-        let mut described = Phase { repeats: (members.len() / visits) as u32, ..Phase::default() };
+        let repeats = (members.len() / visits) as u32;
+        let mut described = Phase { repeats, visits: visits as u32, ..Phase::default() };
         for run in example {
             let chunks: Vec<u32> = touches(&run.launch)
                 .iter()

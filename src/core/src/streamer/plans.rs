@@ -176,7 +176,8 @@ impl Streamer {
         let mut all_measured = true;
         for (known, name) in description.phases.iter().zip(names) {
             let mut before = vec![0];
-            let mut phase = Phase { repeats: known.repeats, ..Phase::default() };
+            let learn::Phase { repeats, visits, .. } = *known;
+            let mut phase = Phase { repeats, visits, ..Phase::default() };
             let mut guesses = Vec::with_capacity(known.steps.len());
             for step in &known.steps {
                 let uses = &known.uses[step.first_use as usize..][..step.use_count as usize];

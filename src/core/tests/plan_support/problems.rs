@@ -85,7 +85,8 @@ pub fn random_problem(random: &mut Random) -> Problem {
     let mut phases = Vec::new();
     let wanted = if random.one_in(3) { random.within(2, 3) } else { 1 };
     for _ in 0..wanted {
-        let mut phase = Phase { repeats: random.within(1, 40) as u32, ..Phase::default() };
+        let (repeats, visits) = (random.within(1, 40) as u32, random.within(1, 3) as u32);
+        let mut phase = Phase { repeats, visits, ..Phase::default() };
         // A stretch of the chunks; the phases' may overlap or not.
         let (from, to) = if wanted == 1 {
             (0, count)

@@ -51,7 +51,8 @@ pub fn random_saved(random: &mut Random, chunks: u32, steps: u32, phases: u32) -
     let mut plan = Plan { runs: random_runs(&layouts), layouts, shared_frames, phases: Vec::new() };
     let mut description = Description::default();
     for _ in 0..phases {
-        let mut phase = learn::Phase { repeats: random.within(0, 99) as u32, ..Default::default() };
+        let (repeats, visits) = (random.within(0, 99) as u32, random.within(0, 99) as u32);
+        let mut phase = learn::Phase { repeats, visits, ..Default::default() };
         let mut copies = Vec::new();
         for need in 0..steps {
             let first_use = phase.uses.len() as u32;
