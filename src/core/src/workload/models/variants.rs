@@ -55,6 +55,25 @@ pub static VARIANTS: &[Variant] = &[
         },
     },
     Variant {
+        name: "encoder-and-cache",
+        title: "the same, sixteen steps to an image, and a text encoder before each",
+        build: |builder, iterations, _| {
+            let mut allocator = Allocator::new(Packing::Caching);
+            let encoder = LANGUAGE.net(1, 512, Experts::Stacked).place(builder, &mut allocator);
+            let net = SMALL.net().place(builder, &mut allocator);
+            let last = net.block_count() - 1;
+            for step in 0..iterations {
+                if step % 16 == 0 {
+                    encoder.run(builder, 2);
+                }
+                let skips = step % 2 == 1;
+                net.run_blocks(builder, u16::from(skips), |block| {
+                    usize::from(!skips || block < 2 || block == last)
+                });
+            }
+        },
+    },
+    Variant {
         name: "repeated-blocks",
         title: "blocks 3 and 5 run twice and three times in each step (shared weights)",
         build: |builder, iterations, _| {
@@ -167,6 +186,17 @@ const SMALL: Dit = Dit {
     batch: 1,
 };
 
+/// Six layers, 0.8 GB with their embedding.
+const LANGUAGE: Llama = Llama {
+    layers: 6,
+    width: 2048,
+    key_width: 512,
+    feed_forward: 5632,
+    vocabulary: 32_000,
+    experts: 1,
+    used: 1,
+};
+
 fn small(builder: &mut Builder) -> Placed {
     SMALL.net().place(builder, &mut Allocator::new(Packing::Caching))
 }
@@ -174,17 +204,8 @@ fn small(builder: &mut Builder) -> Placed {
 /// Every sixteen tokens each layer gets another chunk for its cache; attention
 /// reads all of the layer's chunks and writes the last.
 fn growing_cache(builder: &mut Builder, iterations: u32, _: &mut Random) {
-    const SMALL: Llama = Llama {
-        layers: 6,
-        width: 2048,
-        key_width: 512,
-        feed_forward: 5632,
-        vocabulary: 32_000,
-        experts: 1,
-        used: 1,
-    };
     let mut allocator = Allocator::new(Packing::Caching);
-    let placed = SMALL.net(1, 512, Experts::Stacked).place(builder, &mut allocator);
+    let placed = LANGUAGE.net(1, 512, Experts::Stacked).place(builder, &mut allocator);
     let mut caches: Vec<Vec<u32>> = vec![Vec::new(); placed.block_count()];
     for token in 0..iterations {
         builder.event(Event::Iteration { phase: 0 });
