@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::plan::{Effort, Layout, Machine, Part, Place, Plan, SLAB_FRAMES};
+use autooffload_core::plan::{self, Effort, Layout, Machine, Part, Place, Plan, SLAB_FRAMES};
 use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window};
 
 /// Which chunk's which version, which frame of it.
@@ -129,9 +129,10 @@ impl Mechanism for Model {
     fn write_back(&mut self, chunk: ChunkId, frames: Range<u32>) {
         self.assert_of_one_kind(chunk, &frames);
         let host = self.host.get_mut(&chunk).expect("host memory before a write-back");
-        for index in frames.start as usize..frames.end as usize {
-            let frame = self.mapped[&chunk][index];
-            *host[index].as_mut().expect("host memory of the frame") = self.frames[&frame];
+        let range = frames.start as usize..frames.end as usize;
+        let mapped = &self.mapped[&chunk];
+        for (host, frame) in host[range.clone()].iter_mut().zip(mapped[range].iter().copied()) {
+            *host.as_mut().expect("host memory of the frame") = self.frames[&frame];
             assert!(self.busy.insert(frame, chunk).is_none_or(|user| user == chunk));
         }
         self.pending.insert(chunk);
@@ -228,8 +229,9 @@ struct Program {
     /// Version that was last written to each chunk; 0: never.
     versions: HashMap<ChunkId, u64>,
     clock: u64,
-    /// Plans when that is due.
+    /// Plans when that is due, and how hard it tries.
     plans: bool,
+    effort: Effort,
     /// GPU time of each operation, 0: not measured.
     operation_ns: u64,
 }
@@ -242,6 +244,7 @@ impl Program {
             versions: HashMap::new(),
             clock: 0,
             plans: true,
+            effort: Effort::Quick,
             operation_ns: 0,
         }
     }
@@ -262,7 +265,7 @@ impl Program {
     /// One operation, as the engine performs it.
     fn run(&mut self, touches: &[(ChunkId, Effect)]) -> Result<(), Shortage> {
         if self.plans && self.streamer.plan_due() {
-            self.streamer.adopt_plan(Effort::Quick, &mut self.model);
+            self.streamer.adopt_plan(self.effort, &mut self.model);
         }
         self.streamer.touch(touches, &mut self.model)?;
         self.clock += 1;
@@ -369,7 +372,7 @@ fn what_may_come_is_kept_and_what_comes_stays() {
     }
     assert_eq!(missed_certain, 0, "in the last lap; {fetched:?}");
     // Of 24 that may come, memory holds 18; four in ten are those of a lap ago.
-    let last: u64 = fetched[30..].iter().map(|&count| count as u64).sum();
+    let last: u64 = fetched[30..].iter().sum();
     assert!(last < 10 * 20, "{fetched:?}");
 }
 
@@ -882,6 +885,55 @@ fn plan_of_twenty(first: ChunkId, shared: u32) -> Plan {
         host_frames: 0,
     });
     Plan { layouts: layouts.collect(), shared_frames: shared, ..Plan::default() }
+}
+
+/// One iteration over `weights`.
+fn run_phase(program: &mut Program, weights: Range<ChunkId>, activation: ChunkId) {
+    for weight in weights {
+        program.run(&[(weight, Effect::Write), (activation, Effect::Write)]).unwrap();
+        program.run(&[(activation, Effect::Write)]).unwrap();
+    }
+}
+
+#[test]
+fn a_plan_that_adds_a_phase_waits_for_the_end_of_the_one_that_gains_nothing() {
+    let (mut program, activation) = loaded(32, 40, 2);
+    // Fast kernels: the link is at work all the time.
+    (program.operation_ns, program.effort) = (1_000, Effort::Searched);
+    let (one, other) = (0..25, 25..40);
+    for _ in 0..16 {
+        run_phase(&mut program, one.clone(), activation);
+    }
+    let in_force = program.streamer.plan().expect("the first phase is known").clone();
+    assert_eq!(in_force.phases.len(), 1);
+    // The other comes and goes, without a plan for it.
+    program.plans = false;
+    for _ in 0..16 {
+        run_phase(&mut program, other.clone(), activation);
+    }
+    // In the first one again, once that is plain, both are planned for.
+    run_phase(&mut program, 0..8, activation);
+    assert!(program.streamer.plan_due());
+    let problem = program.streamer.problem().expect("a phase that the plan does not know");
+    assert_eq!(problem.phases.len(), 2);
+    // What the detour displaced is back in its place at once.
+    program.streamer.put_back(&mut program.model);
+    program.streamer.check();
+    for layout in &in_force.layouts {
+        assert_eq!(program.streamer.is_streamed(layout.id), !layout.parts.is_empty());
+    }
+    let plan = plan::plan(&problem, Some(&in_force), Effort::Searched).unwrap();
+    plan.verify(&problem).unwrap();
+    assert!(plan.moved_frames(&in_force) > 0, "nothing to wait with");
+    assert!(program.streamer.adopts_later(&plan), "it moves, and gains nothing here");
+    run_phase(&mut program, 8..25, activation);
+    assert!(program.streamer.adopts_later(&plan), "still");
+    for _ in 0..2 {
+        run_phase(&mut program, other.clone(), activation);
+    }
+    assert!(!program.streamer.adopts_later(&plan), "the phase has ended");
+    assert!(program.streamer.adopt(&plan, &mut program.model));
+    program.streamer.check();
 }
 
 #[test]

@@ -823,7 +823,7 @@ impl Device {
         let mut kernel_rate = if any { self.parameters.kernel_while_copy } else { 1.0 };
         let wanted = self.engines[KERNELS]
             .running
-            .map_or(0.0, |kernel| f64::from(self.queues[kernel.stream].operations[0].link_share));
+            .map_or(0.0, |kernel| self.queues[kernel.stream].operations[0].link_share);
         if wanted > 0.0 && self.engines[COPIES_IN].running.is_some() {
             let got = wanted.min(0.5);
             in_rate *= 1.0 - got;
