@@ -175,9 +175,9 @@ impl Prepared {
     }
 }
 
-/// Iterations after a change of phase up to the last one, in the first half of
-/// the visit, that is not as fast as the later ones; the worst visit. Phases
-/// seen for the first time do not count: nobody knows them.
+/// Of the iterations after a change of phase, how many are not as fast as the
+/// later ones of the same visit; the worst visit. Phases seen for the first time
+/// do not count: nobody knows them.
 fn recovery(run: &Run) -> u32 {
     /// Shorter visits have no steady state to come to.
     const VISIT: usize = 4;
@@ -189,12 +189,11 @@ fn recovery(run: &Run) -> u32 {
         let times = &run.iterations[from..from + visit.len()];
         from += visit.len();
         if seen.contains(&visit[0]) && visit.len() >= VISIT {
-            let (first, later) = times.split_at(times.len() / 2);
-            let mut later = later.to_vec();
+            let mut later = times[times.len() / 2..].to_vec();
             later.sort_unstable();
             let steady = later[later.len() / 2] as f64;
-            let slow = |ns: &u64| *ns as f64 > STEADY * steady;
-            worst = worst.max(first.iter().rposition(slow).map_or(0, |last| last as u32 + 1));
+            let slow = |ns: &&u64| **ns as f64 > STEADY * steady;
+            worst = worst.max(times.iter().filter(slow).count() as u32);
         }
         seen.push(visit[0]);
     }
@@ -218,8 +217,8 @@ mod tests {
         assert_eq!(recovery(&run(&later)), 1);
         let later = [(0, first), (1, first), (0, &[300, 106, 100, 100, 100][..])];
         assert_eq!(recovery(&run(&later)), 2);
-        let late = [(0, first), (1, first), (0, &[100, 100, 300, 100, 100, 100][..])];
-        assert_eq!(recovery(&run(&late)), 3, "not only at the start of a visit");
+        let late = [(0, first), (1, first), (0, &[100, 300, 300, 100, 100, 100][..])];
+        assert_eq!(recovery(&run(&late)), 2, "not only at the start of a visit");
         let short = [(0, &[5, 1][..]), (1, first), (0, &[9, 1][..])];
         assert_eq!(recovery(&run(&short)), 0, "too short to be judged");
     }

@@ -269,6 +269,9 @@ impl Learner {
         let Some(same) = self.visits.repeated(serial, EDGE) else { return };
         let found = Phase::build(&self.record, track.begun, to, None, &mut self.known);
         let Some(mut found) = found.filter(|found| found.count() >= REPEATED) else { return };
+        if self.phases.iter().flatten().any(|other| other.same_order(&found)) {
+            return;
+        }
         (found.once, found.confirmed) = (true, true);
         (found.visits, found.repeats) = (2, 1);
         let slot = self.insert(found);

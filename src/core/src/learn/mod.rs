@@ -20,15 +20,16 @@
 //! begins with the first chunk that came back, and is known for steady when it
 //! was followed once to its end. A stretch between two phases that does not
 //! repeat at once (a text encoder, a decoder) is a phase of one lap, described
-//! once it has come back. *Landmarks*, uses of chunks that come seldom, tell
-//! where in a lap we are; everything else is described and predicted, but
-//! neither advances nor disturbs the position: activations move between
-//! iterations, weights do not.
+//! once it has come back. If only the same part of it comes back (of the order
+//! in which all weights were loaded, what one model uses), that part is the
+//! phase. *Landmarks*, uses of chunks that come seldom, tell where in a lap we
+//! are; everything else is described and predicted, but neither advances nor
+//! disturbs the position: activations move between iterations, weights do not.
 //!
 //! Invariants:
 //! - memory is bounded: [`record::STEPS`] and [`record::USES`], [`PHASES`]
 //!   phases of together [`PHASE_STEPS`] steps and [`PHASE_USES`] uses, 256
-//!   visits, and a fixed amount per chunk id below [`CHUNKS`].
+//!   visits, 16,384 chains, and a fixed amount per chunk id below [`CHUNKS`].
 //! - a step that repeats what was predicted costs no allocation and no search.
 //! - nothing names a chunk that was forgotten.
 //! - the same calls give the same answers.
