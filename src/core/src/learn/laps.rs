@@ -284,7 +284,7 @@ impl Learner {
     }
 
     /// The lap `from..to`, if it begins with `chunk`.
-    fn lay_out(&mut self, from: Moment, to: Moment, chunk: ChunkId) -> Option<Phase> {
+    pub(super) fn lay_out(&mut self, from: Moment, to: Moment, chunk: ChunkId) -> Option<Phase> {
         let phase = Phase::build(&self.record, from, to, Some(chunk), &mut self.known)?;
         let first = phase.landmarks[0];
         (first.step == 0 && first.chunk == chunk).then_some(phase)

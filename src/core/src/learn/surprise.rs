@@ -341,8 +341,7 @@ impl Learner {
         if !phase.confirmed || !round || last.at < self.record.oldest() {
             return false;
         }
-        let found = Phase::build(&self.record, last.at, at, Some(chunk), &mut self.known);
-        let Some(found) = found.filter(|found| found.landmarks[0].step == 0) else { return false };
+        let Some(found) = self.lay_out(last.at, at, chunk) else { return false };
         self.replace(slot, found, last.at);
         let Some(track) = &mut self.track else { return false };
         (track.next, track.lap, track.skipped_from) = (0, Lap::default(), None);

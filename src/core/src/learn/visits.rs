@@ -71,8 +71,8 @@ impl Visits {
     pub fn repeated(&self, serial: u64, edge: u32) -> Option<[VisitNumber; 2]> {
         let last = self.count.checked_sub(1)?;
         let now = *self.get(last).filter(|visit| visit.serial == serial)?;
-        let before = (0..last).rev().map_while(|number| Some((number, self.get(number)?)));
-        let (number, then) = before.into_iter().find(|(_, visit)| visit.serial == serial)?;
+        let mut before = (0..last).rev().map_while(|number| Some((number, self.get(number)?)));
+        let (number, then) = before.find(|(_, visit)| visit.serial == serial)?;
         let alike = now.entry.abs_diff(then.entry) <= edge && now.exit.abs_diff(then.exit) <= edge;
         (alike && now.laps == 0 && then.laps == 0).then_some([number, last])
     }
