@@ -63,17 +63,9 @@ impl Group {
         cycle
     }
 
-    /// Cycles per visit of the group: iterations of the phase that the layout is
-    /// made for; where phases take turns, as many as there were turns since
-    /// another group came.
+    /// Iterations per visit, of the phase that the layout is made for.
     pub fn repeats(&self, problem: &Problem) -> u32 {
-        let main = &problem.phases[self.phases[0]];
-        if !self.takes_turns(problem) {
-            return main.repeats.max(1);
-        }
-        let others = (0..problem.phases.len()).filter(|phase| !self.phases.contains(phase));
-        let visits = others.map(|phase| problem.phases[phase].visits.max(1)).max();
-        (main.visits / visits.unwrap_or(1)).max(1)
+        problem.phases[self.phases[0]].repeats.max(1)
     }
 }
 
