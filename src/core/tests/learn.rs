@@ -361,7 +361,9 @@ fn activations_that_move_do_not_disturb() {
         }
     }
     // Worse: random segments, and a random number of operations on them.
-    let foreseen: Vec<f64> = (0..20).map(dealt_at_random).collect();
+    // Among these is one (99) that once outlasted the visit that it was
+    // expected to repeat, and from there on nothing was foreseen.
+    let foreseen: Vec<f64> = (85..105).map(dealt_at_random).collect();
     let mean = foreseen.iter().sum::<f64>() / foreseen.len() as f64;
     assert!(mean >= 0.85, "{foreseen:?}");
     // Nobody stays where nothing comes as foreseen.
@@ -391,6 +393,25 @@ fn dealt_at_random(seed: u64) -> f64 {
         }
     }
     near / f64::from(ITERATIONS - LEARNING)
+}
+
+/// Layers of which each uses its chunks in a way of its own: no two chunks come
+/// back after the same number of operations.
+#[test]
+fn where_every_chunk_has_its_own_rhythm_the_order_tells_the_period() {
+    #[rustfmt::skip]
+    let weights: [&[ChunkId]; 40] = [
+        &[0], &[1], &[0], &[2, 1], &[1], &[2], &[2, 1], &[3], &[4], &[5, 3], &[3], &[6], &[6, 3],
+        &[7], &[6], &[8, 7], &[7], &[8], &[8, 7], &[9], &[10], &[10, 9], &[9], &[11], &[11, 9],
+        &[12], &[13], &[13, 12], &[12], &[14], &[14, 12], &[15], &[14], &[16, 15], &[15], &[16],
+        &[16, 15], &[17], &[18], &[19, 17],
+    ];
+    let pass: Program = weights.iter().map(|used| [*used, &[ACTIVATION]].concat()).collect();
+    let mut watch = Watch::new();
+    watch.run(&repeat(5, &pass));
+    let score = watch.run(&pass);
+    assert!(score.near >= 0.9, "{score:?}");
+    assert_eq!(watch.learner.describe().phases.len(), 1);
 }
 
 #[test]
