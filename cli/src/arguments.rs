@@ -2,9 +2,9 @@
 
 use crate::scene::{self, Kind};
 use autooffload_core::units::{self, Size, format_bytes};
-use autooffload_core::workload::cards::{self, CARDS, Card, LINKS};
-use autooffload_core::workload::models::{self, Model};
-use autooffload_core::workload::{Trace, format};
+use autooffload_lab::workload::cards::{self, CARDS, Card, LINKS};
+use autooffload_lab::workload::models::{self, Model};
+use autooffload_lab::workload::{Trace, format};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 

@@ -8,7 +8,7 @@ use crate::arguments::{self, Source};
 use crate::scene::{Kind, Ran, Scene, Steady};
 use autooffload_core::plan::{self, Effort};
 use autooffload_core::units::{Size, format_bytes};
-use autooffload_core::workload::cards::{self, Card};
+use autooffload_lab::workload::cards::{self, Card};
 use serde_json::{Value, json};
 
 /// Streaming counts as free up to this multiple of the time with everything

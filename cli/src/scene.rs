@@ -3,15 +3,15 @@
 
 use autooffload_core::learn::Learner;
 use autooffload_core::plan::{self, Effort, Plan};
-use autooffload_core::sim::device::Stalls;
-use autooffload_core::sim::oracle::{FRAME_BYTES, Oracle, oracle};
-use autooffload_core::sim::policies::{self, Ours, Planned, Resident};
-use autooffload_core::sim::run::{Infeasible, IterationResult, Outcome, Policy, Setup, run};
 use autooffload_core::units::format_bytes;
-use autooffload_core::workload::bounds::{self, Limits, Reading, Steps, Work};
-use autooffload_core::workload::cards::{Card, Costs};
-use autooffload_core::workload::models::{self, Model, Options};
-use autooffload_core::workload::{Event, Trace, TraceChunk};
+use autooffload_lab::sim::device::Stalls;
+use autooffload_lab::sim::oracle::{FRAME_BYTES, Oracle, oracle};
+use autooffload_lab::sim::policies::{self, Ours, Planned, Resident};
+use autooffload_lab::sim::run::{Infeasible, IterationResult, Outcome, Policy, Setup, run};
+use autooffload_lab::workload::bounds::{self, Limits, Reading, Steps, Work};
+use autooffload_lab::workload::cards::{Card, Costs};
+use autooffload_lab::workload::models::{self, Model, Options};
+use autooffload_lab::workload::{Event, Trace, TraceChunk};
 
 /// Iterations that stand for the steady state: the last of a run. An even
 /// number: with guidance two passes make a step.

@@ -10,7 +10,7 @@
 
 use std::ffi::c_int;
 
-use autooffload_core::workload::cards::Costs;
+use autooffload_core::plan::IN_PLACE_LINK_SHARE;
 
 use super::FRAME_BYTES;
 use crate::driver::Driver;
@@ -55,7 +55,7 @@ impl InPlace {
         link_bytes_per_s: f64,
     ) -> (f64, Option<f64>) {
         let answer = self.answer(driver, device);
-        let in_place = answer.node.map(|_| link_bytes_per_s * Costs::default().zero_copy_share);
+        let in_place = answer.node.map(|_| link_bytes_per_s * IN_PLACE_LINK_SHARE);
         (answer.device_bytes_per_s.unwrap_or(f64::INFINITY), in_place)
     }
 }

@@ -45,9 +45,18 @@ def test_the_pure_core_calls_nothing_outside():
     assert "forbid(unsafe_code)" in (ROOT / "src" / "core" / "src" / "lib.rs").read_text()
 
 
+def test_nothing_of_the_laboratory_ships():
+    """What measures plans must not be linked into what carries them out."""
+    tree = subprocess.run(["cargo", "tree", "-p", "autooffload", "-e", "normal,build", "--offline",
+                           "--prefix", "none"], cwd=ROOT, text=True, check=True,
+                          stdout=subprocess.PIPE).stdout
+    assert re.search(r"^autooffload-core ", tree, re.MULTILINE)
+    assert not re.search(r"^autooffload-(lab|cli) ", tree, re.MULTILINE)
+
+
 def test_every_source_file_says_what_it_owns():
     bare = []
-    for path in files_under("src", "standin"):
+    for path in files_under("src", "lab", "cli", "standin"):
         if path.suffix == ".rs" and not path.read_text().lstrip().startswith("//!"):
             bare.append(str(path.relative_to(ROOT)))
     assert bare == []
@@ -56,7 +65,7 @@ def test_every_source_file_says_what_it_owns():
 @pytest.mark.parametrize("pattern", [r"\btodo!\(", r"\bunimplemented!\(", r"(?<!')\bstatic mut\b",
                                      r"#!?\[allow\(dead_code\)\]"])
 def test_nothing_left_unfinished(pattern):
-    sources = [path for path in files_under("src", "standin") if path.suffix == ".rs"]
+    sources = [path for path in files_under("src", "lab", "cli", "standin") if path.suffix == ".rs"]
     assert mentions(pattern, sources) == []
 
 

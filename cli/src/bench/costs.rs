@@ -6,9 +6,9 @@ use super::parallel;
 use super::spread::Spread;
 use crate::scene::{Kind, Scene, Steady};
 use autooffload_core::plan::{self, Effort, Problem};
-use autooffload_core::sim::run::Setup;
-use autooffload_core::workload::cards::{self, Card};
-use autooffload_core::workload::models::VARIANTS;
+use autooffload_lab::sim::run::Setup;
+use autooffload_lab::workload::cards::{self, Card};
+use autooffload_lab::workload::models::VARIANTS;
 use serde_json::{Map, Value};
 
 /// R/W of the cells that are looked at: deep in the link's regime, and near
@@ -139,7 +139,7 @@ fn astray(quick: bool, threads: usize) -> Vec<Cost> {
         Spread::of(measured.filter_map(|(_, ratio)| *ratio))
     };
     let named = VARIANTS.iter().enumerate();
-    let row = |(index, variant): (usize, &autooffload_core::workload::models::Variant)| Cost {
+    let row = |(index, variant): (usize, &autooffload_lab::workload::models::Variant)| Cost {
         what: variant.title.into(),
         spread: of_variant(index),
     };

@@ -2,13 +2,13 @@
 
 use super::cell::{Cell, Other};
 use crate::scene::{self, Bounds, Kind, Run, Scene, Steady};
-use autooffload_core::sim::oracle::FRAME_BYTES;
-use autooffload_core::sim::policies::PEERS;
-use autooffload_core::sim::run;
 use autooffload_core::units::format_bytes;
-use autooffload_core::workload::cards::{self, Card, LINKS};
-use autooffload_core::workload::models::{self, Model};
-use autooffload_core::workload::{Launch, Trace, Use};
+use autooffload_lab::sim::oracle::FRAME_BYTES;
+use autooffload_lab::sim::policies::PEERS;
+use autooffload_lab::sim::run;
+use autooffload_lab::workload::cards::{self, Card, LINKS};
+use autooffload_lab::workload::models::{self, Model};
+use autooffload_lab::workload::{Launch, Trace, Use};
 
 /// Policies that are told the future, as no program could tell it.
 const CLAIRVOYANT: [&str; 2] = ["lru-prefetch", "clairvoyant"];

@@ -9,7 +9,7 @@
 mod plan_support;
 
 use autooffload_core::plan::file::{Saved, encode};
-use autooffload_core::workload::format;
+use autooffload_lab::workload::format;
 use plan_support::Random;
 use plan_support::saved::random_saved;
 use std::path::Path;

@@ -12,7 +12,7 @@ use autooffload_core::plan::file::{Saved, decode, encode};
 use autooffload_core::plan::{
     Chunk, Effort, Machine, Phase, Place, Problem, SLAB_FRAMES, plan as make_plan,
 };
-use autooffload_core::workload::format;
+use autooffload_lab::workload::format;
 use std::collections::BTreeMap;
 
 /// Reading never panics; what it accepts is written and read again unchanged.

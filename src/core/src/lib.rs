@@ -9,13 +9,11 @@
 //!   plan         what stays, what streams, where in the ring, and when
 //!   streamer     the state of one device's memory, and every decision
 //!   zone         who may reuse stream-ordered memory, and after whom
-//!   workload     what programs do, and what no policy can beat
-//!   sim          a device in virtual time, our policy and others'
 //!   host_limits  how much host memory may be taken
 //!   config       the settings table;  units  sizes in words
 //! ```
 //!
-//! Not here: CUDA, threads, clocks, files.
+//! Not here: CUDA, threads, clocks, files; models, traces and the simulator (`lab/`).
 
 #![forbid(unsafe_code)]
 
@@ -25,8 +23,6 @@ pub mod host_limits;
 pub mod learn;
 pub mod params;
 pub mod plan;
-pub mod sim;
 pub mod streamer;
 pub mod units;
-pub mod workload;
 pub mod zone;

@@ -5,7 +5,7 @@ mod learn_support;
 
 use autooffload_core::address_map::ChunkId;
 use autooffload_core::learn::{Learner, Phase};
-use autooffload_core::workload::{Event, Trace, models};
+use autooffload_lab::workload::{Event, Trace, models};
 use learn_support::{ACTIVATION, Program, Random, Score, Watch, model, plain, repeat};
 
 /// Steady: everything foreseen, long before, nothing slips.

@@ -4,9 +4,9 @@
 mod plan_support;
 
 use autooffload_core::plan::{Chunk, Effort, Machine, Phase, Problem, plan};
-use autooffload_core::workload::bounds::{Limits, Reading, Work, b2};
-use autooffload_core::workload::cards::{CARDS, Costs};
-use autooffload_core::workload::{Event, Launch, Trace, Use};
+use autooffload_lab::workload::bounds::{Limits, Reading, Work, b2};
+use autooffload_lab::workload::cards::{CARDS, Costs};
+use autooffload_lab::workload::{Event, Launch, Trace, Use};
 use plan_support::check::check;
 use plan_support::family::best_plan;
 use plan_support::optimum::{Search, Tiny, optimum};

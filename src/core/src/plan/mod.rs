@@ -73,6 +73,10 @@ pub struct Chunk {
 /// Frames of a slab: host memory in one piece, for several small chunks.
 pub const SLAB_FRAMES: u32 = 16;
 
+/// Rate of kernels that read host memory over the link, as a share of the rate
+/// of pinned copies. Assumption.
+pub const IN_PLACE_LINK_SHARE: f64 = 0.85;
+
 /// Where in which slab a chunk's first frame is; the others follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {

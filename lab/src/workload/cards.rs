@@ -7,6 +7,8 @@
 //!
 //! Not here: what a program does (`models`), what follows for a schedule (`bounds`).
 
+use autooffload_core::plan::IN_PLACE_LINK_SHARE;
+
 use super::{Launch, Nanos};
 
 /// One model of card.
@@ -212,7 +214,7 @@ pub struct Costs {
     /// (published: 1 to 3 %).
     pub fault_share: f64,
     /// Rate of kernels that read host memory over the link, as a share of the
-    /// pinned rate. Assumption.
+    /// pinned rate.
     pub zero_copy_share: f64,
     /// By how much a kernel runs longer while a copy runs beside it, as a share
     /// of its time. Nought by default: copies take 1 to 3 % of the memory
@@ -234,7 +236,7 @@ impl Default for Costs {
             duplex_share: 18.6 / 26.0,
             pageable_share: 0.4,
             fault_share: 0.02,
-            zero_copy_share: 0.85,
+            zero_copy_share: IN_PLACE_LINK_SHARE,
             copy_slowdown: 0.0,
         }
     }

@@ -10,12 +10,14 @@
 //! wait for, a launch finds on every frame of its chunks what is theirs, and what
 //! counts as one copy goes from one piece of host memory to one run of frames.
 
-use crate::plan::{Effort, Place, Plan, SLAB_FRAMES, plan};
 use crate::sim::device::Waits;
 use crate::sim::oracle::{self, FRAME_BYTES};
 use crate::sim::run::{Gpu, Infeasible, Launching, Policy};
-use crate::streamer::{Counters, Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window};
 use crate::workload::{Nanos, Trace, TraceChunk, Use};
+use autooffload_core::plan::{Effort, Place, Plan, SLAB_FRAMES, plan};
+use autooffload_core::streamer::{
+    Counters, Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window,
+};
 use std::collections::VecDeque;
 use std::ops::Range;
 

@@ -1,14 +1,14 @@
 //! The bounds against the simulator: nothing that it runs beats them, and
 //! where everything fits it takes what they say.
 
-use autooffload_core::sim::Setup;
-use autooffload_core::sim::policies::{PEERS, run_peer};
-use autooffload_core::workload::Trace;
-use autooffload_core::workload::bounds::{
+use autooffload_lab::sim::Setup;
+use autooffload_lab::sim::policies::{PEERS, run_peer};
+use autooffload_lab::workload::Trace;
+use autooffload_lab::workload::bounds::{
     Limits, Reading, Work, budget_for_share, resident_bytes, sequence_bound,
 };
-use autooffload_core::workload::cards::{Costs, card, link};
-use autooffload_core::workload::models::{VARIANTS, model};
+use autooffload_lab::workload::cards::{Costs, card, link};
+use autooffload_lab::workload::models::{VARIANTS, model};
 
 /// Time of iterations 1.. by the simulator and by the bound.
 fn compare(trace: &Trace, name: &str, share: f64, policy: &str) -> Option<(u64, u64)> {

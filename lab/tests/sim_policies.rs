@@ -2,14 +2,14 @@
 //! random small programs.
 
 use autooffload_core::plan::{Effort, plan};
-use autooffload_core::sim::device::Waits;
-use autooffload_core::sim::oracle::{Oracle, oracle};
-use autooffload_core::sim::policies::{Ours, PEERS, Planned, run_peer};
-use autooffload_core::sim::run::{Evict, Launching};
-use autooffload_core::sim::{Gpu, Infeasible, Outcome, Policy, Setup, run};
-use autooffload_core::workload::cards::{Costs, card};
-use autooffload_core::workload::models::{self, Options};
-use autooffload_core::workload::{Builder, Event, Launch, Trace, Use, bounds};
+use autooffload_lab::sim::device::Waits;
+use autooffload_lab::sim::oracle::{Oracle, oracle};
+use autooffload_lab::sim::policies::{Ours, PEERS, Planned, run_peer};
+use autooffload_lab::sim::run::{Evict, Launching};
+use autooffload_lab::sim::{Gpu, Infeasible, Outcome, Policy, Setup, run};
+use autooffload_lab::workload::cards::{Costs, card};
+use autooffload_lab::workload::models::{self, Options};
+use autooffload_lab::workload::{Builder, Event, Launch, Trace, Use, bounds};
 
 const MIB: u64 = 1 << 20;
 
@@ -331,7 +331,7 @@ fn program(seed: u64) -> Trace {
 fn check(name: &str, seed: u64, trace: &Trace, setup: &Setup, outcome: &Outcome) {
     assert!(!outcome.over_budget, "{name}, program {seed}");
     assert!(outcome.peak_bytes >= trace.activation_bytes);
-    let sum = |of: &dyn Fn(&autooffload_core::sim::run::IterationResult) -> u64| -> u64 {
+    let sum = |of: &dyn Fn(&autooffload_lab::sim::run::IterationResult) -> u64| -> u64 {
         outcome.iterations.iter().map(of).sum()
     };
     // Every program here begins with a mark.

@@ -1,14 +1,14 @@
 //! Runs every policy over one trace of the catalogue and prints a table.
 //!
-//! `cargo run --release -p autooffload-core --example simulate -- MODEL SHARE LINK_GBS CARD [ITERATIONS]`
+//! `cargo run --release -p autooffload-lab --example simulate -- MODEL SHARE LINK_GBS CARD [ITERATIONS]`
 
 use autooffload_core::plan::{Effort, plan};
-use autooffload_core::sim::oracle::oracle;
-use autooffload_core::sim::policies::{Ours, PEERS, Planned, run_peer};
-use autooffload_core::sim::{Infeasible, Outcome, Setup, run};
-use autooffload_core::workload::Trace;
-use autooffload_core::workload::cards::card;
-use autooffload_core::workload::models;
+use autooffload_lab::sim::oracle::oracle;
+use autooffload_lab::sim::policies::{Ours, PEERS, Planned, run_peer};
+use autooffload_lab::sim::{Infeasible, Outcome, Setup, run};
+use autooffload_lab::workload::Trace;
+use autooffload_lab::workload::cards::card;
+use autooffload_lab::workload::models;
 use std::time::Instant;
 
 /// Iterations printed one by one.

@@ -8,11 +8,11 @@
 //! waits for the release of the frames it overwrites, and for its planned
 //! start.
 
-use crate::plan::Plan;
 use crate::sim::device::Waits;
 use crate::sim::oracle::{FRAME_BYTES, Oracle};
 use crate::sim::run::{Evict, Gpu, Infeasible, Launching, Policy};
 use crate::workload::{Nanos, TraceChunk, Use};
+use autooffload_core::plan::Plan;
 
 const NONE: u32 = u32::MAX;
 

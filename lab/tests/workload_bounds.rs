@@ -1,10 +1,10 @@
 //! The bounds over the whole catalogue.
 
-use autooffload_core::workload::bounds::{
+use autooffload_lab::workload::bounds::{
     Limits, Reading, Work, b1, b2, budget_for_share, resident_bytes, sequence_bound,
 };
-use autooffload_core::workload::cards::{Costs, card, link};
-use autooffload_core::workload::models::{Kind, catalogue};
+use autooffload_lab::workload::cards::{Costs, card, link};
+use autooffload_lab::workload::models::{Kind, catalogue};
 
 #[test]
 #[cfg_attr(miri, ignore = "too much for an interpreter")]

@@ -1,6 +1,6 @@
 //! The device model on cases small enough to compute by hand.
 
-use autooffload_core::sim::device::{Device, Marked, Parameters, Stamp, Stream, Waits};
+use autooffload_lab::sim::device::{Device, Marked, Parameters, Stamp, Stream, Waits};
 
 /// A link of one byte per nanosecond; a copy costs nothing beside its bytes,
 /// and the host takes no time.

@@ -8,8 +8,8 @@
 //! Not here: finding phases without marks (see `learn`).
 
 use super::run::{Setup, launches};
-use crate::plan::{Chunk, Machine, Phase, Problem};
 use crate::workload::{Event, Launch, Nanos, Trace, TraceChunk, Use};
+use autooffload_core::plan::{Chunk, Machine, Phase, Problem};
 
 /// Frames of the simulated device, as the library's.
 pub const FRAME_BYTES: u64 = 2 << 20;
