@@ -15,14 +15,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 from support import bench_launch  # noqa: E402
 
-LIBRARY = pathlib.Path("/lib/ours.so")
+LIBRARY = pathlib.Path("/opt/ours.so")
 # The program calls us (10 of our own), we call libc (7), the driver (1000) and
 # ourselves (5); the driver's own use of libc (90) is not ours.
 PROFILE = """\
 ob=(1) /bin/program
 fn=(1) work
 +1 3
-cob=(2) /lib/ours.so
+cob=(2) /opt/ours.so
 cfn=(2) cuLaunchKernel
 calls=2 0
 +1 1022
