@@ -20,6 +20,8 @@ pub const NOT_INITIALIZED: Code = Code(3);
 pub const DEINITIALIZED: Code = Code(4);
 pub const INVALID_DEVICE: Code = Code(101);
 pub const INVALID_IMAGE: Code = Code(200);
+pub const INVALID_PTX: Code = Code(218);
+pub const JIT_COMPILATION_DISABLED: Code = Code(223);
 pub const INVALID_CONTEXT: Code = Code(201);
 pub const NO_BINARY_FOR_GPU: Code = Code(209);
 pub const FILE_NOT_FOUND: Code = Code(301);
@@ -62,6 +64,8 @@ pub const RESULTS: &[(i32, &str, &str)] = &[
         "CUDA_ERROR_NO_BINARY_FOR_GPU\0",
         "no kernel image is available for execution on the device\0",
     ),
+    (218, "CUDA_ERROR_INVALID_PTX\0", "a PTX JIT compilation failed\0"),
+    (223, "CUDA_ERROR_JIT_COMPILATION_DISABLED\0", "PTX JIT compilation was disabled\0"),
     (301, "CUDA_ERROR_FILE_NOT_FOUND\0", "file not found\0"),
     (400, "CUDA_ERROR_INVALID_HANDLE\0", "invalid resource handle\0"),
     (500, "CUDA_ERROR_NOT_FOUND\0", "named symbol not found\0"),

@@ -15,6 +15,7 @@ mod arithmetic;
 mod block;
 mod cat;
 mod elementwise;
+mod fingerprint;
 mod functor;
 mod gemm;
 mod index;
@@ -25,6 +26,7 @@ mod offsets;
 mod ops;
 mod own;
 mod params;
+pub mod ptx;
 mod random;
 mod range;
 mod rearrange;
@@ -95,7 +97,7 @@ pub fn find(mangled: &str) -> Option<Box<dyn Kernel>> {
 /// A kernel family: the implementation for a name, if the name is one of its own.
 type Family = fn(&name::Name) -> Option<Box<dyn Kernel>>;
 
-const FAMILIES: [Family; 13] = [
+const FAMILIES: [Family; 14] = [
     elementwise::find,
     gemm::find,
     norm::find,
@@ -109,4 +111,5 @@ const FAMILIES: [Family; 13] = [
     range::find,
     random::find,
     own::find,
+    fingerprint::find,
 ];

@@ -1,12 +1,14 @@
 //! Modules, libraries, kernels, functions.
 
 use crate::abi::{
-    FILE_NOT_FOUND, Handle, INVALID_HANDLE, INVALID_VALUE, NOT_FOUND, NOT_SUPPORTED, Outcome,
+    FILE_NOT_FOUND, Handle, INVALID_HANDLE, INVALID_VALUE, JIT_COMPILATION_DISABLED, NOT_FOUND,
+    NOT_SUPPORTED, Outcome,
 };
 use crate::api::device::{SHARED_PER_MULTIPROCESSOR, THREADS_PER_MULTIPROCESSOR, device};
 use crate::edge::{Out, Text};
 use crate::engine::gpu::{self, HandleKind, Session};
 use crate::engine::module::{Function, Module};
+use crate::engine::settings::Ptx;
 use crate::image::Image;
 use std::ffi::c_char;
 use std::sync::Arc;
@@ -26,9 +28,12 @@ fn load(out: Out<Handle>, image: *const u8) -> Outcome {
     // SAFETY: not null; by the driver's contract an image, and one with the
     // fat-binary wrapper belongs to a loaded object that unloads us first.
     let image = unsafe { Image::open(image, gpu.settings.capability)? };
+    if gpu.settings.ptx == Ptx::Off && !image.symbols()?.ptx.is_empty() {
+        return Err(JIT_COMPILATION_DISABLED);
+    }
     let mut session = gpu.lock();
     let handle = session.handle(HandleKind::Module);
-    session.modules.insert(handle, Module::new(image));
+    session.modules.insert(handle, Module::new(image, gpu.settings.ptx == Ptx::Text));
     out.set(handle)
 }
 

@@ -7,6 +7,7 @@
 
 use crate::abi::{Handle, NOT_FOUND, Outcome};
 use crate::image::{Image, Layout};
+use standin_kernels::Kernel;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ pub struct Function {
     /// Bytes of the whole parameter buffer.
     pub param_bytes: u32,
     /// `None`: no implementation on the stand-in.
-    pub kernel: Option<Box<dyn standin_kernels::Kernel>>,
+    pub kernel: Option<Box<dyn Kernel>>,
     /// CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES and
     /// …_PREFERRED_SHARED_MEMORY_CARVEOUT, as set.
     pub max_dynamic_shared: AtomicI32,
@@ -30,13 +31,18 @@ pub struct Function {
 }
 
 impl Function {
-    fn new(name: &str, layout: Layout, module: Handle) -> Function {
+    fn new(
+        name: &str,
+        layout: Layout,
+        kernel: Option<Box<dyn Kernel>>,
+        module: Handle,
+    ) -> Function {
         Function {
             name: name.to_string(),
             c_name: CString::new(name).unwrap_or_default(),
             param_bytes: layout.iter().map(|(offset, size)| offset + size).max().unwrap_or(0),
             layout,
-            kernel: standin_kernels::find(name),
+            kernel,
             max_dynamic_shared: AtomicI32::new(48 << 10),
             carveout: AtomicI32::new(-1),
             module,
@@ -72,6 +78,9 @@ impl Function {
 
 pub struct Module {
     pub image: Arc<Image>,
+    /// Kernels that came as PTX run by their text, even where there is an
+    /// implementation in Rust.
+    pub as_text: bool,
     /// Name → (function, kernel handle, function handle).
     pub functions: HashMap<String, (Arc<Function>, Handle, Handle)>,
     /// Name → (device address, bytes), per device.
@@ -79,13 +88,20 @@ pub struct Module {
 }
 
 impl Module {
-    pub fn new(image: Image) -> Module {
-        Module { image: Arc::new(image), functions: HashMap::new(), globals: HashMap::new() }
+    pub fn new(image: Image, as_text: bool) -> Module {
+        let image = Arc::new(image);
+        Module { image, as_text, functions: HashMap::new(), globals: HashMap::new() }
     }
 
     /// A fresh function for a name the image contains.
     pub fn find(&self, name: &str, module: Handle) -> Outcome<Function> {
-        let layout = self.image.symbols()?.kernels.get(name).ok_or(NOT_FOUND)?;
-        Ok(Function::new(name, layout.clone(), module))
+        let symbols = self.image.symbols()?;
+        let layout = symbols.kernels.get(name).ok_or(NOT_FOUND)?;
+        let text = symbols.ptx.get(name).map(|entry| Box::new(entry.clone()) as Box<dyn Kernel>);
+        let kernel = match text {
+            Some(text) if self.as_text => Some(text),
+            text => standin_kernels::find(name).or(text),
+        };
+        Ok(Function::new(name, layout.clone(), kernel, module))
     }
 }

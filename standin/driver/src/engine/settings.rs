@@ -51,6 +51,17 @@ pub enum HostLocated {
     Refused,
 }
 
+/// What becomes of modules that come as PTX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ptx {
+    /// Kernels with an implementation in Rust run by that, others by their text.
+    Twin,
+    /// All run by their text, some hundred times slower.
+    Text,
+    /// Refused, as where the driver's compiler is switched off.
+    Off,
+}
+
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub vram_bytes: u64,
@@ -70,6 +81,7 @@ pub struct Settings {
     /// Compute capability.
     pub capability: (i32, i32),
     pub host_located: HostLocated,
+    pub ptx: Ptx,
 }
 
 pub const MAX_DEVICES: usize = 8;
@@ -107,6 +119,12 @@ impl Settings {
                 "yes" => Some(HostLocated::Yes),
                 "no" => Some(HostLocated::No),
                 "refused" => Some(HostLocated::Refused),
+                _ => None,
+            }),
+            ptx: read("STANDIN_PTX", Ptx::Twin, |t| match t {
+                "twin" => Some(Ptx::Twin),
+                "text" => Some(Ptx::Text),
+                "off" => Some(Ptx::Off),
                 _ => None,
             }),
         }

@@ -1,26 +1,30 @@
 //! Kernel images: what a module or library says about its kernels.
 //!
-//! Three forms are read: a fat binary (`fatbin`), a cubin (`cubin`) and the
-//! stand-in's own text (`text`). A program may register hundreds of fat
-//! binaries at start, so an image is only looked into when the first symbol
-//! is asked for. Code is never executed: only names, parameter layouts and
-//! the sizes of globals are taken.
+//! Four forms are read: a fat binary (`fatbin`), a cubin (`cubin`), PTX
+//! (`standin_kernels::ptx`) and the stand-in's own text (`text`). A program may
+//! register hundreds of fat binaries at start, so an image is only looked into
+//! when the first symbol is asked for. Of machine code only names, parameter
+//! layouts and the sizes of globals are taken; PTX can be executed.
 
 mod cubin;
 mod fatbin;
 mod text;
 
-use crate::abi::{Code, INVALID_IMAGE, NO_BINARY_FOR_GPU, Outcome};
+use crate::abi::{Code, INVALID_IMAGE, INVALID_PTX, NO_BINARY_FOR_GPU, Outcome};
+use standin_kernels::ptx;
 use std::collections::BTreeMap;
+use std::ffi::{CStr, c_char};
 use std::sync::OnceLock;
 
 /// (offset, size) in bytes of each parameter.
 pub type Layout = Vec<(u32, u32)>;
 
 /// What is known of an image's contents.
-#[derive(Default, Debug)]
+#[derive(Default)]
 pub struct Symbols {
     pub kernels: BTreeMap<String, Layout>,
+    /// The code of those kernels that came as text.
+    pub ptx: BTreeMap<String, ptx::Entry>,
     /// Bytes of each global variable.
     pub globals: BTreeMap<String, u64>,
 }
@@ -42,7 +46,7 @@ impl Image {
     /// Takes hold of an image of unknown form.
     ///
     /// # Safety
-    /// `data` points to a complete image of one of the three forms. One that
+    /// `data` points to a complete image of one of the four forms. One that
     /// starts with the fat-binary wrapper must stay valid until it is unloaded.
     pub unsafe fn open(data: *const u8, capability: (i32, i32)) -> Outcome<Image> {
         // SAFETY: every form is at least four bytes long; the rest is the
@@ -57,7 +61,10 @@ impl Image {
                     let len = cubin::length(data).ok_or(INVALID_IMAGE)?;
                     Source::Owned(std::slice::from_raw_parts(data, len).to_vec())
                 }
-                _ => Source::Owned(text::copy(data.cast()).ok_or(NO_BINARY_FOR_GPU)?),
+                _ => {
+                    let copied = text::copy(data.cast()).or_else(|| copy_ptx(data.cast()));
+                    Source::Owned(copied.ok_or(NO_BINARY_FOR_GPU)?)
+                }
             }
         };
         Ok(Image { source, capability, symbols: OnceLock::new() })
@@ -74,6 +81,33 @@ impl Image {
     }
 }
 
+/// Copies NUL-terminated PTX, if it is that.
+///
+/// # Safety
+/// `data` points to a complete image; one that begins with a character of
+/// PTX's first lines (a comment, a directive, white space) is text.
+unsafe fn copy_ptx(data: *const c_char) -> Option<Vec<u8>> {
+    // SAFETY: an image has a first byte; if that is text, there is a NUL.
+    let bytes = unsafe {
+        if !b"/. \t\r\n".contains(&(*data as u8)) {
+            return None;
+        }
+        CStr::from_ptr(data).to_bytes()
+    };
+    let text = std::str::from_utf8(bytes).ok()?;
+    ptx::is_ptx(text).then(|| bytes.to_vec())
+}
+
+fn read_ptx(bytes: &[u8]) -> Outcome<Symbols> {
+    let text = std::str::from_utf8(bytes).map_err(|_| INVALID_PTX)?;
+    let module = ptx::Module::read(text).map_err(|fault| {
+        eprintln!("standin: this PTX cannot be read: {fault}");
+        INVALID_PTX
+    })?;
+    let layouts = module.entries.iter().map(|(name, entry)| (name.clone(), entry.layout.clone()));
+    Ok(Symbols { kernels: layouts.collect(), ptx: module.entries, ..Symbols::default() })
+}
+
 fn read_bytes(bytes: &[u8], capability: (i32, i32)) -> Outcome<Symbols> {
     match bytes.first_chunk().map(|m| u32::from_le_bytes(*m)) {
         Some(fatbin::DATA_MAGIC) => fatbin::read(bytes, capability),
@@ -82,7 +116,7 @@ fn read_bytes(bytes: &[u8], capability: (i32, i32)) -> Outcome<Symbols> {
             cubin::read(bytes, &mut symbols).ok_or(INVALID_IMAGE)?;
             Ok(symbols)
         }
-        _ => text::read(bytes).ok_or(INVALID_IMAGE),
+        _ => text::read(bytes).map_or_else(|| read_ptx(bytes), Ok),
     }
 }
 
