@@ -5,6 +5,7 @@ Not here: anything of CUDA or PyTorch (see tests/e2e).
 
 import os
 import pathlib
+import shutil
 import signal
 import stat
 import subprocess
@@ -28,24 +29,18 @@ time.sleep(20)
 """
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    path = tmp_path_factory.mktemp("lib") / "libautooffload.so"
-    source = pathlib.Path(__file__).with_name("preload.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-o", path, source], check=True)
-    return path
-
-
-@pytest.fixture
-def env(library):
-    clean = {name: value for name, value in os.environ.items()
-             if not name.startswith("AUTOOFFLOAD") and name != "LD_PRELOAD"}
-    return clean | {"AUTOOFFLOAD_LIB": str(library)}
-
-
 def launch(*arguments, env, **options):
     return subprocess.run([LAUNCHER, *map(str, arguments)], env=env, text=True,
                           capture_output=True, timeout=30, **options)
+
+
+def copied_launcher(root):
+    """The launcher in a tree where nothing has been built."""
+    script = root / "bin" / "autooffload-launch"
+    script.parent.mkdir()
+    shutil.copy(LAUNCHER, script)
+    shutil.copytree(ROOT / "python", root / "python")
+    return script
 
 
 def executable(path, text):
@@ -102,28 +97,6 @@ def test_library_path_with_a_blank(env, library, tmp_path):
     log = tmp_path / "loaded"
     launch("true", env=env | {"AUTOOFFLOAD_LIB": str(copy), "FAKE_LOADED": str(log)})
     assert log.exists()
-
-
-@pytest.mark.parametrize("variable", ["PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"])
-@pytest.mark.parametrize("before, after", [
-    ("expandable_segments:True", "unset"),
-    ("max_split_size_mb:64,expandable_segments:True", "max_split_size_mb:64"),
-    ("expandable_segments:True,roundup_power2_divisions:[256:1,512:2]",
-     "roundup_power2_divisions:[256:1,512:2]"),
-    (" expandable_segments : True , backend:native", "backend:native"),
-])
-def test_expandable_segments_removed_and_said(env, variable, before, after):
-    result = launch("sh", "-c", f"echo ${{{variable}-unset}}", env=env | {variable: before})
-    assert result.stdout.strip() == after
-    assert f"removed expandable_segments:True from {variable}" in result.stderr
-
-
-@pytest.mark.parametrize("value", ["expandable_segments:False", "backend:cudaMallocAsync"])
-def test_other_allocator_settings_stay(env, value):
-    result = launch("sh", "-c", "echo $PYTORCH_ALLOC_CONF",
-                    env=env | {"PYTORCH_ALLOC_CONF": value})
-    assert result.stdout.strip() == value
-    assert "removed" not in result.stderr
 
 
 # --- exit status and signals ---------------------------------------------------
@@ -191,6 +164,38 @@ def test_standard_input_reaches_the_program(env):
     assert launch("cat", env=env, input="hello").stdout == "hello"
 
 
+def test_the_program_does_not_outlive_a_killed_launcher(env):
+    process = subprocess.Popen([LAUNCHER, sys.executable, "-c", TRAP, "SIGTERM"], env=env,
+                               text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    out, _ = process.communicate(timeout=20)  # the program holds the other end
+    assert out == "SIGTERM\n"
+
+
+def test_what_an_interrupted_program_left_is_said(env, tmp_path):
+    """As the library leaves it: a file in the launcher's directory, gone once it was said."""
+    leave = 'echo "autooffload: streamed 3 GiB" >$AUTOOFFLOAD_LAUNCH_DIR/77.summary; '
+    result = launch("sh", "-c", leave + "kill -TERM $$", env=env)
+    assert result.returncode == -signal.SIGTERM
+    assert "autooffload: streamed 3 GiB\n" in result.stderr
+
+
+def test_a_dry_run_starts_nothing(env, library, tmp_path):
+    result = launch("--dry-run", "--vram", "8G", "--", "touch", tmp_path / "made",
+                    env=env | {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})
+    assert result.returncode == 0 and not (tmp_path / "made").exists()
+    for line in (f"with      {tmp_path / 'made'}", "set       AUTOOFFLOAD_VRAM=8G",
+                 f"set       LD_PRELOAD={library}", "unset     PYTORCH_ALLOC_CONF"):
+        assert line in result.stdout.splitlines()
+    refused(launch("--dry-run", "no-such-program", env=env), 127, "not found in PATH")
+
+
+def test_the_version_is_the_manifests(env):
+    manifest = (ROOT / "Cargo.toml").read_text()
+    assert f'version = "{launch("--version", env=env).stdout.split()[-1]}"' in manifest
+
+
 # --- whether CUDA was used -----------------------------------------------------
 
 def test_sentence_when_nothing_used_cuda(env):
@@ -234,10 +239,7 @@ def test_missing_library(env):
 
 
 def test_library_found_nowhere(env, tmp_path):
-    script = tmp_path / "bin" / "autooffload-launch"
-    script.parent.mkdir()
-    script.write_bytes(LAUNCHER.read_bytes())
-    script.chmod(0o755)
+    script = copied_launcher(tmp_path)
     bare = {name: value for name, value in env.items()
             if name not in ("AUTOOFFLOAD_LIB", "CARGO_TARGET_DIR")} | {"HOME": str(tmp_path)}
     result = subprocess.run([script, "true"], env=bare, text=True, capture_output=True)
@@ -246,10 +248,7 @@ def test_library_found_nowhere(env, tmp_path):
 
 @pytest.mark.parametrize("place", ["bin", "target/release", "home/.local/lib"])
 def test_library_is_found(env, library, tmp_path, place):
-    script = tmp_path / "bin" / "autooffload-launch"
-    script.parent.mkdir()
-    script.write_bytes(LAUNCHER.read_bytes())
-    script.chmod(0o755)
+    script = copied_launcher(tmp_path)
     found = tmp_path / place / "libautooffload.so"
     found.parent.mkdir(parents=True, exist_ok=True)
     found.write_bytes(library.read_bytes())
@@ -319,6 +318,8 @@ def test_usage(env):
     assert launch(env=env).returncode == 2
     assert launch("--vrma", "8G", "true", env=env).returncode == 2
     assert launch("--vram", env=env).returncode == 2
+    assert launch("--allocator", "fast", "true", env=env).returncode == 2
+    assert launch("--comfyui", "on", "true", env=env).returncode == 2
 
 
 def test_starts_quickly(env):

@@ -1,0 +1,201 @@
+"""Starts a program with autooffload preloaded, and passes its end on unchanged.
+
+    autooffload-launch [options] [--] program args...
+
+Owns: the command line, and the environment the program starts with. Not here:
+anything that happens inside the program (that is the library's), nor the
+meaning of a setting's value (the library parses it and warns).
+"""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+
+from . import allocator, child, comfyui, version
+from .library import find_library, preload_value
+from .messages import EXIT_CANNOT_RUN, Refusal, say
+from .program import executed_files, find_program, loader_objection
+
+# The options that mirror a setting of the library: option, environment
+# variable, metavar, help. The library documents and checks the values.
+SETTINGS = [
+    ("--vram", "AUTOOFFLOAD_VRAM", "SIZE",
+     "device memory the program may use, context included: auto, 8G, 75%%"),
+    ("--headroom", "AUTOOFFLOAD_HEADROOM", "SIZE",
+     "device memory left free for other programs"),
+    ("--window", "AUTOOFFLOAD_WINDOW", "N|SIZE",
+     "how far ahead weights are copied in: auto, a count of chunks, or bytes"),
+    ("--ram", "AUTOOFFLOAD_RAM", "SIZE",
+     "cap on all host copies of weights: auto or a size"),
+    ("--report", "AUTOOFFLOAD_REPORT", "MODE",
+     "what the program is told of its memory: budget or enlarged"),
+    ("--log", "AUTOOFFLOAD_LOG", "FILTER",
+     "log filter: error, warn, info, debug, or module=level pairs"),
+    ("--stats", "AUTOOFFLOAD_STATS", "FILE",
+     "write statistics as JSON at exit; %%p becomes the process id"),
+]
+
+# The launcher's own options with a value: option, values (the first is the
+# default), help.
+CHOICES = [
+    ("--allocator", allocator.CHOICES,
+     "PyTorch's allocator: keep the program's choice, native, or async "
+     "(cudaMallocAsync: one allocation for each tensor)"),
+    ("--comfyui", comfyui.CHOICES,
+     "auto: a ComfyUI gets the switches with which its models go to the card and stay there; "
+     "off: it is started as it is"),
+]
+
+# In this directory the library leaves a file named after its process id when
+# cuInit succeeds: how we know, after the exit, whether CUDA was used. A file
+# PID.summary there holds the lines of a process that ended before it could
+# say them; the library removes it when it has said them itself.
+MARKER_VARIABLE = "AUTOOFFLOAD_LAUNCH_DIR"
+
+
+# --- command line -----------------------------------------------------------
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        prog="autooffload-launch",
+        usage="autooffload-launch [options] [--] program [args...]",
+        description="Run a PyTorch program whose weights need more VRAM than "
+                    "there is, unchanged. The program's exit status and "
+                    "signals are passed on; the processes it starts are covered. "
+                    "If the launcher is killed, the program gets SIGTERM.",
+        epilog="An option of the first group sets the AUTOOFFLOAD_* variable of its name for "
+               "the program; a variable already set is kept unless its option is given. "
+               "The library is taken from AUTOOFFLOAD_LIB, from beside this script, "
+               "from the build tree, or from where it is installed. Exit status "
+               "126: the program cannot be run this way; 127: program or library "
+               "not found; 2: wrong usage.",
+        allow_abbrev=False)
+    for option, variable, metavar, text in SETTINGS:
+        parser.add_argument(option, dest=variable, metavar=metavar, help=text)
+    parser.add_argument("--no-pin", dest="AUTOOFFLOAD_PIN", action="store_const",
+                        const="0", help="do not page-lock host memory (slower copies)")
+    parser.add_argument("--off", dest="AUTOOFFLOAD", action="store_const", const="0",
+                        help="preload, but pass every call through untouched")
+    for option, values, text in CHOICES:
+        parser.add_argument(option, choices=values, default=values[0], help=text)
+    parser.add_argument("--dry-run", action="store_true",
+                        help="say what would be started, and how, and start nothing")
+    parser.add_argument("--version", action="version", version=f"autooffload {version()}")
+    return parser
+
+
+def split_command(argv):
+    """Our options, and the program with its arguments.
+
+    Done by hand because argparse versions disagree on what becomes of `--`
+    in front of a remainder, and because the program's own options must never
+    be taken for ours.
+    """
+    takes_value = {option for option, *_ in SETTINGS + CHOICES}
+    position = 0
+    while position < len(argv):
+        word = argv[position]
+        if word == "--":
+            return argv[:position], argv[position + 1:]
+        if not word.startswith("-"):
+            break
+        position += 2 if word in takes_value else 1
+    return argv[:position], argv[position:]
+
+
+# --- what the program starts with ----------------------------------------------
+
+def settings_environment(options):
+    """The environment with our options in it, before anything depends on them."""
+    env = dict(os.environ)
+    for variable, value in vars(options).items():
+        if value is None or not variable.startswith("AUTOOFFLOAD"):
+            continue
+        if variable == "AUTOOFFLOAD_STATS":
+            value = os.path.abspath(value)  # the program may change directory
+        env[variable] = value
+    return env
+
+
+def prepared(options, command, private_dir):
+    """(file to execute, command, environment) of the program."""
+    path = find_program(command[0])
+    for file in executed_files(path):
+        objection = loader_objection(file)
+        if objection:
+            raise Refusal(f"{file}: {objection}", EXIT_CANNOT_RUN)
+    library = find_library()
+    env = settings_environment(options)
+    if env.get("AUTOOFFLOAD") != "0":
+        allocator.adjust(env, options.allocator, say)
+        if options.comfyui == "auto":
+            command = comfyui.adjust(command, options.allocator, say)
+    env["LD_PRELOAD"] = preload_value(library, private_dir, env.get("LD_PRELOAD"))
+    env[MARKER_VARIABLE] = private_dir
+    return path, command, env
+
+
+def describe(path, command, env):
+    """What would be started, on standard output."""
+    print(f"would run {path}")
+    print(f"with      {' '.join(command[1:]) or 'no arguments'}")
+    for name in sorted(set(env) | set(os.environ)):
+        if name == MARKER_VARIABLE or env.get(name) == os.environ.get(name):
+            continue
+        print(f"set       {name}={env[name]}" if name in env else f"unset     {name}")
+
+
+# --- after its end -----------------------------------------------------------
+
+def cuda_was_used(private_dir):
+    return any(name.isdigit() for name in os.listdir(private_dir))
+
+
+def tell_outer_launcher():
+    """Inside another launcher's tree, its question is answered too."""
+    outer = os.environ.get(MARKER_VARIABLE)
+    if outer and os.path.isdir(outer):
+        with open(os.path.join(outer, str(os.getpid())), "w"):
+            pass
+
+
+def tell_what_was_left(private_dir):
+    """Says for interrupted processes what they could not say themselves."""
+    for name in sorted(os.listdir(private_dir)):
+        if name.endswith(".summary"):
+            with open(os.path.join(private_dir, name), errors="replace") as file:
+                for line in file.read().splitlines():
+                    print(line, file=sys.stderr, flush=True)
+
+
+def run(options, command):
+    private_dir = tempfile.mkdtemp(prefix="autooffload-launch-")
+    try:
+        path, command, env = prepared(options, command, private_dir)
+        if options.dry_run:
+            describe(path, command, env)
+            return
+        status, old_mask = child.run(path, command, env)
+        tell_what_was_left(private_dir)
+        if cuda_was_used(private_dir):
+            tell_outer_launcher()
+        elif env.get("AUTOOFFLOAD") != "0":
+            say("no process of this run initialised CUDA, so nothing was offloaded")
+    finally:
+        shutil.rmtree(private_dir, ignore_errors=True)
+    child.leave_as(status, old_mask)
+
+
+def main(argv=None):
+    ours, command = split_command(sys.argv[1:] if argv is None else argv)
+    parser = build_parser()
+    options = parser.parse_args(ours)
+    if not command:
+        parser.error("name the program to run, e.g. `autooffload-launch python main.py`")
+    try:
+        run(options, command)
+    except Refusal as refusal:
+        say(str(refusal))
+        sys.exit(refusal.status)
