@@ -227,7 +227,7 @@ fn the_other_peers_take_their_known_time() {
 }
 
 /// Two of eight experts a layer, as a router picks them: what is certain stays,
-/// and of the rest what was used a lap ago.
+/// and of the rest what was used an iteration ago.
 #[test]
 fn with_random_experts_no_simple_policy_is_faster() {
     let model = models::model("mixtral-decode").expect("in the catalogue");

@@ -24,8 +24,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use autooffload_core::address_map::ChunkId;
+use autooffload_core::memory::{Effect, FrameId, MemoryOps, Refused, Streamer, Window};
 use autooffload_core::plan::{Machine, Place};
-use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Streamer, Window};
 
 use smallvec::SmallVec;
 
@@ -815,7 +815,7 @@ impl Machinery {
     }
 }
 
-impl Mechanism for Machinery {
+impl MemoryOps for Machinery {
     fn create_frame(&mut self) -> std::result::Result<FrameId, Refused> {
         let handle = self.driver.mem_create(self.device, FRAME_BYTES).map_err(|_| Refused)?;
         Ok(self.number(Frame { handle, in_host: false }))
@@ -989,7 +989,7 @@ impl Mechanism for Machinery {
         });
     }
 
-    fn displace(&mut self, chunk: ChunkId) {
+    fn fetch_after_uses(&mut self, chunk: ChunkId) {
         self.queued += 1;
         let copy_in = self.copy_in;
         let backing = self.backing(chunk);
@@ -1014,7 +1014,7 @@ impl Mechanism for Machinery {
         self.await_resident_uses(chunk, copy_in);
     }
 
-    fn gate(&mut self) {
+    fn fetch_after_program(&mut self) {
         // A stream that cannot be waited for: then copies are ready at once.
         let Some(stream) = self.last_stream.filter(|_| !super::any_capture()) else { return };
         let Some(event) = self.event(self.ctx) else { return };

@@ -79,7 +79,7 @@ fn pin(chunk: ChunkId, why: &'static str) -> Result<bool> {
         let newly = streamer.pin(chunk, machinery)?;
         if moved {
             // A captured launch cannot wait for an event from outside.
-            use autooffload_core::streamer::Mechanism;
+            use autooffload_core::memory::MemoryOps;
             machinery.retire(chunk);
         }
         hot(chunk).kept.store(true, Ordering::Relaxed);

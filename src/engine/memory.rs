@@ -178,7 +178,7 @@ fn set_up(engine: &'static Engine, device: Device, ctx: CUcontext) -> Option<()>
 /// Reads the card again: what others took or gave back changes our cap.
 pub(super) fn refresh_cap(
     engine: &Engine,
-    streamer: &mut autooffload_core::streamer::Streamer,
+    streamer: &mut autooffload_core::memory::Streamer,
     machinery: &mut Machinery,
 ) {
     let Ok((free, total)) = engine.driver.mem_get_info() else { return };

@@ -46,7 +46,7 @@ use std::time::{Duration, Instant};
 
 use autooffload_core::address_map::{AddressMap, Arena};
 use autooffload_core::config::{Config, Window as WindowSetting};
-use autooffload_core::streamer::{Effect, Shortage, Streamer, Window};
+use autooffload_core::memory::{Effect, Shortage, Streamer, Window};
 use dashmap::DashMap;
 use once_cell::sync::OnceCell;
 use smallvec::SmallVec;

@@ -9,8 +9,8 @@
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
+use autooffload_core::memory::Streamer;
 use autooffload_core::plan::{self, Effort, Plan, Problem};
-use autooffload_core::streamer::Streamer;
 
 use super::device::Machinery;
 
@@ -47,7 +47,7 @@ impl Planner {
         streamer.set_machine(machinery.machine());
         let Some(problem) = streamer.problem() else { return false };
         *self = Planner::Idle;
-        streamer.put_back(machinery);
+        streamer.restore_layouts(machinery);
         let uses: usize = problem.phases.iter().map(|phase| phase.uses.len()).sum();
         if uses <= USES_AT_ONCE {
             let found = find(&problem, streamer.plan(), Effort::Searched);

@@ -14,7 +14,7 @@
 //! so no search for addresses takes it for managed memory; it is mapped with
 //! the first copy that needs it, because many programs have none.
 
-use autooffload_core::streamer::FrameId;
+use autooffload_core::memory::FrameId;
 
 use super::FRAME_BYTES;
 use crate::driver::Driver;

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::streamer::Effect;
+use autooffload_core::memory::Effect;
 
 use crate::driver::Driver;
 use crate::driver::abi::*;

@@ -1,4 +1,4 @@
-//! What going astray, jitter and wrong rates cost.
+//! What detours, jitter and wrong rates cost.
 
 use super::grid::Prepared;
 use super::judge::Cost;
@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 /// the knee for most.
 const SHARES: [f64; 3] = [0.25, 0.5, 0.75];
 
-/// Runs that go astray are this long; the first iterations, in which anything
+/// Runs with detours are this long; the first iterations, in which anything
 /// has to be learned, are not counted.
 const ASTRAY_ITERATIONS: u32 = 40;
 const ASTRAY_FROM: usize = 8;
@@ -31,7 +31,7 @@ pub fn measure(scenes: &[Prepared], quick: bool, threads: usize) -> Map<String, 
         .filter(|prepared| prepared.kind == Kind::Periodic && usual_link(&prepared.scene))
         .filter(|prepared| !quick || prepared.scene.card.name != "h200")
         .collect();
-    insert("detours", astray(quick, threads));
+    insert("detours", detours(quick, threads));
     insert("jitter", jitter(&chosen, threads));
     insert("misestimates", misestimates(&chosen, threads));
     made
@@ -110,7 +110,7 @@ fn misestimates(scenes: &[&Prepared], threads: usize) -> Vec<Cost> {
 }
 
 /// Runs whose order changes on purpose: time over the bound of the same stretch.
-fn astray(quick: bool, threads: usize) -> Vec<Cost> {
+fn detours(quick: bool, threads: usize) -> Vec<Cost> {
     let card = |name| cards::card(name).expect("it is in the table");
     let settings: Vec<(&'static Card, f64)> = if quick {
         vec![(card("rtx-4090"), 26.0)]

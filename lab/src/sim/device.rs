@@ -662,7 +662,7 @@ impl Device {
         }
     }
 
-    /// Hands over what has become ready, and starts engines that stand still.
+    /// SimMemoryOps over what has become ready, and starts engines that stand still.
     fn settle(&mut self) {
         loop {
             let mut marked = false;

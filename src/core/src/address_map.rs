@@ -5,7 +5,7 @@
 //! lock: one subtraction, one shift, one load. [`Arena`] hands out the
 //! addresses, with a guard gap of one frame after every allocation, so that a
 //! pointer one past the end of one is never taken for the next.
-//! Not here: physical memory (see `streamer`), CUDA.
+//! Not here: physical memory (see `memory`), CUDA.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -7,7 +7,7 @@
 //!   address_map  whose they are
 //!   learn        in which order chunks come
 //!   plan         what stays, what streams, where in the ring, and when
-//!   streamer     the state of one device's memory, and every decision
+//!   memory       the state of one device's memory, and every decision
 //!   zone         who may reuse stream-ordered memory, and after whom
 //!   host_limits  how much host memory may be taken
 //!   config       the settings table;  units  sizes in words
@@ -21,8 +21,8 @@ pub mod address_map;
 pub mod config;
 pub mod host_limits;
 pub mod learn;
+pub mod memory;
 pub mod params;
 pub mod plan;
-pub mod streamer;
 pub mod units;
 pub mod zone;

@@ -124,9 +124,11 @@ fn each_inconsistency_has_its_reason() {
             s.plan.layouts[two].parts[1].first = s.plan.layouts[two].parts[0].first;
         }),
         ("a part leaves its chunk", &|s| s.plan.layouts[two].parts[1].first = 24),
-        ("a lap leaves the shared frames", &|s| s.plan.layouts[two].parts[0].lap = shared + 1),
-        ("a part leaves its lap", &|s| s.plan.layouts[two].parts[0].at = shared),
-        ("a part leaves its lap", &|s| s.plan.layouts[two].parts[0].lap = 0),
+        ("a part wraps beyond the shared frames", &|s| {
+            s.plan.layouts[two].parts[0].wrap = shared + 1
+        }),
+        ("a part leaves its frames", &|s| s.plan.layouts[two].parts[0].at = shared),
+        ("a part leaves its frames", &|s| s.plan.layouts[two].parts[0].wrap = 0),
         ("parts of a chunk meet on a shared frame", &|s| {
             s.plan.layouts[two].parts[1].at = s.plan.layouts[two].parts[0].at;
         }),

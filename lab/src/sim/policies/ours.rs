@@ -14,10 +14,10 @@ use crate::sim::device::Waits;
 use crate::sim::oracle::{self, FRAME_BYTES};
 use crate::sim::run::{Gpu, Infeasible, Launching, Policy};
 use crate::workload::{Nanos, Trace, TraceChunk, Use};
-use autooffload_core::plan::{Effort, Place, Plan, SLAB_FRAMES, plan};
-use autooffload_core::streamer::{
-    Counters, Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window,
+use autooffload_core::memory::{
+    Counters, Effect, FrameId, MemoryOps, Refused, Shortage, Streamer, Window,
 };
+use autooffload_core::plan::{Effort, Place, Plan, SLAB_FRAMES, plan};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -88,8 +88,8 @@ impl Ours {
 
     fn allocate(&mut self, gpu: &mut Gpu, chunk: TraceChunk) -> Result<(), Infeasible> {
         let frames = gpu.bytes(chunk).div_ceil(FRAME_BYTES) as u32;
-        let mut hands = Hands { gpu, memory: &mut self.memory };
-        self.streamer.allocate(chunk, frames, true, &mut hands).map_err(explain)?;
+        let mut ops = SimMemoryOps { gpu, memory: &mut self.memory };
+        self.streamer.allocate(chunk, frames, true, &mut ops).map_err(explain)?;
         // Whatever is there counts as its own.
         let Memory { places, content, .. } = &mut self.memory;
         for (index, &frame) in places[chunk as usize].iter().enumerate() {
@@ -101,21 +101,21 @@ impl Ours {
     fn allocate_activations(&mut self, gpu: &mut Gpu) -> Result<(), Infeasible> {
         let chunk = self.memory.activations;
         self.memory.paid = ACTIVATION_FRAMES;
-        let mut hands = Hands { gpu, memory: &mut self.memory };
-        self.streamer.allocate(chunk, ACTIVATION_FRAMES, true, &mut hands).map_err(explain)?;
-        self.streamer.pin(chunk, &mut hands).map_err(explain)?;
+        let mut ops = SimMemoryOps { gpu, memory: &mut self.memory };
+        self.streamer.allocate(chunk, ACTIVATION_FRAMES, true, &mut ops).map_err(explain)?;
+        self.streamer.pin(chunk, &mut ops).map_err(explain)?;
         Ok(())
     }
 
     fn touch(&mut self, gpu: &mut Gpu) -> Result<(), Infeasible> {
-        let mut hands = Hands { gpu, memory: &mut self.memory };
-        self.streamer.touch(&self.touches, &mut hands).map_err(explain)
+        let mut ops = SimMemoryOps { gpu, memory: &mut self.memory };
+        self.streamer.touch(&self.touches, &mut ops).map_err(explain)
     }
 
     fn release(&mut self, gpu: &mut Gpu) {
         self.streamer.release(&self.touches);
-        let mut hands = Hands { gpu, memory: &mut self.memory };
-        self.streamer.look_ahead(&mut hands);
+        let mut ops = SimMemoryOps { gpu, memory: &mut self.memory };
+        self.streamer.look_ahead(&mut ops);
     }
 
     /// Plans beside the program, and carries the plan out when it is there.
@@ -125,8 +125,8 @@ impl Ours {
                 return;
             }
             if !self.streamer.adopts_later(plan) {
-                let mut hands = Hands { gpu, memory: &mut self.memory };
-                self.streamer.adopt(plan, &mut hands);
+                let mut ops = SimMemoryOps { gpu, memory: &mut self.memory };
+                self.streamer.adopt(plan, &mut ops);
                 self.thinking = None;
                 return;
             }
@@ -136,7 +136,7 @@ impl Ours {
         }
         let Some(problem) = self.streamer.problem() else { return };
         self.thinking = None;
-        self.streamer.put_back(&mut Hands { gpu, memory: &mut self.memory });
+        self.streamer.restore_layouts(&mut SimMemoryOps { gpu, memory: &mut self.memory });
         let chunks = problem.chunks.len() as Nanos;
         let checked = |found: Plan| found.verify(&problem).is_ok().then_some(found);
         if chunks > MANY_CHUNKS
@@ -144,8 +144,8 @@ impl Ours {
             && let Some(quick) = plan(&problem, None, Effort::Quick).ok().and_then(checked)
         {
             gpu.device().host_busy(GLANCE_NS_PER_CHUNK * chunks);
-            let mut hands = Hands { gpu, memory: &mut self.memory };
-            self.streamer.adopt(&quick, &mut hands);
+            let mut ops = SimMemoryOps { gpu, memory: &mut self.memory };
+            self.streamer.adopt(&quick, &mut ops);
         }
         let found = plan(&problem, self.streamer.plan(), Effort::Searched);
         if let Some(found) = found.ok().and_then(checked) {
@@ -155,7 +155,7 @@ impl Ours {
     }
 
     /// Times operations, those in a row that touch the same as one, and with
-    /// the kernels after them that touch nothing of ours; hands the times over
+    /// the kernels after them that touch nothing of ours; ops the times over
     /// late, as the device gets there.
     fn measure(&mut self, gpu: &mut Gpu, launch: Launching<'_>) {
         let passed: Vec<_> = gpu.device().probes().collect();
@@ -221,8 +221,8 @@ impl Policy for Ours {
     }
 
     fn freed(&mut self, gpu: &mut Gpu, chunk: TraceChunk) {
-        let mut hands = Hands { gpu, memory: &mut self.memory };
-        self.streamer.free(chunk, &mut hands);
+        let mut ops = SimMemoryOps { gpu, memory: &mut self.memory };
+        self.streamer.free(chunk, &mut ops);
     }
 
     fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
@@ -329,13 +329,13 @@ impl Memory {
     }
 }
 
-/// The streamer's hands.
-struct Hands<'a> {
+/// What the streamer acts through.
+struct SimMemoryOps<'a> {
     gpu: &'a mut Gpu,
     memory: &'a mut Memory,
 }
 
-impl Hands<'_> {
+impl SimMemoryOps<'_> {
     fn bytes(&self, chunk: TraceChunk, frames: &Range<u32>) -> u64 {
         if chunk == self.memory.activations {
             return 0;
@@ -376,7 +376,7 @@ impl Hands<'_> {
     }
 }
 
-impl Mechanism for Hands<'_> {
+impl MemoryOps for SimMemoryOps<'_> {
     fn create_frame(&mut self) -> Result<FrameId, Refused> {
         if self.memory.paid > 0 {
             self.memory.paid -= 1;
@@ -450,14 +450,14 @@ impl Mechanism for Hands<'_> {
         self.memory.saved[chunk as usize] = true;
     }
 
-    fn displace(&mut self, chunk: TraceChunk) {
+    fn fetch_after_uses(&mut self, chunk: TraceChunk) {
         let uses = self.gpu.uses(chunk);
         self.memory.pending.merge(&uses);
         self.memory.pending.merge(&self.gpu.saves(chunk));
         self.memory.unchecked |= !self.memory.saved[chunk as usize];
     }
 
-    fn gate(&mut self) {
+    fn fetch_after_program(&mut self) {
         let gate = self.gpu.gate();
         self.memory.pending.merge(&gate);
     }

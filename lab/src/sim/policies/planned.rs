@@ -51,7 +51,7 @@ struct Part {
     bytes: u64,
     at: u32,
     frames: u32,
-    lap: u32,
+    wrap: u32,
     present: bool,
     /// The last step found to need it.
     awaited: Option<u64>,
@@ -59,8 +59,8 @@ struct Part {
 
 impl Part {
     fn slots(&self) -> impl Iterator<Item = usize> + use<> {
-        let Part { at, frames, lap, .. } = *self;
-        (0..frames).map(move |index| ((at + index) % lap) as usize)
+        let Part { at, frames, wrap, .. } = *self;
+        (0..frames).map(move |index| ((at + index) % wrap) as usize)
     }
 }
 
@@ -93,7 +93,7 @@ impl<'a> Planned<'a> {
                     bytes: end - first,
                     at: part.at,
                     frames: part.frames,
-                    lap: part.lap,
+                    wrap: part.wrap,
                     present: false,
                     awaited: None,
                 });

@@ -10,7 +10,7 @@
 //!   allocator  tensors into chunks
 //!   net        operations over tensors
 //!   image, video, language   the tables
-//!   variants   runs that go astray: skipped blocks, growing caches, detours
+//!   variants   runs with detours: skipped blocks, growing caches, detours
 //! ```
 //!
 //! Not here: how long anything takes (`cards`), recorded traces (`format`).
@@ -510,7 +510,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "too much for an interpreter")]
-    fn variants_are_well_formed_and_go_astray() {
+    fn variants_are_well_formed_and_deviate() {
         for variant in VARIANTS {
             let trace = variant.trace(40, 7);
             assert_eq!(trace.check(), Ok(()), "{}", variant.name);

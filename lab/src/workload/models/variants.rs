@@ -1,4 +1,4 @@
-//! Runs that go astray, for the tests of learning: a small transformer with
+//! Runs with detours, for the tests of learning: a small transformer with
 //! true proportions whose order changes on purpose. Seeded where something is
 //! drawn; the same arguments give the same trace.
 

@@ -34,7 +34,7 @@
 //! - nothing names a chunk that was forgotten.
 //! - the same calls give the same answers.
 //!
-//! Not here: what to do about a prediction (see `streamer`), plans.
+//! Not here: what to do about a prediction (see `memory`), plans.
 
 mod ahead;
 mod discover;

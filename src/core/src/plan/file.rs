@@ -7,7 +7,7 @@
 //!                a rate that does not exist as 0
 //!   layouts      shared_frames  count  of each:
 //!                  ±id  frames  host_frames  count of parts, of each:
-//!                    ±first  frames  ±at  ±lap
+//!                    ±first  frames  ±at  ±wrap
 //!   runs         count of runs, of each:
 //!                  count of parts, of each:  ±chunk  part
 //!   plan         count of phases, of each:
@@ -174,7 +174,7 @@ fn write_machine(out: &mut Writer, machine: &Machine) {
 fn write_layouts(out: &mut Writer, plan: &Plan) {
     out.number(plan.shared_frames);
     out.count(plan.layouts.len());
-    let (mut id, mut end, mut lap) = (0, 0, 0);
+    let (mut id, mut end, mut wrap) = (0, 0, 0);
     for layout in &plan.layouts {
         out.change(layout.id, &mut id);
         out.number(layout.frames);
@@ -186,7 +186,7 @@ fn write_layouts(out: &mut Writer, plan: &Plan) {
             out.change(part.first, &mut first);
             out.number(part.frames);
             out.change(part.at, &mut end);
-            out.change(part.lap, &mut lap);
+            out.change(part.wrap, &mut wrap);
             first = part.first.saturating_add(part.frames);
             end = part.at.saturating_add(part.frames);
         }
@@ -362,7 +362,7 @@ fn read_layouts(input: &mut Reader) -> Result<(u32, Vec<Layout>), Refused> {
     let shared_frames = input.number()?;
     let count = input.count(4)?;
     let mut layouts = Vec::with_capacity(count);
-    let (mut id, mut end, mut lap) = (0, 0, 0);
+    let (mut id, mut end, mut wrap) = (0, 0, 0);
     for _ in 0..count {
         let id = input.change(&mut id)?;
         let frames = input.number()?;
@@ -374,8 +374,8 @@ fn read_layouts(input: &mut Reader) -> Result<(u32, Vec<Layout>), Refused> {
             let first = input.change(&mut next)?;
             let frames = input.number()?;
             let at = input.change(&mut end)?;
-            let lap = input.change(&mut lap)?;
-            parts.push(Part { first, frames, at, lap });
+            let wrap = input.change(&mut wrap)?;
+            parts.push(Part { first, frames, at, wrap });
             next = first.saturating_add(frames);
             end = at.saturating_add(frames);
         }
@@ -510,10 +510,10 @@ fn check_layouts(plan: &Plan, frames: u32) -> Result<Vec<ChunkId>, Refused> {
             must(part.first >= end, "parts of a chunk overlap")?;
             must(part.frames <= on_device.saturating_sub(part.first), "a part leaves its chunk")?;
             end = part.first + part.frames;
-            must(part.lap <= plan.shared_frames, "a lap leaves the shared frames")?;
-            must(part.at < part.lap && part.frames <= part.lap, "a part leaves its lap")?;
+            must(part.wrap <= plan.shared_frames, "a part wraps beyond the shared frames")?;
+            must(part.at < part.wrap && part.frames <= part.wrap, "a part leaves its frames")?;
             needed -= u64::from(part.frames);
-            let straight = part.frames.min(part.lap - part.at);
+            let straight = part.frames.min(part.wrap - part.at);
             taken.push((part.at, part.at + straight));
             if straight < part.frames {
                 taken.push((0, part.frames - straight));
@@ -539,7 +539,7 @@ fn check_runs(plan: &Plan) -> Result<(), Refused> {
         let parts: Option<Vec<Part>> = run.iter().map(part).collect();
         let parts = parts.ok_or(Refused::Inconsistent("a run of nothing"))?;
         must(parts.len() > 1, "a run of one part")?;
-        let straight = parts.iter().all(|part| part.frames <= part.lap - part.at);
+        let straight = parts.iter().all(|part| part.frames <= part.wrap - part.at);
         let beside = || parts.windows(2).all(|pair| pair[1].at == pair[0].at + pair[0].frames);
         must(straight && beside(), "a run has gaps")?;
     }

@@ -22,7 +22,7 @@
 //! their frames would cost. The search then compares the best with streaming
 //! everything, by the clock.
 //!
-//! Not here: how a chunk comes to lie there (`streamer`), ring and copies: what
+//! Not here: how a chunk comes to lie there (`memory`), ring and copies: what
 //! is read in place is out of the game, and [`reduced`] says what is left.
 
 use super::{Nanos, Problem, Step};

@@ -110,11 +110,11 @@ impl Units {
                 continue;
             }
             for part in &whole {
-                // No copy goes over the end of a lap.
-                let straight = part.frames.min(part.lap - part.at);
+                // No copy goes over the end of the ring.
+                let straight = part.frames.min(part.wrap - part.at);
                 for (from, frames) in [(0, straight), (straight, part.frames - straight)] {
                     let (first, at) = (part.first + from, part.slot(from));
-                    let piece = Part { first, frames, at, lap: part.lap };
+                    let piece = Part { first, frames, at, wrap: part.wrap };
                     let run = cut(chunks, members, &piece, &mut parts);
                     if run.len() > 1 {
                         runs.push(run);
@@ -144,7 +144,7 @@ fn cut(
             let parts = &mut parts[chunk as usize];
             run.push((chunk, parts.len() as u32));
             let at = piece.at + from - piece.first;
-            parts.push(Part { first: from - begin, frames: until - from, at, lap: piece.lap });
+            parts.push(Part { first: from - begin, frames: until - from, at, wrap: piece.wrap });
         }
         begin = end;
     }

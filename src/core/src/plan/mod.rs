@@ -12,23 +12,23 @@
 //!   ring       where they live, and what that makes each copy wait for
 //!   timeline   how long an iteration takes then
 //!   search     tries many, keeps the best
-//!   scatter    a place for everything where no ring will do
+//!   first_fit  a place for everything where no ring will do
 //!   start      when each copy should become ready
-//!   retain     keeps the plan before, where a new one would gain too little
+//!   keep       keeps the plan before, where a new one would gain too little
 //!   proof      checks the result, by other means
 //!   file       writes it down
 //! ```
 //!
-//! Not here: learning the order (`learn`), carrying a plan out (`streamer`).
+//! Not here: learning the order (`learn`), carrying a plan out (`memory`).
 
 pub mod file;
+mod first_fit;
 mod in_place;
+mod keep;
 mod merge;
 mod phases;
 mod proof;
-mod retain;
 mod ring;
-mod scatter;
 mod search;
 mod shape;
 mod spread;
@@ -38,7 +38,7 @@ mod timeline;
 pub use proof::Fault;
 
 use phases::{Division, Group};
-use ring::Layout as RingLayout;
+use ring::RingLayout;
 use search::{Found, Room, Search};
 use shape::Shape;
 use std::fmt;
@@ -194,7 +194,7 @@ pub enum Effort {
     Searched,
 }
 
-/// Carried out by `streamer`; checked by [`Plan::verify`].
+/// Carried out by `memory`; checked by [`Plan::verify`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
     /// One per chunk of the problem, in the same order.
@@ -228,15 +228,15 @@ pub struct Part {
     pub first: u32,
     pub frames: u32,
     /// The shared frame of the first; the others follow, and after frame
-    /// `lap - 1` comes frame 0.
+    /// `wrap - 1` comes frame 0.
     pub at: u32,
-    pub lap: u32,
+    pub wrap: u32,
 }
 
 impl Part {
     /// The shared frame of the part's frame `index`.
     pub fn slot(&self, index: u32) -> u32 {
-        (self.at + index) % self.lap
+        (self.at + index) % self.wrap
     }
 }
 
@@ -346,7 +346,7 @@ pub fn plan(problem: &Problem, previous: Option<&Plan>, effort: Effort) -> Resul
     }
     let (cost, fresh) = found.ok_or_else(|| unfit(least(problem)))?;
     Ok(previous
-        .and_then(|previous| retain::retain(problem, previous, effort, cost, &fresh))
+        .and_then(|previous| keep::keep(problem, previous, effort, cost, &fresh))
         .unwrap_or(fresh))
 }
 
@@ -373,7 +373,7 @@ fn plan_with(problem: &Problem, host: Vec<u32>, effort: Effort) -> Option<(f64, 
             best.map(|(_, plan)| plan)
         }
     };
-    let last = || finish(reduced, &host, scatter::scatter(reduced, &reduced.chunks)?).ok();
+    let last = || finish(reduced, &host, first_fit::first_fit(reduced, &reduced.chunks)?).ok();
     let plan = fresh.or_else(last)?;
     Some((cost(reduced, &plan), plan))
 }
@@ -483,14 +483,16 @@ fn lay_out(problem: &Problem, chunks: &[Chunk], effort: Effort) -> Option<Layout
     // Dividing memory is a guess to be tried, unless that would take long.
     const MANY_CHUNKS: usize = 4000;
     let tries = match effort {
-        Effort::Searched if groups.len() > 1 && chunks.len() <= MANY_CHUNKS => phases::KNEES.len(),
+        Effort::Searched if groups.len() > 1 && chunks.len() <= MANY_CHUNKS => {
+            phases::SATURATIONS.len()
+        }
         _ => 1,
     };
-    let knees = &phases::KNEES[..tries];
+    let knees = &phases::SATURATIONS[..tries];
     knees
         .iter()
-        .filter_map(|&knee| {
-            let division = phases::divide(problem, machine, &groups, &shapes, knee);
+        .filter_map(|&saturation| {
+            let division = phases::divide(problem, machine, &groups, &shapes, saturation);
             let found = search_groups(problem, machine, &groups, &shapes, &division, effort)?;
             let mut layouts = join(machine, problem, &groups, &shapes, &found)?;
             layouts.cost += groups
@@ -556,7 +558,7 @@ fn keep(shape: &Shape, frames: u32, at: u32, shared_frames: u32, parts: &mut [Ve
         let mut first: u32 = parts.iter().map(|part| part.frames).sum();
         while left > 0 && first < local.frames {
             let frames = KEPT_AT_ONCE.min(left).min(local.frames - first);
-            parts.push(Part { first, frames, at, lap: shared_frames });
+            parts.push(Part { first, frames, at, wrap: shared_frames });
             first += frames;
             at += frames;
             left -= frames;

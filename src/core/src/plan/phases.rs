@@ -181,7 +181,7 @@ pub(super) struct Division {
 /// How much of its compute time a phase's streaming may take before more memory
 /// is worth having, by the fluid: copies are not as even as it has them.
 /// Which is best is tried.
-pub(super) const KNEES: [f64; 5] = [0.96, 0.85, 0.7, 0.5, 0.35];
+pub(super) const SATURATIONS: [f64; 5] = [0.96, 0.85, 0.7, 0.5, 0.35];
 
 /// Divides `machine`'s frames among `groups`, whose shapes are `shapes`.
 pub(super) fn divide(
@@ -189,7 +189,7 @@ pub(super) fn divide(
     machine: &Machine,
     groups: &[Group],
     shapes: &[Shape],
-    knee: f64,
+    saturation: f64,
 ) -> Division {
     let fluid: Vec<Fluid> = groups
         .iter()
@@ -207,8 +207,8 @@ pub(super) fn divide(
     let streams =
         |group: &Fluid, resident: u32| f64::from(group.frames.saturating_sub(resident)) * frame_ns;
     let cost = |group: &Fluid, private: u32, kept: u32| {
-        let first = streams(group, private).max(group.compute_ns * knee);
-        let others = streams(group, private + kept).max(group.compute_ns * knee);
+        let first = streams(group, private).max(group.compute_ns * saturation);
+        let others = streams(group, private + kept).max(group.compute_ns * saturation);
         first + (group.repeats - 1.0) * others
     };
     // What the fluid does not know: everybody streams through something.

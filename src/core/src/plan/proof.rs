@@ -143,7 +143,7 @@ impl Plan {
             let lies = |&member: &(u32, u32)| place(member).ok_or(Fault::BadRun { run });
             for (index, member) in members.iter().enumerate() {
                 let (part, host) = lies(member)?;
-                if part.frames > part.lap - part.at {
+                if part.frames > part.wrap - part.at {
                     return Err(Fault::BadRun { run });
                 }
                 let beside = match members.get(index + 1).map(lies).transpose()? {
@@ -177,9 +177,9 @@ impl Plan {
     fn sensible(&self, part: &Part) -> bool {
         let end = u64::from(part.first) + u64::from(part.frames);
         part.frames > 0
-            && part.lap <= self.shared_frames
-            && part.at < part.lap
-            && part.frames <= part.lap
+            && part.wrap <= self.shared_frames
+            && part.at < part.wrap
+            && part.frames <= part.wrap
             && end <= u64::from(u32::MAX)
     }
 

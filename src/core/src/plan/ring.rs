@@ -1,8 +1,8 @@
 //! Where in the ring each streamed frame lives, and what that makes each copy
 //! wait for.
 //!
-//! Frames are laid out one after the other in order of use, lap after lap,
-//! and the number of laps in an iteration is whole: the seam between two
+//! Frames are laid out one after the other in order of use, round after round,
+//! and the number of rounds in an iteration is whole: the seam between two
 //! iterations looks like any other place of the ring. A raw remainder by an
 //! arbitrary length would put the last chunks under the first.
 //!
@@ -18,7 +18,7 @@ use super::{Machine, Part};
 
 /// A layout and what follows from it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Layout {
+pub(super) struct RingLayout {
     /// Frames of the ring, and of all that is shared: what is behind the ring
     /// nobody else takes while the phase runs.
     pub ring: u32,
@@ -37,7 +37,7 @@ pub(super) struct Layout {
 /// One copy of the engine's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fetch {
-    /// Index into [`Layout::parts`]; more parts of its run follow, `count` in all.
+    /// Index into [`RingLayout::parts`]; more parts of its run follow, `count` in all.
     pub first: u32,
     pub count: u32,
     /// The step that it is for.
@@ -47,7 +47,7 @@ pub(super) struct Fetch {
 /// No part.
 pub(super) const NOBODY: u32 = u32::MAX;
 
-impl Layout {
+impl RingLayout {
     /// The parts that come with `fetch`, in order.
     pub fn parts_in(&self, fetch: Fetch) -> impl Iterator<Item = u32> + '_ {
         let next = |&part: &u32| self.beside.get(part as usize).map(|beside| beside[1]);
@@ -77,29 +77,29 @@ pub(super) fn lay_out(
     ring: u32,
     split: u32,
     machine: &Machine,
-) -> Result<Layout, u32> {
+) -> Result<RingLayout, u32> {
     let streamed: u32 = shares.iter().sum();
     if streamed == 0 {
         let compute_ns = shape.compute_ns();
-        return Ok(Layout {
+        return Ok(RingLayout {
             first_part: vec![0; shares.len() + 1],
             schedule: Schedule { compute_ns, ..Schedule::default() },
-            ..Layout::default()
+            ..RingLayout::default()
         });
     }
-    let laps = streamed.div_ceil(ring.max(1));
-    let mut layout = place(shares, streamed, laps, split)?;
+    let rounds = streamed.div_ceil(ring.max(1));
+    let mut layout = place(shares, streamed, rounds, split)?;
     order(shape, machine, &mut layout)?;
     Ok(layout)
 }
 
-/// Positions, in order of first use, in whole laps.
-fn place(shares: &[u32], streamed: u32, laps: u32, split: u32) -> Result<Layout, u32> {
-    let boundary = |lap: u32| (u64::from(lap) * u64::from(streamed) / u64::from(laps)) as u32;
-    let mut layout = Layout::default();
-    layout.ring = streamed.div_ceil(laps);
+/// Positions, in order of first use, in whole rounds.
+fn place(shares: &[u32], streamed: u32, rounds: u32, split: u32) -> Result<RingLayout, u32> {
+    let boundary = |round: u32| (u64::from(round) * u64::from(streamed) / u64::from(rounds)) as u32;
+    let mut layout = RingLayout::default();
+    layout.ring = streamed.div_ceil(rounds);
     layout.slots = layout.ring;
-    let (mut lap, mut at) = (0, 0);
+    let (mut round, mut at) = (0, 0);
     for (local, &share) in shares.iter().enumerate() {
         layout.first_part.push(layout.parts.len() as u32);
         if share == 0 {
@@ -109,15 +109,15 @@ fn place(shares: &[u32], streamed: u32, laps: u32, split: u32) -> Result<Layout,
         let mut first = 0;
         for index in 0..count {
             let end = (u64::from(share) * u64::from(index + 1) / u64::from(count)) as u32;
-            while at >= boundary(lap + 1) {
-                lap += 1;
+            while at >= boundary(round + 1) {
+                round += 1;
             }
-            let length = boundary(lap + 1) - boundary(lap);
+            let length = boundary(round + 1) - boundary(round);
             let frames = end - first;
             if frames > length {
                 return Err(local as u32);
             }
-            layout.parts.push(Part { first, frames, at: at - boundary(lap), lap: length });
+            layout.parts.push(Part { first, frames, at: at - boundary(round), wrap: length });
             at += frames;
             first = end;
         }
@@ -130,7 +130,7 @@ fn place(shares: &[u32], streamed: u32, laps: u32, split: u32) -> Result<Layout,
 /// the copies and the schedule.
 ///
 /// Error: a local chunk that meets another which the same step needs.
-pub(super) fn order(shape: &Shape, machine: &Machine, layout: &mut Layout) -> Result<(), u32> {
+pub(super) fn order(shape: &Shape, machine: &Machine, layout: &mut RingLayout) -> Result<(), u32> {
     const NEVER: i64 = i64::MIN;
     let steps = shape.steps() as i64;
     // Which part each shared frame holds, which parts are wholly there, and

@@ -13,7 +13,7 @@
 //! the ring again, finely; and last the choice among the best few, under
 //! compute times and link rates that are not quite what was measured.
 
-use super::ring::{Layout, lay_out};
+use super::ring::{RingLayout, lay_out};
 use super::shape::Shape;
 use super::spread::{Knobs, spread};
 use super::timeline::{Clock, NOMINAL, Scenario};
@@ -38,7 +38,7 @@ pub(super) struct Room {
 #[derive(Clone, Debug)]
 pub(super) struct Found {
     pub knobs: Knobs,
-    pub layout: Layout,
+    pub layout: RingLayout,
     /// Steady iteration, and with the costs of the ring and of deviations.
     pub period: f64,
 }
@@ -97,7 +97,7 @@ impl<'a> Search<'a> {
             Effort::Searched => self.thorough(),
         }
         if self.tried.is_empty() {
-            self.desperate();
+            self.last_resort();
         }
         self.tried.sort_by(|a, b| a.0.total_cmp(&b.0));
         self.tried.dedup_by(|a, b| a.1 == b.1);
@@ -112,12 +112,12 @@ impl<'a> Search<'a> {
         let (shares, layout) = self.layout(&knobs)?;
         let period = self.period(&layout);
         let found = Found { knobs, layout, period };
-        Some(if effort == Effort::Searched { self.climb(found, shares) } else { found })
+        Some(if effort == Effort::Searched { self.improve_locally(found, shares) } else { found })
     }
 
     /// Moves frames between chunks as long as that gains: what a family with
     /// a few knobs cannot express.
-    fn climb(&mut self, mut best: Found, mut shares: Vec<u32>) -> Found {
+    fn improve_locally(&mut self, mut best: Found, mut shares: Vec<u32>) -> Found {
         let floor = self.shape.compute_ns() as f64;
         let size = best.layout.copies.len() + self.shape.order.len();
         let attempts = (3_000_000 / size.max(1)).min(1500);
@@ -129,7 +129,7 @@ impl<'a> Search<'a> {
                 .wrapping_add(1_442_695_040_888_963_407);
             (random >> 33) as usize % bound.max(1)
         };
-        let lap = best.layout.parts.iter().map(|part| part.lap).min().unwrap_or(0);
+        let wrap = best.layout.parts.iter().map(|part| part.wrap).min().unwrap_or(0);
         for _ in 0..attempts {
             if best.period <= floor * 1.0005 {
                 break;
@@ -137,7 +137,7 @@ impl<'a> Search<'a> {
             let from = below(shares.len());
             let to = below(shares.len());
             let local = &self.shape.locals[to];
-            let room = local.frames.min(lap) - shares[to].min(lap);
+            let room = local.frames.min(wrap) - shares[to].min(wrap);
             let count = shares[from].min(room).min(1 << below(6));
             if from == to || count == 0 {
                 continue;
@@ -233,7 +233,7 @@ impl<'a> Search<'a> {
         }
         for base in self.best(2) {
             for percent in [70, 78, 88, 94, 106, 113, 128] {
-                let ring = self.whole_laps((base.ring * percent).div_ceil(100));
+                let ring = self.whole_rounds((base.ring * percent).div_ceil(100));
                 let most = (u64::from(base.most) * u64::from(ring) / u64::from(base.ring)) as u32;
                 self.attempt(Knobs { ring, most: most.max(1), ..base });
                 self.attempt(Knobs { ring, ..base });
@@ -242,7 +242,7 @@ impl<'a> Search<'a> {
     }
 
     /// Anything that fits at all.
-    fn desperate(&mut self) {
+    fn last_resort(&mut self) {
         self.conflicts = self.shape.locals.len();
         for ring in self.rings(1.1) {
             for most in [100, 50, 25, 10] {
@@ -272,7 +272,7 @@ impl<'a> Search<'a> {
         let excess = self.excess();
         let mut largest = self.room.frames.min(excess).max(1);
         if self.room.fixed_residents.is_some() {
-            // In a single lap nothing would be displaced, and the clock, which
+            // In a single round nothing would be displaced, and the clock, which
             // sees the phase alone, would see no copies.
             largest = largest.min(excess.div_ceil(2)).max(1);
         }
@@ -282,7 +282,7 @@ impl<'a> Search<'a> {
         let mut rings = Vec::new();
         let mut size = f64::from(largest);
         while size >= 1.0 {
-            rings.push(self.whole_laps(size as u32));
+            rings.push(self.whole_rounds(size as u32));
             size /= factor;
         }
         rings.dedup();
@@ -290,8 +290,8 @@ impl<'a> Search<'a> {
     }
 
     /// The largest ring of at most `ring` frames that is used to the full: an
-    /// iteration is a whole number of laps.
-    fn whole_laps(&self, ring: u32) -> u32 {
+    /// iteration is a whole number of rounds.
+    fn whole_rounds(&self, ring: u32) -> u32 {
         let excess = self.excess().max(1);
         let ring = ring.clamp(1, self.room.window.unwrap_or(u32::MAX).max(1));
         if self.room.fixed_residents.is_some() {
@@ -300,7 +300,7 @@ impl<'a> Search<'a> {
         excess.div_ceil(excess.div_ceil(ring.min(excess)))
     }
 
-    fn layout(&self, knobs: &Knobs) -> Option<(Vec<u32>, Layout)> {
+    fn layout(&self, knobs: &Knobs) -> Option<(Vec<u32>, RingLayout)> {
         let streamed = match self.room.fixed_residents {
             Some(_) => self.excess(),
             None => self.excess() + knobs.ring,
@@ -309,9 +309,9 @@ impl<'a> Search<'a> {
         if knobs.ring + free > self.room.frames {
             return None;
         }
-        // No chunk may meet itself on the shortest lap.
-        let lap = streamed / streamed.div_ceil(knobs.ring).max(1);
-        let knobs = &Knobs { most: knobs.most.min(lap), ..*knobs };
+        // No chunk may meet itself on the shortest round.
+        let wrap = streamed / streamed.div_ceil(knobs.ring).max(1);
+        let knobs = &Knobs { most: knobs.most.min(wrap), ..*knobs };
         // A chunk that some step needs together with another, far away in the
         // order of first use, may meet it on the ring: it stays then.
         let mut barred = Vec::new();
@@ -329,7 +329,7 @@ impl<'a> Search<'a> {
     /// A steady iteration under `layout`. One release in so many is a
     /// fingerprint, which takes turns with kernels; whose copy it is that comes
     /// late, nobody knows beforehand, so each counts as far as it may.
-    fn period(&mut self, layout: &Layout) -> f64 {
+    fn period(&mut self, layout: &RingLayout) -> f64 {
         let likely = self.clock.period(&layout.schedule, self.machine, LAGGING);
         let share = self.machine.release_gpu_share;
         if share == 0.0 {

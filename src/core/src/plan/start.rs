@@ -5,7 +5,7 @@
 //! frames are free, but only at the beginning of the step in which the copies
 //! up to it amount to the allowed backlog.
 
-use super::ring::Layout;
+use super::ring::RingLayout;
 use super::shape::Shape;
 use super::timeline::{Schedule, Times};
 use super::{Copy, Machine};
@@ -13,12 +13,12 @@ use super::{Copy, Machine};
 /// The copies of `layout`, each with its planned start.
 pub(super) fn with_starts(
     shape: &Shape,
-    layout: &Layout,
+    layout: &RingLayout,
     times: &Times,
     machine: &Machine,
 ) -> Vec<Copy> {
     let steps = shape.steps() as i64;
-    let Layout { copies: order, schedule, .. } = layout;
+    let RingLayout { copies: order, schedule, .. } = layout;
     let count = order.len();
     let bytes = |index: usize| schedule.copies[index].bytes;
     // The first copy of the backlog that ends with the present one; -1 is the
@@ -26,8 +26,8 @@ pub(super) fn with_starts(
     let mut first = 0i64;
     let mut backlog = 0u64;
     let wrapped = |index: i64| {
-        let lap = index.div_euclid(count as i64);
-        (index.rem_euclid(count as i64) as usize, lap)
+        let iteration = index.div_euclid(count as i64);
+        (index.rem_euclid(count as i64) as usize, iteration)
     };
     // Begin in the iteration before, so that the first copies have a past.
     let mut copies = Vec::with_capacity(count);
@@ -35,17 +35,17 @@ pub(super) fn with_starts(
         if index == -(count as i64) {
             first = index;
         }
-        let (present, lap) = wrapped(index);
+        let (present, iteration) = wrapped(index);
         backlog += bytes(present);
         while backlog > machine.backlog_bytes && first < index {
             backlog -= bytes(wrapped(first).0);
             first += 1;
         }
-        if lap < 0 {
+        if iteration < 0 {
             continue;
         }
-        let (earliest, lap) = wrapped(first);
-        let start = times.copies[earliest] + lap as f64 * times.period;
+        let (earliest, iteration) = wrapped(first);
+        let start = times.copies[earliest] + iteration as f64 * times.period;
         let need = order[present].need;
         let step = step_at(shape, schedule, times, start).min(i64::from(need));
         // More than an iteration ahead is not ahead at all.
@@ -62,8 +62,8 @@ pub(super) fn with_starts(
 /// The step that runs at `time` of the steady iteration; negative in the one
 /// before.
 fn step_at(shape: &Shape, schedule: &Schedule, times: &Times, time: f64) -> i64 {
-    let laps = (time / times.period).floor();
-    let time = time - laps * times.period;
+    let iterations = (time / times.period).floor();
+    let time = time - iterations * times.period;
     let steps = shape.steps() as i64;
     // The group that began last, and the compute since.
     let group = times.groups.partition_point(|&start| start <= time);
@@ -77,5 +77,5 @@ fn step_at(shape: &Shape, schedule: &Schedule, times: &Times, time: f64) -> i64 
     };
     let step = shape.clock.partition_point(|&begun| (begun as f64) <= clock) as i64 - 1;
     // `clock` past the last step's beginning stays in the last step.
-    laps as i64 * steps + step.clamp(0, steps - 1)
+    iterations as i64 * steps + step.clamp(0, steps - 1)
 }

@@ -124,9 +124,9 @@ impl Clock {
         let mut engine = 0.0_f64;
         let mut previous_period = 0.0;
         // The start is an empty ring; it is forgotten after a few iterations.
-        const LAPS: usize = 12;
-        const SETTLED: f64 = 2e-4;
-        for lap in 0..LAPS {
+        const ITERATIONS: usize = 12;
+        const CONVERGED: f64 = 2e-4;
+        for iteration in 0..ITERATIONS {
             let mut copies = schedule.copies.iter().enumerate().peekable();
             for group in 0..groups {
                 let link = if group > 0 {
@@ -134,13 +134,13 @@ impl Clock {
                 } else {
                     link_around
                 };
-                if lap > 0 || group > 0 {
+                if iteration > 0 || group > 0 {
                     engine += link as f64 / scenario.link;
                 }
                 let mut start = if group > 0 {
                     let between = schedule.groups[group] - schedule.groups[group - 1];
                     self.now[group - 1] + between as f64 * scenario.compute
-                } else if lap > 0 {
+                } else if iteration > 0 {
                     self.before[groups - 1] + around
                 } else {
                     0.0
@@ -166,7 +166,7 @@ impl Clock {
                 self.now[group] = start;
             }
             let period = self.now[0] - self.before[0];
-            let settled = lap > 2 && (period - previous_period).abs() <= period * SETTLED;
+            let converged = iteration > 2 && (period - previous_period).abs() <= period * CONVERGED;
             previous_period = period;
             if let Some(times) = times.as_deref_mut() {
                 let origin = self.now[0] - first as f64;
@@ -174,7 +174,7 @@ impl Clock {
                 times.groups.extend(self.now.iter().map(|start| start - origin));
                 times.copies.iter_mut().for_each(|start| *start -= origin);
             }
-            if settled {
+            if converged {
                 break;
             }
             std::mem::swap(&mut self.before, &mut self.now);

@@ -55,8 +55,8 @@ fn layouts(problem: &Problem, plan: &Plan) -> Result<(), String> {
                 return Err(format!("chunk {index}: parts out of order: {:?}", layout.parts));
             }
             end = part.first + part.frames;
-            if part.lap > plan.shared_frames || part.at >= part.lap || part.frames > part.lap {
-                return Err(format!("chunk {index}: {part:?} leaves its lap"));
+            if part.wrap > plan.shared_frames || part.at >= part.wrap || part.frames > part.wrap {
+                return Err(format!("chunk {index}: {part:?} leaves its frames"));
             }
             for frame in part.first..end {
                 match own.get_mut(frame as usize) {
@@ -76,7 +76,7 @@ fn layouts(problem: &Problem, plan: &Plan) -> Result<(), String> {
             let at = |chunk: u32| problem.chunks[chunk as usize].place.map(|p| (p.slab, p.at));
             let part = plan.layouts[one as usize].parts[part as usize];
             let next = plan.layouts[other as usize].parts[next as usize];
-            let slots = part.at + part.frames == next.at && next.at + next.frames <= next.lap;
+            let slots = part.at + part.frames == next.at && next.at + next.frames <= next.wrap;
             let (Some((slab, at_one)), Some((other, at_other))) = (at(one), at(other)) else {
                 return Err(format!("{run:?}: not in a slab"));
             };
@@ -92,7 +92,7 @@ fn layouts(problem: &Problem, plan: &Plan) -> Result<(), String> {
             for &chunk in phase.touches(step) {
                 for part in &plan.layouts[chunk as usize].parts {
                     for frame in 0..part.frames {
-                        let slot = ((part.at + frame) % part.lap) as usize;
+                        let slot = ((part.at + frame) % part.wrap) as usize;
                         if std::mem::replace(&mut taken[slot], true) {
                             return Err(format!("step {index}: two need shared frame {slot}"));
                         }
@@ -158,16 +158,16 @@ fn carry_out(
     let mut serves = vec![(0, 0, 0); copies.len()];
     for list in of_part.iter().flatten() {
         for (at, &copy) in list.iter().enumerate() {
-            let (next, lap) = match list.get(at + 1) {
+            let (next, iteration) = match list.get(at + 1) {
                 Some(&next) => (next, 0),
                 None => (list[0], steps),
             };
             let from = i64::from(copies[copy].need);
-            let until = i64::from(copies[next].need) + lap;
+            let until = i64::from(copies[next].need) + iteration;
             let used = &uses[copies[copy].chunk as usize];
             let last = [steps, 0]
                 .iter()
-                .flat_map(|lap| used.iter().rev().map(move |step| step + lap))
+                .flat_map(|iteration| used.iter().rev().map(move |step| step + iteration))
                 .find(|step| (from..until).contains(step));
             match last {
                 Some(last) => serves[copy] = (from, until, last),
@@ -191,7 +191,7 @@ fn carry_out(
                     at_ns: 0.0,
                 };
                 for frame in 0..place.frames {
-                    let slot = ((place.at + frame) % place.lap) as usize;
+                    let slot = ((place.at + frame) % place.wrap) as usize;
                     if content[slot].replace(kept).is_some() {
                         return Err(format!("two are kept on shared frame {slot}"));
                     }
@@ -212,18 +212,18 @@ fn carry_out(
             // What comes in one copy comes when all of it can.
             let at = next_copy % copies.len();
             let joined = &copies[group(copies, at)];
-            let lap = ((next_copy / copies.len()) as i64 - 1) * steps;
+            let iteration = ((next_copy / copies.len()) as i64 - 1) * steps;
             let ended = |step: i64| match step {
                 ..0 => Some(0.0),
                 _ => ends.get(step as usize).copied(),
             };
             // The compute stream reaches the planned step when the one before ends.
-            let gate = ended(i64::from(joined[0].need) + lap - i64::from(joined[0].lead) - 1);
+            let gate = ended(i64::from(joined[0].need) + iteration - i64::from(joined[0].lead) - 1);
             let Some(mut free) = gate else { break };
             let bytes: u64 = joined.iter().map(bytes_of).sum();
             let slots_of = |copy: &Copy| {
                 let place = plan.layouts[copy.chunk as usize].parts[copy.part as usize];
-                (0..place.frames).map(move |frame| ((place.at + frame) % place.lap) as usize)
+                (0..place.frames).map(move |frame| ((place.at + frame) % place.wrap) as usize)
             };
             for slot in joined.iter().flat_map(slots_of) {
                 if let Some(old) = content[slot] {
@@ -246,9 +246,9 @@ fn carry_out(
                 let arrival = Arrival {
                     chunk: copy.chunk,
                     part: copy.part,
-                    from: from + lap,
-                    until: until + lap,
-                    last: last + lap,
+                    from: from + iteration,
+                    until: until + iteration,
+                    last: last + iteration,
                     at_ns: engine,
                 };
                 slots_of(copy).for_each(|slot| content[slot] = Some(arrival));
@@ -262,7 +262,7 @@ fn carry_out(
             let there = phase.touches(step).iter().all(|&chunk| {
                 plan.layouts[chunk as usize].parts.iter().enumerate().all(|(part, place)| {
                     (0..place.frames).all(|frame| {
-                        let slot = ((place.at + frame) % place.lap) as usize;
+                        let slot = ((place.at + frame) % place.wrap) as usize;
                         content[slot].is_some_and(|held| {
                             start = start.max(held.at_ns);
                             (held.chunk, held.part) == (chunk, part as u32)

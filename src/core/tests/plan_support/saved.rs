@@ -23,7 +23,7 @@ pub fn random_saved(random: &mut Random, chunks: u32, steps: u32, phases: u32) -
                 first,
                 frames: random.within(1, most.into()) as u32,
                 at: ring,
-                lap: shared_frames,
+                wrap: shared_frames,
             };
             ring = (ring + part.frames) % shared_frames;
             first += part.frames + random.within(0, 2) as u32;
@@ -98,7 +98,7 @@ fn random_runs(layouts: &[Layout]) -> Vec<Vec<(u32, u32)>> {
     for (chunk, layout) in layouts.iter().enumerate() {
         for (index, part) in layout.parts.iter().enumerate() {
             let member = (chunk as u32, index as u32);
-            let straight = part.at + part.frames <= part.lap;
+            let straight = part.at + part.frames <= part.wrap;
             match runs.last_mut() {
                 Some(run) if straight && end == Some(part.at) => run.push(member),
                 _ if straight => runs.push(vec![member]),

@@ -43,7 +43,7 @@ impl Rate {
     }
 
     /// `true`: it is so much slower than planned that a new plan is due.
-    fn note(&mut self, expected: f64, taken: f64) -> bool {
+    fn record(&mut self, expected: f64, taken: f64) -> bool {
         /// Samples that count, about; and how many there must be first.
         const WINDOW: f64 = 256.0;
         const SAMPLES: u32 = 64;
@@ -88,7 +88,7 @@ impl Streamer {
         if !remote {
             return self.learner.measured(operations, ns);
         }
-        if known && self.in_place.note(expected, ns as f64) {
+        if known && self.in_place.record(expected, ns as f64) {
             self.unplanned_changes += 1;
         }
     }
@@ -111,7 +111,7 @@ impl Streamer {
     }
 
     /// Remembers what uses of each chunk were seen to read, the largest of each.
-    pub(super) fn note_reads(&mut self, description: &Description) {
+    pub(super) fn record_reads(&mut self, description: &Description) {
         let mut reads: Vec<Option<u64>> = vec![Some(0); self.chunks.len()];
         for phase in &description.phases {
             for step in &phase.steps {

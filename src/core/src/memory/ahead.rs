@@ -15,11 +15,11 @@ const FAR: u32 = 1 << 14;
 
 /// When copies of one look ahead may become ready.
 #[derive(Default)]
-struct Gate {
+struct PlannedStart {
     /// Operations until the present access.
     distance: u32,
     /// The copies submitted from here on wait for the present operation.
-    closed: bool,
+    delayed: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ enum Timing {
     Now,
 }
 
-impl Gate {
+impl PlannedStart {
     fn timing(&self, lead: u32) -> Timing {
         match self.distance.cmp(&lead.saturating_add(1)) {
             Ordering::Greater => Timing::Later,
@@ -43,21 +43,21 @@ impl Gate {
 
 impl Streamer {
     /// Submits the copies that the prediction asks for and the ring has room for.
-    pub fn look_ahead(&mut self, mechanism: &mut impl Mechanism) {
-        if self.foresight.lost() {
+    pub fn look_ahead(&mut self, ops: &mut impl MemoryOps) {
+        if self.accuracy.too_low() {
             return;
         }
         if self.ring.is_empty() {
-            return self.fill_when_idle(mechanism);
+            return self.fill_when_idle(ops);
         }
         if self.learner.epoch() != self.learned_epoch || self.disturbed {
             self.learned_epoch = self.learner.epoch();
             self.start_over();
         }
         let Some(mut cursor) = self.ahead.or_else(|| self.learner.ahead()) else {
-            return self.look_ahead_by_birth(mechanism);
+            return self.look_ahead_by_birth(ops);
         };
-        let mut gate = Gate::default();
+        let mut start = PlannedStart::default();
         for _ in 0..ACCESSES_PER_CALL {
             let mut after = cursor;
             let Some(upcoming) = self.learner.next(&mut after) else { break };
@@ -66,9 +66,9 @@ impl Streamer {
             }
             let id = upcoming.chunk;
             let living = self.chunks.get(id as usize).and_then(Option::as_ref);
-            if living.is_some_and(|chunk| !chunk.settled()) {
-                gate.distance = upcoming.distance;
-                let complete = self.chunk(id).present() || self.prefetch(id, &mut gate, mechanism);
+            if living.is_some_and(|chunk| !chunk.complete()) {
+                start.distance = upcoming.distance;
+                let complete = self.chunk(id).present() || self.prefetch(id, &mut start, ops);
                 // What has come of it stays, too.
                 let at = self.learner.position() + i64::from(upcoming.distance);
                 self.chunk_mut(id).expected = Some((self.epoch, at));
@@ -79,7 +79,7 @@ impl Streamer {
             cursor = after;
         }
         self.ahead = Some(cursor);
-        self.fill_when_idle(mechanism);
+        self.fill_when_idle(ops);
     }
 
     /// What was expected no longer is; what is, is found out anew.
@@ -118,8 +118,13 @@ impl Streamer {
         parts.iter().map(part).all(|part| self.clear_of_need(&part, &evictable))
     }
 
-    fn prefetch(&mut self, id: ChunkId, gate: &mut Gate, mechanism: &mut impl Mechanism) -> bool {
-        self.prefetch_over(id, Self::evictable, Some(gate), mechanism)
+    fn prefetch(
+        &mut self,
+        id: ChunkId,
+        start: &mut PlannedStart,
+        ops: &mut impl MemoryOps,
+    ) -> bool {
+        self.prefetch_over(id, Self::evictable, Some(start), ops)
     }
 
     /// Submits the copies of the absent parts of `id`, as far as it is time
@@ -128,21 +133,21 @@ impl Streamer {
         &mut self,
         id: ChunkId,
         evictable: impl Fn(&Self, ChunkId) -> bool,
-        mut gate: Option<&mut Gate>,
-        mechanism: &mut impl Mechanism,
+        mut start: Option<&mut PlannedStart>,
+        ops: &mut impl MemoryOps,
     ) -> bool {
         // Attach only where that waits for nothing: when unmapped.
-        if !self.chunk(id).mapped && !self.attach_ahead(id, &evictable, mechanism) {
+        if !self.chunk(id).mapped && !self.attach_ahead(id, &evictable, ops) {
             return false;
         }
-        self.fill_blanks(id, false, mechanism);
+        self.fill_blanks(id, false, ops);
         for index in 0..self.chunk(id).parts.len() {
             let Streamed { present, lead, .. } = self.chunk(id).parts[index];
             if present {
                 continue;
             }
-            let timing = match (lead, &gate) {
-                (Some(lead), Some(gate)) => gate.timing(lead),
+            let timing = match (lead, &start) {
+                (Some(lead), Some(start)) => start.timing(lead),
                 _ => Timing::Now,
             };
             if timing == Timing::Later {
@@ -152,23 +157,23 @@ impl Streamer {
             if !self.all_clear_of_need(&together, &evictable) {
                 return false;
             }
-            if let (Timing::AfterThis, Some(gate)) = (timing, &mut gate) {
-                self.counters.gated += 1;
-                if !std::mem::replace(&mut gate.closed, true) {
-                    mechanism.gate();
+            if let (Timing::AfterThis, Some(start)) = (timing, &mut start) {
+                self.counters.delayed += 1;
+                if !std::mem::replace(&mut start.delayed, true) {
+                    ops.fetch_after_program();
                 }
             }
             let fetched = match together.len() {
-                1 => self.fetch(id, index, false, mechanism),
-                _ => self.fetch_together(&together, false, mechanism),
+                1 => self.fetch(id, index, false, ops),
+                _ => self.fetch_together(&together, false, ops),
             };
             if fetched.is_err() {
                 return false;
             }
-            if let Some(gate) = &gate {
+            if let Some(start) = &start {
                 // Those that came along are awaited as well, until it is known
                 // how long.
-                let at = self.learner.position() + i64::from(gate.distance);
+                let at = self.learner.position() + i64::from(start.distance);
                 for (other, _) in together {
                     if !self.awaited(other) {
                         self.chunk_mut(other).expected = Some((self.epoch, at));
@@ -184,34 +189,34 @@ impl Streamer {
         &mut self,
         id: ChunkId,
         evictable: impl Fn(&Self, ChunkId) -> bool,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> bool {
-        let lap = self.ring.len() as u32;
-        if self.chunk(id).shared_frames() > lap {
+        let wrap = self.ring.len() as u32;
+        if self.chunk(id).shared_frames() > wrap {
             return false;
         }
         let mut at = self.ring_cursor;
         let mut parts = Vec::new();
         for hole in self.chunk(id).holes() {
             let frames = hole.end - hole.start;
-            let part = Part { first: hole.start, frames, at, lap };
+            let part = Part { first: hole.start, frames, at, wrap };
             at = part.slot(frames);
             if !self.clear_of_need(&part, &evictable) {
                 return false;
             }
             parts.push(part);
         }
-        if self.map_with(id, parts, Vec::new(), mechanism).is_err() {
+        if self.map_with(id, parts, Vec::new(), ops).is_err() {
             return false;
         }
         self.ring_cursor = at;
-        self.note_change(id);
+        self.count_layout_change(id);
         true
     }
 
     /// With nothing learned yet, what was allocated after the chunk touched
     /// last is likely to be used next.
-    fn look_ahead_by_birth(&mut self, mechanism: &mut impl Mechanism) {
+    fn look_ahead_by_birth(&mut self, ops: &mut impl MemoryOps) {
         const CHUNKS_AHEAD: usize = 2;
         /// Operations for which a chunk is left where it is: after a use, and
         /// before one that may never come.
@@ -220,8 +225,8 @@ impl Streamer {
         /// Comings of a chunk, its filling included, after which its order of
         /// birth has told what it can.
         const NEW: u32 = 2;
-        let Some(last) = self.newcomer else { return };
-        let known = |chunk: &Chunk| self.learner.version() > 0 && chunk.comings > NEW;
+        let Some(last) = self.last_reused else { return };
+        let known = |chunk: &ChunkState| self.learner.version() > 0 && chunk.reuse_count > NEW;
         if self.chunks[last as usize].as_ref().is_none_or(known) {
             return;
         }
@@ -231,7 +236,7 @@ impl Streamer {
             .enumerate()
             .skip(last as usize + 1)
             .filter_map(|(id, chunk)| Some((id as ChunkId, chunk.as_ref()?)))
-            .filter(|(_, chunk)| !chunk.settled() && !chunk.undefined)
+            .filter(|(_, chunk)| !chunk.complete() && !chunk.undefined)
             .take(CHUNKS_AHEAD)
             .map(|(id, _)| id)
             .collect();
@@ -248,7 +253,7 @@ impl Streamer {
                     && chunk.touched_at + WARM < streamer.operation
                     && !guessed
             };
-            if !self.prefetch_over(id, cold, None, mechanism) {
+            if !self.prefetch_over(id, cold, None, ops) {
                 return;
             }
             self.chunk_mut(id).guessed_at = Some(self.operation);

@@ -1,11 +1,11 @@
 //! Places in host memory, side by side for small chunks that were born one
 //! after the other: what is used together was mostly allocated together, and
-//! then one copy can bring several of them (see [`Mechanism::fetch_run`]).
+//! then one copy can bring several of them (see [`MemoryOps::fetch_run`]).
 //!
 //! Invariant: the places given and not taken back do not overlap, and none
 //! reaches out of its slab.
 //!
-//! Not here: the memory itself (the mechanism's, which makes a slab when the
+//! Not here: the memory itself (the ops's, which makes a slab when the
 //! first of its chunks needs host memory and frees it with the last).
 
 use crate::plan::{Place, SLAB_FRAMES};

@@ -15,7 +15,7 @@ use crate::learn::Operation;
 use crate::plan::{Part, Place};
 
 #[derive(Debug)]
-pub(super) struct Chunk {
+pub(super) struct ChunkState {
     pub frames: u32,
     pub mapped: bool,
     /// By index within the chunk.
@@ -45,9 +45,9 @@ pub(super) struct Chunk {
     /// Operation that touched it last; its allocation counts as a touch.
     pub touched_at: Operation,
     /// How often it was touched after a pause.
-    pub comings: u32,
+    pub reuse_count: u32,
     /// When it was missing last, and no plan named it, nobody made room for it.
-    pub turned_away: bool,
+    pub denied_room: bool,
     /// Fetched ahead of a use that has not come yet: where it is in the order
     /// predicted, and the number of that prediction.
     pub expected: Option<(u64, i64)>,
@@ -67,7 +67,7 @@ pub(super) struct Streamed {
     pub run: Option<(u32, u32)>,
 }
 
-impl Chunk {
+impl ChunkState {
     /// A resident of `own` frames.
     pub fn new(own: Vec<FrameId>, touched_at: Operation) -> Self {
         let frames = own.len();
@@ -88,8 +88,8 @@ impl Chunk {
             planned: false,
             holds: 0,
             touched_at,
-            comings: 0,
-            turned_away: false,
+            reuse_count: 0,
+            denied_room: false,
             expected: None,
             guessed_at: None,
         }
@@ -101,7 +101,7 @@ impl Chunk {
     }
 
     /// It is resident, and nothing has to come any more.
-    pub fn settled(&self) -> bool {
+    pub fn complete(&self) -> bool {
         self.resident() && self.blanks == 0
     }
 
@@ -223,7 +223,7 @@ pub(super) type SlotsOf = std::iter::Chain<Range<u32>, Range<u32>>;
 
 fn spans(part: &Part) -> [Range<u32>; 2] {
     let end = part.at + part.frames;
-    [part.at..end.min(part.lap), 0..end.saturating_sub(part.lap)]
+    [part.at..end.min(part.wrap), 0..end.saturating_sub(part.wrap)]
 }
 
 impl PartExt for Part {
@@ -241,7 +241,7 @@ impl PartExt for Part {
     }
 
     fn reach(&self) -> u32 {
-        (self.at + self.frames).min(self.lap)
+        (self.at + self.frames).min(self.wrap)
     }
 
     fn meets(&self, other: &Part) -> bool {

@@ -25,41 +25,41 @@ impl Streamer {
         &mut self,
         frames: u32,
         touches: &[(ChunkId, Effect)],
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let present = self.ring.len() as u32;
         if present >= frames {
             return Ok(());
         }
         let comfortable = match (present, &self.plan) {
-            (0, None) if !self.foresight.lost() => (frames * 2).max(self.cap_frames / 16),
+            (0, None) if !self.accuracy.too_low() => (frames * 2).max(self.cap_frames / 16),
             // The plan does without: this is for what it does not know.
             (0, _) => frames * 2,
             _ => frames,
         };
         let keep = |id: ChunkId| touches.iter().any(|&(touched, _)| touched == id);
         // The wish first; if something in use makes it too much, the need.
-        let taken = match self.take_frames(comfortable - present, &keep, false, mechanism) {
+        let taken = match self.take_frames(comfortable - present, &keep, false, ops) {
             Err(Shortage::Device { .. } | Shortage::Host) if comfortable > frames => {
-                self.take_frames(frames - present, &keep, false, mechanism)?
+                self.take_frames(frames - present, &keep, false, ops)?
             }
             other => other?,
         };
-        self.extend_ring(taken, mechanism);
+        self.extend_ring(taken, ops);
         Ok(())
     }
 
-    pub(super) fn extend_ring(&mut self, frames: Vec<FrameId>, mechanism: &mut impl Mechanism) {
+    pub(super) fn extend_ring(&mut self, frames: Vec<FrameId>, ops: &mut impl MemoryOps) {
         if frames.is_empty() {
             return;
         }
         self.ring.extend(frames);
         self.occupants.resize(self.ring.len(), None);
-        mechanism.ring(&self.ring);
+        ops.ring(&self.ring);
     }
 
     /// The layout of `id` changed, off the plan.
-    pub(super) fn note_change(&mut self, id: ChunkId) {
+    pub(super) fn count_layout_change(&mut self, id: ChunkId) {
         self.counters.layout_changes += 1;
         // What the plan does not know cannot spoil it.
         self.unplanned_changes += u64::from(self.plan.is_none() || self.chunk(id).planned);
@@ -71,13 +71,13 @@ impl Streamer {
         &mut self,
         id: ChunkId,
         touches: &[(ChunkId, Effect)],
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let missing = self.chunk(id).shared_frames();
         if missing <= self.free.len() as u32 {
             let fresh = self.free.split_off(self.free.len() - missing as usize);
-            self.map_with(id, Vec::new(), fresh, mechanism)?;
-            self.note_change(id);
+            self.map_with(id, Vec::new(), fresh, ops)?;
+            self.count_layout_change(id);
             return Ok(());
         }
         let mut taken = vec![false; self.ring.len()];
@@ -91,16 +91,16 @@ impl Streamer {
         for hole in self.chunk(id).holes() {
             let frames = hole.end - hole.start;
             let Some(at) = find_run(&taken, cursor, frames) else {
-                return self.repack(touches, mechanism);
+                return self.repack(touches, ops);
             };
-            let part = Part { first: hole.start, frames, at, lap: taken.len() as u32 };
+            let part = Part { first: hole.start, frames, at, wrap: taken.len() as u32 };
             part.slots().for_each(|slot| taken[slot as usize] = true);
             cursor = part.slot(frames);
             parts.push(part);
         }
-        self.map_with(id, parts, Vec::new(), mechanism)?;
+        self.map_with(id, parts, Vec::new(), ops)?;
         self.ring_cursor = cursor;
-        self.note_change(id);
+        self.count_layout_change(id);
         Ok(())
     }
 
@@ -111,9 +111,9 @@ impl Streamer {
         id: ChunkId,
         parts: Vec<Part>,
         fresh: Vec<FrameId>,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
-        let outcome = self.try_map(id, &parts, &fresh, mechanism);
+        let outcome = self.try_map(id, &parts, &fresh, ops);
         if outcome.is_err() {
             self.free.extend(fresh);
             return outcome;
@@ -139,12 +139,12 @@ impl Streamer {
         id: ChunkId,
         parts: &[Part],
         fresh: &[FrameId],
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         // Host memory exists before a part enters the ring: what is fetched
         // can always be evicted.
         for part in parts {
-            self.reserve_host(id, part.range(), mechanism)?;
+            self.reserve_host(id, part.range(), ops)?;
         }
         let mut frames = self.chunk(id).own.clone();
         for part in parts {
@@ -159,7 +159,7 @@ impl Streamer {
             .map(|frame| frame.or_else(|| fresh.next()).expect("a frame for every hole"))
             .collect();
         debug_assert!(fresh.next().is_none());
-        mechanism.map(id, &frames).map_err(|Refused| self.device_shortage(frames.len() as u32))
+        ops.map(id, &frames).map_err(|Refused| self.device_shortage(frames.len() as u32))
     }
 
     /// Moves the absent `id` out of the way of the other chunks of `touches`.
@@ -167,10 +167,10 @@ impl Streamer {
         &mut self,
         id: ChunkId,
         touches: &[(ChunkId, Effect)],
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
-        self.detach(id, mechanism)?;
-        self.attach(id, touches, mechanism)
+        self.detach(id, ops)?;
+        self.attach(id, touches, ops)
     }
 
     /// Lays what all chunks of `touches` share side by side: the last resort
@@ -178,17 +178,17 @@ impl Streamer {
     pub(super) fn repack(
         &mut self,
         touches: &[(ChunkId, Effect)],
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         for &(id, _) in touches {
             if !self.chunk(id).parts.is_empty() {
                 if self.chunk(id).holds > 1 {
                     return Err(Shortage::Busy);
                 }
-                self.detach(id, mechanism)?;
+                self.detach(id, ops)?;
             }
         }
-        let lap = self.ring.len() as u32;
+        let wrap = self.ring.len() as u32;
         let mut at = 0;
         for &(id, _) in touches {
             if self.chunk(id).mapped {
@@ -197,37 +197,33 @@ impl Streamer {
             let mut parts = Vec::new();
             for hole in self.chunk(id).holes() {
                 let frames = hole.end - hole.start;
-                if at + frames > lap {
+                if at + frames > wrap {
                     return Err(self.device_shortage(at + frames));
                 }
-                parts.push(Part { first: hole.start, frames, at, lap });
+                parts.push(Part { first: hole.start, frames, at, wrap });
                 at += frames;
             }
-            self.map_with(id, parts, Vec::new(), mechanism)?;
-            self.note_change(id);
+            self.map_with(id, parts, Vec::new(), ops)?;
+            self.count_layout_change(id);
         }
-        self.ring_cursor = at.checked_rem(lap).unwrap_or(0);
+        self.ring_cursor = at.checked_rem(wrap).unwrap_or(0);
         Ok(())
     }
 
     /// Unmaps `id`. Its parts go, their content, if present, to the host; what
     /// frames it has of its own, it keeps.
-    pub(super) fn detach(
-        &mut self,
-        id: ChunkId,
-        mechanism: &mut impl Mechanism,
-    ) -> Result<(), Shortage> {
+    pub(super) fn detach(&mut self, id: ChunkId, ops: &mut impl MemoryOps) -> Result<(), Shortage> {
         for part in 0..self.chunk(id).parts.len() {
-            self.clear_part(id, part, mechanism)?;
+            self.clear_part(id, part, ops)?;
         }
-        self.unmap(id, mechanism);
+        self.unmap(id, ops);
         Ok(())
     }
 
     /// Unmaps `id`, whose parts are absent, once its uses are over.
-    pub(super) fn unmap(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) {
-        mechanism.retire(id);
-        mechanism.unmap(id);
+    pub(super) fn unmap(&mut self, id: ChunkId, ops: &mut impl MemoryOps) {
+        ops.retire(id);
+        ops.unmap(id);
         self.streamed_chunks += u32::from(self.chunk(id).resident());
         let chunk = self.chunk_mut(id);
         chunk.mapped = false;
@@ -239,15 +235,15 @@ impl Streamer {
         &mut self,
         id: ChunkId,
         index: usize,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let Streamed { part, present, .. } = self.chunk(id).parts[index];
         if !present {
             return Ok(());
         }
-        self.save(id, part.range(), mechanism)?;
+        self.save(id, part.range(), ops)?;
         self.disturbed |= self.awaited(id);
-        mechanism.displace(id);
+        ops.fetch_after_uses(id);
         for slot in part.slots() {
             self.occupants[slot as usize] = None;
         }
@@ -261,14 +257,14 @@ impl Streamer {
         &mut self,
         id: ChunkId,
         range: Range<u32>,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let unsaved = self.chunk(id).unsaved(range);
         for run in &unsaved {
-            self.reserve_host(id, run.clone(), mechanism)?;
+            self.reserve_host(id, run.clone(), ops)?;
         }
         for run in unsaved {
-            mechanism.write_back(id, run.clone());
+            ops.write_back(id, run.clone());
             self.counters.write_backs += 1;
             self.chunk_mut(id).saved[run.start as usize..run.end as usize].fill(true);
         }
@@ -279,12 +275,12 @@ impl Streamer {
         &mut self,
         id: ChunkId,
         range: Range<u32>,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
-        let Chunk { hosted, place, .. } = self.chunk(id);
+        let ChunkState { hosted, place, .. } = self.chunk(id);
         let place = *place;
         for run in chunk::runs(range, |index| !hosted[index as usize]) {
-            mechanism.reserve_host(id, run.clone(), place).map_err(|Refused| Shortage::Host)?;
+            ops.reserve_host(id, run.clone(), place).map_err(|Refused| Shortage::Host)?;
             self.chunk_mut(id).hosted[run.start as usize..run.end as usize].fill(true);
         }
         Ok(())
@@ -305,13 +301,13 @@ impl Streamer {
         &mut self,
         id: ChunkId,
         index: usize,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let together = self.together(id, index);
         if together.len() > 1 && self.all_clear_of_need(&together, Self::evictable) {
-            return self.fetch_together(&together, true, mechanism);
+            return self.fetch_together(&together, true, ops);
         }
-        self.fetch(id, index, true, mechanism)
+        self.fetch(id, index, true, ops)
     }
 
     /// Brings the content of an absent part of the mapped `id` onto its frames.
@@ -320,7 +316,7 @@ impl Streamer {
         id: ChunkId,
         index: usize,
         demanded: bool,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let part = self.chunk(id).parts[index].part;
         for slot in part.slots() {
@@ -328,10 +324,10 @@ impl Streamer {
             if self.chunk(occupant).holds > 0 {
                 return Err(Shortage::Busy);
             }
-            self.clear_part(occupant, part as usize, mechanism)?;
+            self.clear_part(occupant, part as usize, ops)?;
         }
         let content = !self.chunk(id).undefined;
-        mechanism.fetch(id, part.range(), content, demanded);
+        ops.fetch(id, part.range(), content, demanded);
         self.count_fetch(demanded);
         for slot in part.slots() {
             self.occupants[slot as usize] = Some((id, index as u32));

@@ -2,7 +2,7 @@
 //!
 //! A [`Streamer`] knows its chunks, its frames and its ring, tells the
 //! [`Learner`] what is touched, carries out the [`Plan`], and acts through a
-//! [`Mechanism`]: over CUDA in the preloaded library, over a model of memory in
+//! [`MemoryOps`]: over CUDA in the preloaded library, over a model of memory in
 //! the tests.
 //!
 //! Every frame of a chunk is *its own* or belongs to a *part*: a run of frames
@@ -39,14 +39,13 @@
 //! [`ring`], [`runs`] (copied at once), [`frames`], [`slabs`] (host memory side
 //! by side), [`ahead`] (prefetching), [`idle`] (copies that are in no hurry),
 //! [`plans`], [`in_place`] (what reading over the link was seen
-//! to take), and [`astray`], for when nothing can be foretold.
+//! to take), and [`unpredictable`], for when nothing can be foretold.
 //!
-//! Nothing here waits, except through [`Mechanism::retire`], which only
-//! changes of place use. Steady streaming uses [`Mechanism::write_back`],
-//! [`Mechanism::displace`] and [`Mechanism::fetch`], which queue work.
+//! Nothing here waits, except through [`MemoryOps::retire`], which only
+//! changes of place use. Steady streaming uses [`MemoryOps::write_back`],
+//! [`MemoryOps::fetch_after_uses`] and [`MemoryOps::fetch`], which queue work.
 
 mod ahead;
-mod astray;
 mod chunk;
 mod frames;
 mod idle;
@@ -55,16 +54,17 @@ mod plans;
 mod ring;
 mod runs;
 mod slabs;
+mod unpredictable;
 
 use std::ops::Range;
 
 use crate::address_map::ChunkId;
 use crate::learn::{Cursor, Learner, Operation};
 use crate::plan::{Machine, Part, Place, Plan};
-use chunk::{Chunk, PartExt, Streamed};
+use chunk::{ChunkState, PartExt, Streamed};
 use frames::KEEP_NONE;
 
-/// A physical frame, as the mechanism numbers it.
+/// A physical frame, as the ops numbers it.
 pub type FrameId = u32;
 
 /// The device has no frame to give, or the host no memory to keep a chunk in.
@@ -85,7 +85,7 @@ pub enum Shortage {
 
 /// What a [`Streamer`] can do to memory. All operations on one chunk take
 /// effect in the order of the calls.
-pub trait Mechanism {
+pub trait MemoryOps {
     /// A new physical frame. Called only below the cap.
     fn create_frame(&mut self) -> Result<FrameId, Refused>;
     /// A new frame of host memory, which kernels and copies reach over the link
@@ -122,10 +122,10 @@ pub trait Mechanism {
     fn write_back(&mut self, chunk: ChunkId, frames: Range<u32>);
     /// Every later [`Self::fetch`] waits for all uses of `chunk` so far, and
     /// for its write-backs: some of its frames are about to be written.
-    fn displace(&mut self, chunk: ChunkId);
+    fn fetch_after_uses(&mut self, chunk: ChunkId);
     /// Every later [`Self::fetch`] begins when what the program has queued
     /// up to now is over, as far as the stream of its last operation goes.
-    fn gate(&mut self);
+    fn fetch_after_program(&mut self);
     /// Queues the copy of `frames` of `chunk` from its host memory; with
     /// `content` false nothing is copied, but uses are ordered as if.
     fn fetch(&mut self, chunk: ChunkId, frames: Range<u32>, content: bool, demanded: bool);
@@ -159,7 +159,7 @@ pub struct Counters {
     /// Fetches that the prediction asked for; of these, held back to their
     /// planned start.
     pub prefetches: u64,
-    pub gated: u64,
+    pub delayed: u64,
     /// Fetches of several parts at once.
     pub merged: u64,
     pub write_backs: u64,
@@ -174,7 +174,7 @@ pub struct Counters {
 /// See the module's text.
 pub struct Streamer {
     /// Indexed by `ChunkId`; ids are dense and shared by all devices.
-    chunks: Vec<Option<Chunk>>,
+    chunks: Vec<Option<ChunkState>>,
     free: Vec<FrameId>,
     live_frames: u32,
     cap_frames: u32,
@@ -191,7 +191,7 @@ pub struct Streamer {
     ring_cursor: u32,
     slabs: slabs::Slabs,
     learner: Learner,
-    foresight: astray::Foresight,
+    accuracy: unpredictable::Accuracy,
     /// Operations observed when the last one was touched; what is touched now
     /// is touched at this.
     operation: Operation,
@@ -219,7 +219,7 @@ pub struct Streamer {
     streamed_chunks: u32,
     counters: Counters,
     /// Touched last after a pause.
-    newcomer: Option<ChunkId>,
+    last_reused: Option<ChunkId>,
     /// For [`Learner::observe`]; kept for its memory.
     touched: Vec<ChunkId>,
 }
@@ -259,7 +259,7 @@ impl Streamer {
             ring_cursor: 0,
             slabs: slabs::Slabs::default(),
             learner: Learner::new(),
-            foresight: astray::Foresight::default(),
+            accuracy: unpredictable::Accuracy::default(),
             operation: 0,
             ahead: None,
             epoch: 0,
@@ -275,7 +275,7 @@ impl Streamer {
             largest_operation: 0,
             streamed_chunks: 0,
             counters: Counters::default(),
-            newcomer: None,
+            last_reused: None,
             touched: Vec::new(),
         }
     }
@@ -385,11 +385,11 @@ impl Streamer {
         )
     }
 
-    fn chunk(&self, id: ChunkId) -> &Chunk {
+    fn chunk(&self, id: ChunkId) -> &ChunkState {
         self.chunks[id as usize].as_ref().expect("a chunk that lives")
     }
 
-    fn chunk_mut(&mut self, id: ChunkId) -> &mut Chunk {
+    fn chunk_mut(&mut self, id: ChunkId) -> &mut ChunkState {
         self.chunks[id as usize].as_mut().expect("a chunk that lives")
     }
 
@@ -407,19 +407,19 @@ impl Streamer {
 
     /// Gives back what a lowered cap no longer allows, as far as that goes
     /// now: what is pinned, or in a launch of another thread, stays.
-    fn meet_cap(&mut self, mechanism: &mut impl Mechanism) {
+    fn meet_cap(&mut self, ops: &mut impl MemoryOps) {
         let excess = self.live_frames.saturating_sub(self.cap_frames);
         let possible = excess.min(self.attainable(KEEP_NONE, true));
         if possible == 0 {
             return;
         }
-        let surplus = self.take_frames(possible, KEEP_NONE, true, mechanism).unwrap_or_else(|_| {
+        let surplus = self.take_frames(possible, KEEP_NONE, true, ops).unwrap_or_else(|_| {
             let rest = self.free.len().saturating_sub(possible as usize);
             self.free.split_off(rest)
         });
         self.live_frames -= surplus.len() as u32;
         for frame in surplus {
-            mechanism.release_frame(frame);
+            ops.release_frame(frame);
         }
     }
 
@@ -438,32 +438,32 @@ impl Streamer {
         id: ChunkId,
         frames: u32,
         watched: bool,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
-        self.meet_cap(mechanism);
-        let own = self.take_frames(frames, KEEP_NONE, true, mechanism)?;
-        if mechanism.map(id, &own).is_err() {
+        self.meet_cap(ops);
+        let own = self.take_frames(frames, KEEP_NONE, true, ops)?;
+        if ops.map(id, &own).is_err() {
             self.free.extend(own);
             return Err(self.device_shortage(frames));
         }
         if self.chunks.len() <= id as usize {
             self.chunks.resize_with(id as usize + 1, || None);
         }
-        let chunk = Chunk::new(own, self.operation);
+        let chunk = ChunkState::new(own, self.operation);
         let place = self.slabs.give(frames);
-        self.chunks[id as usize] = Some(Chunk { undefined: watched, place, ..chunk });
+        self.chunks[id as usize] = Some(ChunkState { undefined: watched, place, ..chunk });
         Ok(())
     }
 
     /// The program freed `id`. All its uses are over, or queued before a wait
-    /// that `mechanism.retire` performs.
-    pub fn free(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) {
-        mechanism.retire(id);
+    /// that `ops.retire` performs.
+    pub fn free(&mut self, id: ChunkId, ops: &mut impl MemoryOps) {
+        ops.retire(id);
         if self.chunk(id).mapped {
-            mechanism.unmap(id);
+            ops.unmap(id);
         }
         self.learner.forget(id);
-        self.leave_host(id, 0, mechanism);
+        self.leave_host(id, 0, ops);
         let chunk = self.chunks[id as usize].take().expect("a chunk that lives");
         self.streamed_chunks -= u32::from(!chunk.resident());
         if let Some(place) = chunk.place {
@@ -476,9 +476,9 @@ impl Streamer {
         self.unplanned_changes += u64::from(self.plan.is_none() || chunk.planned);
         if self.streamed_chunks == 0 && self.host_frames == 0 {
             // Everything fits again: no ring, and nothing held back.
-            self.cut_ring(0, mechanism);
+            self.cut_ring(0, ops);
             self.plan = None;
-            self.release_free(mechanism);
+            self.release_free(ops);
         }
     }
 
@@ -490,10 +490,10 @@ impl Streamer {
     }
 
     /// Gives frames without owner back to the device. Answers how many.
-    pub fn release_free(&mut self, mechanism: &mut impl Mechanism) -> u32 {
+    pub fn release_free(&mut self, ops: &mut impl MemoryOps) -> u32 {
         let count = self.free.len() as u32;
         for frame in self.free.drain(..) {
-            mechanism.release_frame(frame);
+            ops.release_frame(frame);
         }
         self.live_frames -= count;
         count
@@ -501,27 +501,23 @@ impl Streamer {
 
     /// Gives up to `frames` frames back to the device, evicting if it must,
     /// and lowers the cap by as much. Answers how many.
-    pub fn give_back(
-        &mut self,
-        frames: u32,
-        mechanism: &mut impl Mechanism,
-    ) -> Result<u32, Shortage> {
+    pub fn give_back(&mut self, frames: u32, ops: &mut impl MemoryOps) -> Result<u32, Shortage> {
         // Not by way of new frames.
         self.cap_frames = self.cap_frames.min(self.live_frames);
-        let taken = self.take_frames(frames, KEEP_NONE, true, mechanism)?;
+        let taken = self.take_frames(frames, KEEP_NONE, true, ops)?;
         self.free.extend(taken);
-        let given = self.release_free(mechanism);
+        let given = self.release_free(ops);
         self.cap_frames = self.cap_frames.min(self.live_frames);
         Ok(given)
     }
 
     /// Makes `id` resident for as long as it lives. `true`: it was not before.
-    pub fn pin(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) -> Result<bool, Shortage> {
+    pub fn pin(&mut self, id: ChunkId, ops: &mut impl MemoryOps) -> Result<bool, Shortage> {
         if self.chunk(id).on_host > 0 {
-            self.recall(id, mechanism)?;
+            self.recall(id, ops)?;
         }
         if !self.chunk(id).resident() {
-            self.promote(id, mechanism)?;
+            self.promote(id, ops)?;
         }
         Ok(!std::mem::replace(&mut self.chunk_mut(id).pinned, true))
     }
@@ -537,12 +533,12 @@ impl Streamer {
     pub fn touch(
         &mut self,
         touches: &[(ChunkId, Effect)],
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         for &(id, _) in touches {
             self.chunk_mut(id).holds += 1;
         }
-        let outcome = self.make_present(touches, mechanism);
+        let outcome = self.make_present(touches, ops);
         if let Err(shortage) = outcome {
             self.release(touches);
             return Err(shortage);
@@ -556,7 +552,7 @@ impl Streamer {
         let epoch = self.learner.epoch();
         let followed = self.learner.observe(&ids);
         if predicted && (!chosen || self.learner.epoch() != epoch) {
-            self.foresight.note(followed);
+            self.accuracy.record(followed);
         }
         self.touched = ids;
         self.operation = self.learner.operations();
@@ -570,8 +566,8 @@ impl Streamer {
             // In use by one operation after the other (activations), it says
             // nothing about where the program is.
             if before + 1 < operation {
-                chunk.comings = chunk.comings.saturating_add(1);
-                self.newcomer = Some(id);
+                chunk.reuse_count = chunk.reuse_count.saturating_add(1);
+                self.last_reused = Some(id);
             }
         }
         Ok(())
@@ -590,14 +586,14 @@ impl Streamer {
     fn make_present(
         &mut self,
         touches: &[(ChunkId, Effect)],
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let mut streamed = 0;
         let mut streamed_frames = 0;
         let mut absent = 0;
         for &(id, _) in touches {
             let chunk = self.chunk(id);
-            if !chunk.settled() {
+            if !chunk.complete() {
                 streamed += 1;
                 streamed_frames += chunk.shared_frames();
                 absent += u64::from(!chunk.present());
@@ -609,26 +605,26 @@ impl Streamer {
             self.largest_operation = self.largest_operation.max(streamed_frames);
             return Ok(());
         }
-        self.give_up_foresight(touches, mechanism);
-        self.keep_what_may_come_again(touches, mechanism);
+        self.give_up_predictions(touches, ops);
+        self.keep_unplanned(touches, ops);
         let shared = |&(id, _): &(ChunkId, Effect)| {
             let chunk = self.chunk(id);
             if chunk.resident() { 0 } else { chunk.shared_frames() }
         };
         let streamed_frames = touches.iter().map(shared).sum();
-        self.grow_ring(streamed_frames, touches, mechanism)?;
+        self.grow_ring(streamed_frames, touches, ops)?;
         for &(id, _) in touches {
             if !self.chunk(id).mapped {
-                self.attach(id, touches, mechanism)?;
+                self.attach(id, touches, ops)?;
             } else if !self.chunk(id).present() && self.overlaps_any(id, touches) {
-                self.relocate(id, touches, mechanism)?;
+                self.relocate(id, touches, ops)?;
             }
         }
         for &(id, _) in touches {
-            self.fill_blanks(id, true, mechanism);
+            self.fill_blanks(id, true, ops);
             for part in 0..self.chunk(id).parts.len() {
                 if !self.chunk(id).parts[part].present {
-                    self.demand(id, part, mechanism)?;
+                    self.demand(id, part, ops)?;
                 }
             }
         }
@@ -640,7 +636,7 @@ impl Streamer {
 
     /// Panics unless the module's invariants hold. For tests and debug builds.
     pub fn check(&self) {
-        let owned: u32 = self.chunks.iter().flatten().map(Chunk::own_frames).sum();
+        let owned: u32 = self.chunks.iter().flatten().map(ChunkState::own_frames).sum();
         assert_eq!(self.live_frames, self.free.len() as u32 + owned + self.ring.len() as u32);
         assert_eq!(self.ring.len(), self.occupants.len());
         let streamed = self.chunks.iter().flatten().filter(|chunk| !chunk.resident()).count();

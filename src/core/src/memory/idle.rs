@@ -60,7 +60,7 @@ impl Streamer {
     }
 
     /// Fills as much as there has been time for since the last call.
-    pub(super) fn fill_when_idle(&mut self, mechanism: &mut impl Mechanism) {
+    pub(super) fn fill_when_idle(&mut self, ops: &mut impl MemoryOps) {
         if self.idle.waiting.is_empty() {
             return;
         }
@@ -71,7 +71,7 @@ impl Streamer {
         let pace = pace.map_or(0.0, |&(_, bytes)| bytes);
         let most = self.machine.backlog_bytes as f64;
         self.idle.credit = (self.idle.credit + passed as f64 * pace).min(most);
-        let mut gated = false;
+        let mut delayed = false;
         while let Some(&id) = self.idle.waiting.last() {
             // It may have been freed, or lost its place since.
             let living = self.chunks.get(id as usize).and_then(Option::as_ref);
@@ -89,10 +89,10 @@ impl Streamer {
             self.idle.credit -= bytes;
             // What the present iteration still needs is queued with its own
             // operations, and comes in between.
-            if !std::mem::replace(&mut gated, true) {
-                mechanism.gate();
+            if !std::mem::replace(&mut delayed, true) {
+                ops.fetch_after_program();
             }
-            self.fill(id, run, false, mechanism);
+            self.fill(id, run, false, ops);
         }
     }
 }

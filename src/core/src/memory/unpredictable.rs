@@ -2,10 +2,10 @@
 //!
 //! A program that picks its weights by its data (a mixture of experts) has an
 //! order in which some things come and others may. What may come is not worth
-//! fetching ahead, but worth keeping: what was used in the last lap more than
+//! fetching ahead, but worth keeping: what was used in the last iteration more than
 //! what was not, and of all that was used the less, the sooner it was, for its
-//! next chance is a lap away. So what is missing gets frames of its own if
-//! somebody has some who was not used for a lap, least recently used first; and
+//! next chance is an iteration away. So what is missing gets frames of its own if
+//! somebody has some who was not used for an iteration, least recently used first; and
 //! otherwise passes through the ring, for whoever made room for it would come
 //! again as likely, and sooner.
 //!
@@ -19,59 +19,59 @@
 
 use super::*;
 
-/// A lap may be longer than the last one, by one part in so many.
-const LAP_SLACK: u64 = 16;
+/// An iteration may be longer than the last one, by one part in so many.
+const ITERATION_SLACK: u64 = 16;
 
 /// How often the learner was right of late.
 #[derive(Debug)]
-pub(super) struct Foresight {
+pub(super) struct Accuracy {
     /// Share of the operations that were predicted, recent ones counting most.
     right: f32,
-    lost: bool,
+    too_low: bool,
     /// The plan was given up for it.
     given_up: bool,
-    /// Operations in a lap, when there was one last. Without one, whoever is
-    /// not in use was not used for a lap.
-    lap: u64,
+    /// Operations in an iteration, when there was one last. Without one, whoever is
+    /// not in use was not used for an iteration.
+    iteration: u64,
 }
 
-impl Default for Foresight {
+impl Default for Accuracy {
     fn default() -> Self {
-        Self { right: 1.0, lost: false, given_up: false, lap: 0 }
+        Self { right: 1.0, too_low: false, given_up: false, iteration: 0 }
     }
 }
 
-impl Foresight {
+impl Accuracy {
     /// There was a prediction, and it came true or not.
-    pub fn note(&mut self, right: bool) {
+    pub fn record(&mut self, right: bool) {
         /// Operations that count, about.
         const WINDOW: f32 = 512.0;
         /// Below the one there is no use in it, above the other there is.
         const BAD: f32 = 0.8;
         const GOOD: f32 = 0.95;
         self.right += (f32::from(u8::from(right)) - self.right) / WINDOW;
-        self.lost = self.right < if self.lost { GOOD } else { BAD };
+        self.too_low = self.right < if self.too_low { GOOD } else { BAD };
     }
 
-    pub fn lost(&self) -> bool {
-        self.lost
+    pub fn too_low(&self) -> bool {
+        self.too_low
     }
 }
 
 impl Streamer {
     /// While predictions fail: there is no plan, and nothing has a place on the
     /// ring but what passes through.
-    pub(super) fn give_up_foresight(
+    pub(super) fn give_up_predictions(
         &mut self,
         touches: &[(ChunkId, Effect)],
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) {
-        if !self.foresight.lost {
-            self.foresight.given_up = false;
-        } else if !self.foresight.given_up {
+        if !self.accuracy.too_low {
+            self.accuracy.given_up = false;
+        } else if !self.accuracy.given_up {
             // Not while another thread is in a launch: next time, then.
-            if self.dissolve_ring(touches, mechanism).is_ok() {
-                self.foresight.given_up = true;
+            if self.dissolve_ring(touches, ops).is_ok() {
+                self.accuracy.given_up = true;
                 self.plan = None;
             }
             self.unplanned_changes += 1;
@@ -81,16 +81,16 @@ impl Streamer {
 
     /// Gives those of `touches` that are missing and that no plan names frames
     /// of their own, as far as that is worth it.
-    pub(super) fn keep_what_may_come_again(
+    pub(super) fn keep_unplanned(
         &mut self,
         touches: &[(ChunkId, Effect)],
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) {
-        if self.plan.is_none() && !self.foresight.given_up {
+        if self.plan.is_none() && !self.accuracy.given_up {
             return;
         }
-        self.foresight.lap = self.learner.lap().unwrap_or(self.foresight.lap);
-        let lap = self.foresight.lap;
+        self.accuracy.iteration = self.learner.lap().unwrap_or(self.accuracy.iteration);
+        let iteration = self.accuracy.iteration;
         for &(id, _) in touches {
             let chunk = self.chunk(id);
             // In another thread's launch, too, it cannot be moved.
@@ -98,17 +98,17 @@ impl Streamer {
                 continue;
             }
             let needed = chunk.device_end() - chunk.own_frames();
-            let again = self.chunk(id).turned_away;
-            let room = self.make_room_for_a_guest(needed, lap, again, touches, mechanism);
-            self.chunk_mut(id).turned_away = !room;
+            let again = self.chunk(id).denied_room;
+            let room = self.evict_stale_unplanned(needed, iteration, again, touches, ops);
+            self.chunk_mut(id).denied_room = !room;
             if !room {
                 continue;
             }
-            if self.chunk(id).mapped && self.detach(id, mechanism).is_err() {
+            if self.chunk(id).mapped && self.detach(id, ops).is_err() {
                 continue;
             }
             // What fails here is tried, and told of, when the ring is asked.
-            let _ = self.attach(id, touches, mechanism);
+            let _ = self.attach(id, touches, ops);
         }
     }
 
@@ -117,22 +117,24 @@ impl Streamer {
     }
 
     /// At least `frames` free frames, taken from chunks that no plan names and
-    /// that were not used for a lap, and have host memory, unless `at_any_cost`.
+    /// that were not used for an iteration, and have host memory, unless `at_any_cost`.
     /// `false`: there are not as many.
-    fn make_room_for_a_guest(
+    fn evict_stale_unplanned(
         &mut self,
         frames: u32,
-        lap: u64,
+        iteration: u64,
         at_any_cost: bool,
         touches: &[(ChunkId, Effect)],
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> bool {
         let unborn = self.cap_frames.saturating_sub(self.live_frames);
         let missing = frames.saturating_sub(self.free.len() as u32);
         if missing > unborn {
             let missing = missing - unborn;
-            let stale = |chunk: &Chunk| chunk.touched_at + lap + lap / LAP_SLACK < self.operation;
-            let roomy = |chunk: &Chunk| {
+            let stale = |chunk: &ChunkState| {
+                chunk.touched_at + iteration + iteration / ITERATION_SLACK < self.operation
+            };
+            let roomy = |chunk: &ChunkState| {
                 let hosted = &chunk.hosted[..chunk.device_end() as usize];
                 chunk.undefined || hosted.iter().all(|&hosted| hosted)
             };
@@ -154,11 +156,11 @@ impl Streamer {
                 (!roomy(chunk), chunk.touched_at)
             });
             let attainable: u32 = candidates.iter().map(|&id| self.chunk(id).own_frames()).sum();
-            if attainable < missing || self.evict(&candidates, missing, mechanism).is_err() {
+            if attainable < missing || self.evict(&candidates, missing, ops).is_err() {
                 return false;
             }
         }
-        match self.take_frames(frames, &|_| true, false, mechanism) {
+        match self.take_frames(frames, &|_| true, false, ops) {
             Ok(taken) => {
                 self.free.extend(taken);
                 true
@@ -171,7 +173,7 @@ impl Streamer {
     fn dissolve_ring(
         &mut self,
         touches: &[(ChunkId, Effect)],
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         if self.ring.is_empty() {
             return Ok(());
@@ -183,9 +185,9 @@ impl Streamer {
             return Err(Shortage::Busy);
         }
         for id in streamed {
-            self.detach(id, mechanism)?;
+            self.detach(id, ops)?;
         }
-        self.cut_ring(0, mechanism);
+        self.cut_ring(0, ops);
         Ok(())
     }
 }

@@ -6,8 +6,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use autooffload_core::address_map::ChunkId;
+use autooffload_core::memory::{Effect, FrameId, MemoryOps, Refused, Shortage, Streamer, Window};
 use autooffload_core::plan::{self, Effort, Layout, Machine, Part, Place, Plan, SLAB_FRAMES};
-use autooffload_core::streamer::{Effect, FrameId, Mechanism, Refused, Shortage, Streamer, Window};
 
 /// Which chunk's which version, which frame of it.
 type Content = (ChunkId, u64, usize);
@@ -51,7 +51,7 @@ impl Model {
     }
 }
 
-impl Mechanism for Model {
+impl MemoryOps for Model {
     fn create_frame(&mut self) -> Result<FrameId, Refused> {
         if self.device_frames() == self.capacity {
             return Err(Refused);
@@ -138,11 +138,11 @@ impl Mechanism for Model {
         self.pending.insert(chunk);
     }
 
-    fn displace(&mut self, chunk: ChunkId) {
+    fn fetch_after_uses(&mut self, chunk: ChunkId) {
         self.pending.remove(&chunk);
     }
 
-    fn gate(&mut self) {
+    fn fetch_after_program(&mut self) {
         self.gates += 1;
     }
 
@@ -340,7 +340,7 @@ fn what_was_loaded_first_is_there_when_the_program_begins() {
 }
 
 /// Layers of a certain chunk and two of eight that nobody can foretell. Memory
-/// is less than what a lap uses: the least recently used would never be there.
+/// is less than what an iteration uses: the least recently used would never be there.
 #[test]
 fn what_may_come_is_kept_and_what_comes_stays() {
     const LAYERS: u32 = 12;
@@ -370,8 +370,8 @@ fn what_may_come_is_kept_and_what_comes_stays() {
         }
         fetched.push(program.model.demanded - before);
     }
-    assert_eq!(missed_certain, 0, "in the last lap; {fetched:?}");
-    // Of 24 that may come, memory holds 18; four in ten are those of a lap ago.
+    assert_eq!(missed_certain, 0, "in the last iteration; {fetched:?}");
+    // Of 24 that may come, memory holds 18; four in ten are those of an iteration ago.
     let last: u64 = fetched[30..].iter().sum();
     assert!(last < 10 * 20, "{fetched:?}");
 }
@@ -449,12 +449,12 @@ fn copies_are_held_back_to_their_planned_start_and_none_comes_late() {
     assert!(program.streamer.adopt(&plan, &mut program.model));
     assert_eq!(program.streamer.counters().moved_frames, moved);
     iteration(&mut program);
-    let (gated, gates) = (program.streamer.counters().gated, program.model.gates);
+    let (delayed, gates) = (program.streamer.counters().delayed, program.model.gates);
     let prefetched = program.streamer.counters().prefetches;
     assert_eq!(iteration(&mut program), 0);
     let copies = plan.phases[0].copies.len() as u64;
     assert_eq!(program.streamer.counters().prefetches - prefetched, copies);
-    assert_eq!(program.streamer.counters().gated - gated, copies);
+    assert_eq!(program.streamer.counters().delayed - delayed, copies);
     assert_eq!(program.model.gates - gates, copies);
 }
 
@@ -793,7 +793,7 @@ fn with_runs(program: &Program, plan: Plan, random: &mut Random) -> Plan {
             continue;
         }
         layout.host_frames = 0;
-        layout.parts = vec![Part { first: 0, frames: layout.frames, at, lap: shared_frames }];
+        layout.parts = vec![Part { first: 0, frames: layout.frames, at, wrap: shared_frames }];
         match runs.last_mut() {
             Some(run) if follows.is_some() => run.push((index as u32, 0)),
             _ => runs.push(vec![(index as u32, 0)]),
@@ -807,15 +807,15 @@ fn with_runs(program: &Program, plan: Plan, random: &mut Random) -> Plan {
 /// None, or some that do not meet.
 fn random_parts(frames: u32, shared: u32, random: &mut Random) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::new();
-    let lap = shared - random.below(u64::from(shared.min(2))) as u32;
+    let wrap = shared - random.below(u64::from(shared.min(2))) as u32;
     let mut first = random.below(2) as u32;
-    let mut at = random.below(u64::from(lap)) as u32;
-    let mut room = lap;
+    let mut at = random.below(u64::from(wrap)) as u32;
+    let mut room = wrap;
     while first < frames && room > 0 && random.below(3) > 0 {
         let length = 1 + random.below(u64::from((frames - first).min(room))) as u32;
-        parts.push(Part { first, frames: length, at, lap });
+        parts.push(Part { first, frames: length, at, wrap });
         room -= length;
-        at = (at + length) % lap;
+        at = (at + length) % wrap;
         first += length + random.below(2) as u32;
     }
     parts
@@ -829,7 +829,7 @@ fn a_plan_moves_what_lies_elsewhere_and_nothing_else() {
     let layouts = (0..20).map(|id| Layout {
         id,
         frames: 5,
-        parts: vec![Part { first: 1 + id % 3, frames: 2, at: id * 2 % 16, lap: 16 }],
+        parts: vec![Part { first: 1 + id % 3, frames: 2, at: id * 2 % 16, wrap: 16 }],
         host_frames: 0,
     });
     let mut plan = Plan { layouts: layouts.collect(), shared_frames: 4 + 16, ..Plan::default() };
@@ -841,7 +841,7 @@ fn a_plan_moves_what_lies_elsewhere_and_nothing_else() {
         layout.parts[0].frames = 3;
         layout.parts[0].first = 1;
         layout.parts[0].at = layout.id * 3 % 20;
-        layout.parts[0].lap = 20;
+        layout.parts[0].wrap = 20;
     }
     assert!(program.streamer.adopt(&plan, &mut program.model));
     program.streamer.check();
@@ -881,7 +881,7 @@ fn plan_of_twenty(first: ChunkId, shared: u32) -> Plan {
     let layouts = (first..first + 20).map(|id| Layout {
         id,
         frames: 5,
-        parts: vec![Part { first: 0, frames: 2, at: id * 2 % shared, lap: shared }],
+        parts: vec![Part { first: 0, frames: 2, at: id * 2 % shared, wrap: shared }],
         host_frames: 0,
     });
     Plan { layouts: layouts.collect(), shared_frames: shared, ..Plan::default() }
@@ -917,7 +917,7 @@ fn a_plan_that_adds_a_phase_waits_for_the_end_of_the_one_that_gains_nothing() {
     let problem = program.streamer.problem().expect("a phase that the plan does not know");
     assert_eq!(problem.phases.len(), 2);
     // What the detour displaced is back in its place at once.
-    program.streamer.put_back(&mut program.model);
+    program.streamer.restore_layouts(&mut program.model);
     program.streamer.check();
     for layout in &in_force.layouts {
         assert_eq!(program.streamer.is_streamed(layout.id), !layout.parts.is_empty());

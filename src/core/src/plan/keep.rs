@@ -11,7 +11,7 @@ use super::{KEPT_AT_ONCE, cost, finish, in_place};
 
 /// The previous plan's layouts for `problem`, if they still fit and `fresh`,
 /// which takes `fresh_cost`, would gain too little for what the change costs.
-pub(super) fn retain(
+pub(super) fn keep(
     problem: &Problem,
     previous: &Plan,
     effort: Effort,
@@ -49,7 +49,7 @@ struct Before<'a> {
     /// Of each layout, its chunk.
     chunk_of: Vec<u32>,
     /// Frames that nobody has.
-    spare: u32,
+    unused: u32,
 }
 
 impl<'a> Before<'a> {
@@ -76,9 +76,9 @@ impl<'a> Before<'a> {
             }
             index_of.push(found);
         }
-        let spare = problem.machine.frames.checked_sub(own + plan.shared_frames)?;
+        let unused = problem.machine.frames.checked_sub(own + plan.shared_frames)?;
         let gone = chunk_of.contains(&u32::MAX);
-        (!gone).then_some(Self { plan, index_of, chunk_of, spare })
+        (!gone).then_some(Self { plan, index_of, chunk_of, unused })
     }
 
     /// The plan's own, and places among its shared frames for chunks that it
@@ -102,7 +102,7 @@ impl<'a> Before<'a> {
             .zip(&problem.chunks)
             .map(|(index, chunk)| index.is_none() && !chunk.pinned)
             .collect();
-        let strangers: Vec<(usize, Shape)> = problem
+        let new_phases: Vec<(usize, Shape)> = problem
             .phases
             .iter()
             .enumerate()
@@ -113,13 +113,13 @@ impl<'a> Before<'a> {
                 Some((index, shape?))
             })
             .collect();
-        let largest = strangers.iter().map(|(_, shape)| shape.largest_step()).max().unwrap_or(0);
+        let largest = new_phases.iter().map(|(_, shape)| shape.largest_step()).max().unwrap_or(0);
         // As few as will do, of largest steps, in quarters.
         const WIDTHS: [u32; 4] = [0, 5, 6, 8];
         WIDTHS.into_iter().find_map(|quarters| {
             let mut layouts = layouts.clone();
             self.widen(problem, largest * quarters / 4, &mut layouts)?;
-            for (index, shape) in &strangers {
+            for (index, shape) in &new_phases {
                 let ring = self.stream(shape, problem, effort, &mut layouts)?;
                 layouts.rings[*index] = layouts.rings[*index].max(ring);
             }
@@ -131,9 +131,9 @@ impl<'a> Before<'a> {
     /// and such as were some chunks' own, which from now on are kept only until
     /// others' phases come. `None`: there are not so many.
     fn widen(&self, problem: &Problem, frames: u32, layouts: &mut Layouts) -> Option<()> {
-        let lap = layouts.shared_frames.max(frames);
-        let mut at = (layouts.shared_frames + self.spare).min(lap);
-        layouts.shared_frames = lap;
+        let wrap = layouts.shared_frames.max(frames);
+        let mut at = (layouts.shared_frames + self.unused).min(wrap);
+        layouts.shared_frames = wrap;
         // What is used last in the largest phase: there is most time to bring it back.
         let known = |phase: &&Phase| {
             phase.uses.iter().all(|&chunk| self.index_of[chunk as usize].is_some())
@@ -143,13 +143,13 @@ impl<'a> Before<'a> {
             let known = &problem.chunks[chunk as usize];
             let parts = &mut layouts.parts[chunk as usize];
             let mut first = parts.last().map_or(0, |part| part.first + part.frames);
-            while at < lap && first < known.frames && !known.pinned {
-                let frames = KEPT_AT_ONCE.min(lap - at).min(known.frames - first);
-                parts.push(Part { first, frames, at, lap });
+            while at < wrap && first < known.frames && !known.pinned {
+                let frames = KEPT_AT_ONCE.min(wrap - at).min(known.frames - first);
+                parts.push(Part { first, frames, at, wrap });
                 (first, at) = (first + frames, at + frames);
             }
         }
-        (at == lap).then_some(())
+        (at == wrap).then_some(())
     }
 
     /// The ring of the phase that brought in most of what `phase` uses.

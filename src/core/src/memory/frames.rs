@@ -25,7 +25,7 @@ impl Streamer {
         count: u32,
         keep: Keep,
         from_ring: bool,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<Vec<FrameId>, Shortage> {
         // Nothing is moved for what cannot be met.
         if count > self.free.len() as u32 && count > self.attainable(keep, from_ring) {
@@ -35,7 +35,7 @@ impl Streamer {
         let mut host_full = false;
         while (self.free.len() as u32) < count {
             if self.live_frames < self.cap_frames {
-                match mechanism.create_frame() {
+                match ops.create_frame() {
                     Ok(frame) => {
                         self.free.push(frame);
                         self.live_frames += 1;
@@ -46,14 +46,14 @@ impl Streamer {
                 }
             }
             let missing = count - self.free.len() as u32;
-            match self.demote_some(missing, keep, mechanism) {
+            match self.demote_some(missing, keep, ops) {
                 Ok(()) => continue,
                 Err(Shortage::Busy) => busy = true,
                 Err(Shortage::Host) => host_full = true,
                 Err(Shortage::Device { .. }) => {}
             }
             if from_ring {
-                match self.shrink_ring(missing, mechanism) {
+                match self.shrink_ring(missing, ops) {
                     Ok(()) => continue,
                     Err(Shortage::Busy) => busy = true,
                     Err(Shortage::Host) => host_full = true,
@@ -98,7 +98,7 @@ impl Streamer {
         &mut self,
         frames: u32,
         keep: Keep,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let mut busy = false;
         let mut candidates: Vec<ChunkId> = self
@@ -112,14 +112,14 @@ impl Streamer {
             .collect();
         let loading = self.is_loading();
         candidates.sort_by_key(|&id| {
-            let Chunk { undefined, touched_at, .. } = *self.chunk(id);
+            let ChunkState { undefined, touched_at, .. } = *self.chunk(id);
             // What is filled first will be used first.
             let last_filled = loading && touched_at + WARM < self.operation;
             let rank = if last_filled { Operation::MAX - touched_at } else { touched_at };
             (!undefined, !last_filled, rank)
         });
         let before = self.free.len();
-        let host_full = self.evict(&candidates, frames, mechanism).is_err();
+        let host_full = self.evict(&candidates, frames, ops).is_err();
         if self.free.len() > before {
             return Ok(());
         }
@@ -135,7 +135,7 @@ impl Streamer {
     /// Chunks were filled, and none was used since.
     fn is_loading(&self) -> bool {
         const FILLED: u32 = 1;
-        self.chunks.iter().flatten().all(|chunk| chunk.comings <= FILLED)
+        self.chunks.iter().flatten().all(|chunk| chunk.reuse_count <= FILLED)
     }
 
     /// Takes the frames of `candidates`, which are mapped and not held, one
@@ -145,9 +145,9 @@ impl Streamer {
         &mut self,
         candidates: &[ChunkId],
         frames: u32,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
-        mechanism.about_to_evict();
+        ops.about_to_evict();
         // All copies are queued before the first is waited for.
         let mut victims = Vec::new();
         let mut gained = 0;
@@ -156,7 +156,7 @@ impl Streamer {
             if gained >= frames {
                 break;
             }
-            if let Err(shortage) = self.save_everything(id, mechanism) {
+            if let Err(shortage) = self.save_everything(id, ops) {
                 outcome = Err(shortage);
                 continue;
             }
@@ -164,10 +164,10 @@ impl Streamer {
             victims.push(id);
         }
         for id in victims {
-            self.unmap(id, mechanism);
+            self.unmap(id, ops);
             self.free_own(id, |_| true);
             self.counters.demotions += 1;
-            self.note_change(id);
+            self.count_layout_change(id);
         }
         outcome
     }
@@ -177,13 +177,13 @@ impl Streamer {
     pub(super) fn save_everything(
         &mut self,
         id: ChunkId,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         for part in 0..self.chunk(id).parts.len() {
-            self.clear_part(id, part, mechanism)?;
+            self.clear_part(id, part, ops)?;
         }
         let end = self.chunk(id).device_end();
-        self.save(id, 0..end, mechanism)
+        self.save(id, 0..end, ops)
     }
 
     /// The unmapped `id` loses those of its frames on the device that `which`
@@ -199,7 +199,7 @@ impl Streamer {
     pub(super) fn shrink_ring(
         &mut self,
         frames: u32,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let length = self.ring.len() as u32;
         let floor = self.largest_operation;
@@ -215,19 +215,19 @@ impl Streamer {
             return Err(Shortage::Busy);
         }
         for id in affected {
-            self.detach(id, mechanism)?;
+            self.detach(id, ops)?;
         }
-        self.cut_ring(shorter, mechanism);
+        self.cut_ring(shorter, ops);
         self.unplanned_changes += 1;
         Ok(())
     }
 
     /// Frees the frames of the ring from `length` on, where no part is.
-    pub(super) fn cut_ring(&mut self, length: u32, mechanism: &mut impl Mechanism) {
+    pub(super) fn cut_ring(&mut self, length: u32, ops: &mut impl MemoryOps) {
         debug_assert!(self.occupants[length as usize..].iter().all(Option::is_none));
         let gone = self.ring.split_off(length as usize);
         if !gone.is_empty() {
-            mechanism.ring(&self.ring);
+            ops.ring(&self.ring);
         }
         self.free.extend(gone);
         self.occupants.truncate(length as usize);
@@ -241,7 +241,7 @@ impl Streamer {
     pub(super) fn promote(
         &mut self,
         id: ChunkId,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         if self.chunk(id).mapped {
             // Another thread's launch on it is not queued yet, perhaps.
@@ -250,35 +250,30 @@ impl Streamer {
             }
             // Before frames are looked for: the end of the ring may go, and
             // must not be kept by the very chunk that leaves it.
-            self.detach(id, mechanism)?;
+            self.detach(id, ops)?;
         }
         let count = self.chunk(id).device_end() - self.chunk(id).own_frames();
         let outcome = self
-            .take_frames(count, KEEP_NONE, true, mechanism)
-            .and_then(|frames| self.map_with(id, Vec::new(), frames, mechanism));
+            .take_frames(count, KEEP_NONE, true, ops)
+            .and_then(|frames| self.map_with(id, Vec::new(), frames, ops));
         if outcome.is_err() && self.chunk(id).own_frames() > 0 {
             // Mapped, it can be evicted.
-            let _ = self.attach(id, &[(id, Effect::Read)], mechanism);
+            let _ = self.attach(id, &[(id, Effect::Read)], ops);
         }
         outcome?;
-        self.fill_blanks(id, true, mechanism);
+        self.fill_blanks(id, true, ops);
         Ok(())
     }
 
     /// Brings the content of those of `id`'s own frames that have none yet.
-    pub(super) fn fill_blanks(
-        &mut self,
-        id: ChunkId,
-        demanded: bool,
-        mechanism: &mut impl Mechanism,
-    ) {
+    pub(super) fn fill_blanks(&mut self, id: ChunkId, demanded: bool, ops: &mut impl MemoryOps) {
         if self.chunk(id).blanks == 0 {
             return;
         }
         for run in self.chunk(id).blank_runs() {
-            self.fill(id, run, demanded, mechanism);
+            self.fill(id, run, demanded, ops);
         }
-        self.drop_second_copies(id, mechanism);
+        self.drop_second_copies(id, ops);
     }
 
     /// Brings the content of `frames`, all of them blank.
@@ -287,24 +282,24 @@ impl Streamer {
         id: ChunkId,
         frames: Range<u32>,
         demanded: bool,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) {
         let content = !self.chunk(id).undefined;
-        mechanism.fetch(id, frames.clone(), content, demanded);
+        ops.fetch(id, frames.clone(), content, demanded);
         frames.for_each(|index| self.chunk_mut(id).set_blank(index, false));
         self.count_fetch(demanded);
     }
 
     /// Frames on the host have their content, once filled: another copy of it
     /// in host memory is a waste.
-    fn drop_second_copies(&mut self, id: ChunkId, mechanism: &mut impl Mechanism) {
-        let Chunk { on_host, frames, .. } = *self.chunk(id);
+    fn drop_second_copies(&mut self, id: ChunkId, ops: &mut impl MemoryOps) {
+        let ChunkState { on_host, frames, .. } = *self.chunk(id);
         if on_host == 0 {
             return;
         }
         let hosted = &self.chunk(id).hosted;
         for run in chunk::runs(frames - on_host..frames, |index| hosted[index as usize]) {
-            mechanism.release_host(id, run.clone());
+            ops.release_host(id, run.clone());
             let chunk = self.chunk_mut(id);
             run.for_each(|index| {
                 chunk.hosted[index as usize] = false;
@@ -315,12 +310,12 @@ impl Streamer {
 
     /// The unmapped `id` keeps at most `host` frames on the host, and loses the
     /// others: their bytes are saved.
-    pub(super) fn leave_host(&mut self, id: ChunkId, host: u32, mechanism: &mut impl Mechanism) {
+    pub(super) fn leave_host(&mut self, id: ChunkId, host: u32, ops: &mut impl MemoryOps) {
         let chunk = self.chunks[id as usize].as_mut().expect("a chunk that lives");
         let end = chunk.frames - host.min(chunk.on_host);
         for index in chunk.device_end()..end {
             let frame = chunk.take_own(index).expect("a frame on the host");
-            mechanism.release_frame(frame);
+            ops.release_frame(frame);
             chunk.on_host -= 1;
             self.host_frames -= 1;
         }
@@ -332,13 +327,13 @@ impl Streamer {
         &mut self,
         id: ChunkId,
         host: u32,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let chunk = self.chunks[id as usize].as_mut().expect("a chunk that lives");
         while chunk.on_host < host {
             let index = chunk.device_end() - 1;
             debug_assert!(chunk.own[index as usize].is_none());
-            let Ok(frame) = mechanism.create_host_frame() else {
+            let Ok(frame) = ops.create_host_frame() else {
                 // What is there already stays, and is used.
                 self.host_refused = true;
                 return Err(Shortage::Host);
@@ -353,26 +348,22 @@ impl Streamer {
 
     /// Everything that `id` has on the host comes to the device when it is
     /// mapped next; it is unmapped now.
-    pub(super) fn recall(
-        &mut self,
-        id: ChunkId,
-        mechanism: &mut impl Mechanism,
-    ) -> Result<(), Shortage> {
+    pub(super) fn recall(&mut self, id: ChunkId, ops: &mut impl MemoryOps) -> Result<(), Shortage> {
         if self.chunk(id).holds > 0 {
             return Err(Shortage::Busy);
         }
         if self.chunk(id).mapped {
             let crossing = self.chunk(id).crossing(0);
-            self.save(id, crossing, mechanism)?;
-            self.detach(id, mechanism)?;
+            self.save(id, crossing, ops)?;
+            self.detach(id, ops)?;
         } else if !self.chunk(id).unsaved(self.chunk(id).crossing(0)).is_empty() {
             // Nothing can be copied out of what is mapped nowhere.
-            self.attach(id, &[(id, Effect::Read)], mechanism)?;
-            return self.recall(id, mechanism);
+            self.attach(id, &[(id, Effect::Read)], ops)?;
+            return self.recall(id, ops);
         }
-        self.leave_host(id, 0, mechanism);
+        self.leave_host(id, 0, ops);
         self.moved_at = self.operation;
-        self.note_change(id);
+        self.count_layout_change(id);
         Ok(())
     }
 }

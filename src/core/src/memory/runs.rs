@@ -18,7 +18,7 @@ impl Streamer {
             let layout = plan.layouts.get(chunk as usize)?;
             let part = *layout.parts.get(part as usize)?;
             let place = self.chunk(layout.id).place?;
-            (part.frames <= part.lap - part.at)
+            (part.frames <= part.wrap - part.at)
                 .then_some((part, Place { at: place.at + part.first, ..place }))
         };
         plan.runs.iter().all(|run| {
@@ -77,7 +77,7 @@ impl Streamer {
         &mut self,
         parts: &[PartOf],
         demanded: bool,
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let part_of = |(id, index): PartOf| self.chunk(id).parts[index as usize].part;
         let slot = part_of(parts[0]).at;
@@ -91,11 +91,11 @@ impl Streamer {
         if there.iter().any(|&(id, _)| self.chunk(id).holds > 0) {
             return Err(Shortage::Busy);
         }
-        self.save_together(&there, mechanism)?;
+        self.save_together(&there, ops)?;
         for (id, index) in there {
-            self.clear_part(id, index as usize, mechanism)?;
+            self.clear_part(id, index as usize, ops)?;
         }
-        mechanism.fetch_run(&pieces, slot, demanded);
+        ops.fetch_run(&pieces, slot, demanded);
         self.count_fetch(demanded);
         self.counters.merged += 1;
         for &(id, index) in parts {
@@ -112,7 +112,7 @@ impl Streamer {
     fn save_together(
         &mut self,
         parts: &[PartOf],
-        mechanism: &mut impl Mechanism,
+        ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let mut next = 0;
         while next < parts.len() {
@@ -125,10 +125,10 @@ impl Streamer {
                 let part = |&(id, index): &PartOf| (id, self.chunk(id).parts[index as usize].part);
                 let leaving: Vec<(ChunkId, Part)> = parts[first..next].iter().map(part).collect();
                 for (id, part) in &leaving {
-                    self.reserve_host(*id, part.range(), mechanism)?;
+                    self.reserve_host(*id, part.range(), ops)?;
                 }
                 let pieces: Vec<_> = leaving.iter().map(|(id, part)| (*id, part.range())).collect();
-                mechanism.write_back_run(&pieces, leaving[0].1.at);
+                ops.write_back_run(&pieces, leaving[0].1.at);
                 self.counters.write_backs += 1;
                 for (id, range) in pieces {
                     let range = range.start as usize..range.end as usize;
@@ -137,7 +137,7 @@ impl Streamer {
             } else {
                 let (id, index) = parts[first];
                 let range = self.chunk(id).parts[index as usize].part.range();
-                self.save(id, range, mechanism)?;
+                self.save(id, range, ops)?;
             }
         }
         Ok(())
@@ -151,7 +151,7 @@ impl Streamer {
             let part = chunk.parts[index as usize].part;
             let place = chunk.place?;
             let whole = chunk.unsaved(part.range()) == [part.range()];
-            let straight = part.frames <= part.lap - part.at;
+            let straight = part.frames <= part.wrap - part.at;
             (whole && straight).then_some((part, Place { at: place.at + part.first, ..place }))
         };
         let both = piece(one).zip(piece(other));

@@ -9,7 +9,7 @@
 use super::{Chunk, Layouts, Part, Problem};
 
 /// Places for all chunks. `None`: not even so.
-pub(super) fn scatter(problem: &Problem, chunks: &[Chunk]) -> Option<Layouts> {
+pub(super) fn first_fit(problem: &Problem, chunks: &[Chunk]) -> Option<Layouts> {
     let mut together: Vec<Vec<u32>> = vec![Vec::new(); chunks.len()];
     let mut uses = vec![0u64; chunks.len()];
     for phase in &problem.phases {
@@ -67,7 +67,7 @@ pub(super) fn scatter(problem: &Problem, chunks: &[Chunk]) -> Option<Layouts> {
         let mut first = 0;
         let part = |&(at, frames): &(u32, u32)| {
             first += frames;
-            Part { first: first - frames, frames, at, lap: shared_frames }
+            Part { first: first - frames, frames, at, wrap: shared_frames }
         };
         runs.iter().map(part).collect()
     });

@@ -71,11 +71,11 @@ impl Planning {
     }
 
     /// A plan is being made, in a phase with iterations of `period` operations.
-    /// `stranger`: the plan before did not know that phase.
-    fn begins(&mut self, now: Operation, period: u64, version: u64, stranger: bool) {
+    /// `unplanned`: the plan before did not know that phase.
+    fn begins(&mut self, now: Operation, period: u64, version: u64, unplanned: bool) {
         // Twice as long after each that did not last.
         const RESTLESS_MOST: u32 = 8;
-        let soon = !stranger && self.period.is_some() && now < self.began_at + 4 * self.pause;
+        let soon = !unplanned && self.period.is_some() && now < self.began_at + 4 * self.pause;
         self.restless = if soon { (self.restless + 1).min(RESTLESS_MOST) } else { 0 };
         self.pause = period << self.restless;
         self.began_at = now;
@@ -94,11 +94,11 @@ impl Streamer {
         let waited = self.operation >= planning.not_before.max(planning.ask_at)
             && (version != planning.version || self.unplanned_changes > 0 || planning.by_guesses());
         let streams = self.streamed_chunks > 0 || self.host_frames > 0;
-        streams && !self.foresight.lost() && (waited || version != planning.examined)
+        streams && !self.accuracy.too_low() && (waited || version != planning.examined)
     }
 
     /// Whether the plan in force was not made for this phase.
-    fn is_stranger(&self, phase: &learn::Phase) -> bool {
+    fn is_unplanned(&self, phase: &learn::Phase) -> bool {
         /// Of what the phase uses, in percent, the plan knows at least so much.
         const KNOWN_PERCENT: usize = 90;
         let Some(plan) = &self.plan else { return true };
@@ -131,8 +131,8 @@ impl Streamer {
             return None;
         };
         let present = description.present.map(|present| &description.phases[present]);
-        let stranger = present.is_some_and(|phase| self.is_stranger(phase));
-        if self.operation < self.planning.not_before && !stranger {
+        let unplanned = present.is_some_and(|phase| self.is_unplanned(phase));
+        if self.operation < self.planning.not_before && !unplanned {
             return None;
         }
         let changed = self.learner.version() != self.planning.version || self.unplanned_changes > 0;
@@ -142,7 +142,7 @@ impl Streamer {
             self.planning.ask_at = self.operation + (period / 4).max(WAIT);
             return None;
         }
-        self.planning.begins(self.operation, period, self.learner.version(), stranger);
+        self.planning.begins(self.operation, period, self.learner.version(), unplanned);
         self.unplanned_changes = 0;
         Some(self.pose(&description))
     }
@@ -158,10 +158,10 @@ impl Streamer {
         let mut problem = Problem { machine: self.machine, ..Problem::default() };
         let rate = self.machine.zero_copy_bytes_per_s.filter(|_| !self.host_refused);
         problem.machine.zero_copy_bytes_per_s = rate.map(|rate| rate / self.in_place.plan());
-        self.note_reads(description);
+        self.record_reads(description);
         let mut elsewhere = 0;
         for id in self.ids() {
-            let Chunk { frames, pinned, place, .. } = *self.chunk(id);
+            let ChunkState { frames, pinned, place, .. } = *self.chunk(id);
             if index_of[id as usize] == 0 {
                 index_of[id as usize] = problem.chunks.len() as u32;
                 problem.chunks.push(plan::Chunk { id, frames, pinned, place });
@@ -219,14 +219,14 @@ impl Streamer {
     }
 
     /// Plans and carries the plan out, at once. `false`: nothing has changed.
-    pub fn adopt_plan(&mut self, effort: Effort, mechanism: &mut impl Mechanism) -> bool {
+    pub fn adopt_plan(&mut self, effort: Effort, ops: &mut impl MemoryOps) -> bool {
         if self.any_held() {
             return false;
         }
         let Some(problem) = self.problem() else { return false };
-        self.put_back(mechanism);
+        self.restore_layouts(ops);
         let Ok(plan) = plan::plan(&problem, self.plan.as_ref(), effort) else { return false };
-        plan.verify(&problem).is_ok() && self.adopt(&plan, mechanism)
+        plan.verify(&problem).is_ok() && self.adopt(&plan, ops)
     }
 
     fn any_held(&self) -> bool {
@@ -281,17 +281,17 @@ impl Streamer {
     /// plan in force does not know, and the one under way is known, then what
     /// that phase lost gets its place back at once: the next plan may be long in
     /// coming, and what comes in meanwhile should not do so twice.
-    pub fn put_back(&mut self, mechanism: &mut impl Mechanism) {
+    pub fn restore_layouts(&mut self, ops: &mut impl MemoryOps) {
         if !self.learner.present().is_some_and(|present| self.planning.adds(present)) {
             return;
         }
         let Some(plan) = self.plan.take() else { return };
-        let strayed = |layout: &plan::Layout| {
+        let displaced = |layout: &plan::Layout| {
             let chunk = self.chunk(layout.id);
             !chunk.mapped || !chunk.laid_out_as(&layout.parts, layout.host_frames)
         };
-        if !self.any_held() && self.applies(&plan) && plan.layouts.iter().any(strayed) {
-            if self.carry_out(&plan, mechanism).is_err() {
+        if !self.any_held() && self.applies(&plan) && plan.layouts.iter().any(displaced) {
+            if self.carry_out(&plan, ops).is_err() {
                 self.unplanned_changes += 1;
             }
             self.set_runs(&plan);
@@ -303,7 +303,7 @@ impl Streamer {
     /// Carries `plan` out: moves what lies elsewhere, and nothing else. Waits
     /// for the chunks it moves; leaves everything as it was, and answers
     /// `false`, when some chunk is held or the plan was made for others.
-    pub fn adopt(&mut self, plan: &Plan, mechanism: &mut impl Mechanism) -> bool {
+    pub fn adopt(&mut self, plan: &Plan, ops: &mut impl MemoryOps) -> bool {
         if self.any_held() || !self.applies(plan) {
             return false;
         }
@@ -313,7 +313,7 @@ impl Streamer {
         if !plan.layouts.iter().all(here) {
             self.moved_at = self.operation;
         }
-        if self.carry_out(plan, mechanism).is_err() {
+        if self.carry_out(plan, ops).is_err() {
             // Whatever is unmapped now is attached again when it is used.
             self.unplanned_changes += 1;
         }
@@ -346,8 +346,8 @@ impl Streamer {
             let Some(&period) = offsets.last() else { continue };
             // Operations from the beginning of the first iteration on.
             let begins = |step: i64| -> i64 {
-                let lap = step.div_euclid(steps);
-                offsets[step.rem_euclid(steps) as usize] as i64 + lap * period as i64
+                let iteration = step.div_euclid(steps);
+                offsets[step.rem_euclid(steps) as usize] as i64 + iteration * period as i64
             };
             // The link takes copies in order: none is held back longer than
             // one that comes after it.
@@ -387,8 +387,8 @@ impl Streamer {
                 after = part.first.saturating_add(part.frames);
                 begins
                     && part.frames > 0
-                    && part.frames <= part.lap
-                    && part.at < part.lap
+                    && part.frames <= part.wrap
+                    && part.at < part.wrap
                     && part.reach() <= plan.shared_frames
             });
             let disjoint = || {
@@ -410,7 +410,7 @@ impl Streamer {
     /// Changes what differs from `plan`, and nothing else. What comes to lie on
     /// frames of a chunk's own is copied there when its next use is near. On an
     /// error some chunks are unmapped, which their next use mends.
-    fn carry_out(&mut self, plan: &Plan, mechanism: &mut impl Mechanism) -> Result<(), Shortage> {
+    fn carry_out(&mut self, plan: &Plan, ops: &mut impl MemoryOps) -> Result<(), Shortage> {
         let mut planned: Vec<Option<&plan::Layout>> = vec![None; self.chunks.len()];
         for layout in &plan.layouts {
             planned[layout.id as usize] = Some(layout);
@@ -432,33 +432,33 @@ impl Streamer {
         // All copies are queued, then all are waited for.
         for &id in &moving {
             let Some(layout) = planned[id as usize] else {
-                self.save_everything(id, mechanism)?;
-                mechanism.displace(id);
+                self.save_everything(id, ops)?;
+                ops.fetch_after_uses(id);
                 continue;
             };
             for part in 0..self.chunk(id).parts.len() {
-                self.clear_part(id, part, mechanism)?;
+                self.clear_part(id, part, ops)?;
             }
-            let leaving = |chunk: &Chunk| {
+            let leaving = |chunk: &ChunkState| {
                 let parts = layout.parts.iter().map(PartExt::range);
                 parts.chain([chunk.crossing(layout.host_frames)])
             };
             for range in leaving(self.chunk(id)).collect::<Vec<_>>() {
-                self.reserve_host(id, range, mechanism)?;
+                self.reserve_host(id, range, ops)?;
             }
             for range in leaving(self.chunk(id)).collect::<Vec<_>>() {
                 // Those of the range that were shared before are saved by now.
-                self.save(id, range, mechanism)?;
+                self.save(id, range, ops)?;
             }
-            mechanism.displace(id);
+            ops.fetch_after_uses(id);
         }
         for &id in &moving {
-            self.unmap(id, mechanism);
+            self.unmap(id, ops);
             // Without a place in the plan, it would keep what others need.
             let layout = planned[id as usize];
             self.free_own(id, |index| layout.is_none_or(|layout| goes(layout, index)));
             if let Some(layout) = layout {
-                self.leave_host(id, layout.host_frames, mechanism);
+                self.leave_host(id, layout.host_frames, ops);
             }
             self.chunk_mut(id).expected = None;
             self.counters.moved_frames += u64::from(self.chunk(id).frames);
@@ -467,13 +467,13 @@ impl Streamer {
         let keep = |id: ChunkId| planned[id as usize].is_some();
         let length = self.ring.len() as u32;
         if plan.shared_frames < length {
-            self.cut_ring(plan.shared_frames, mechanism);
+            self.cut_ring(plan.shared_frames, ops);
         } else {
-            let more = self.take_frames(plan.shared_frames - length, &keep, false, mechanism)?;
-            self.extend_ring(more, mechanism);
+            let more = self.take_frames(plan.shared_frames - length, &keep, false, ops)?;
+            self.extend_ring(more, ops);
         }
         // What lost its place before the plan gets the planned one, too.
-        let missing = |chunk: &Chunk, layout: &plan::Layout| -> u32 {
+        let missing = |chunk: &ChunkState, layout: &plan::Layout| -> u32 {
             let device_end = (layout.frames - layout.host_frames) as usize;
             let holes = chunk.own[..device_end].iter().filter(|own| own.is_none()).count();
             let shared: u32 = layout.parts.iter().map(|part| part.frames).sum();
@@ -495,27 +495,27 @@ impl Streamer {
                 continue;
             }
             self.free_own(layout.id, |index| goes(layout, index));
-            self.leave_host(layout.id, layout.host_frames, mechanism);
+            self.leave_host(layout.id, layout.host_frames, ops);
             needed += missing(self.chunk(layout.id), layout);
             unmapped.push(layout);
         }
-        let mut frames = self.take_frames(needed, &keep, false, mechanism)?;
+        let mut frames = self.take_frames(needed, &keep, false, ops)?;
         for layout in unmapped {
             let enters = self.chunk(layout.id).on_host < layout.host_frames;
-            if let Err(shortage) = self.enter_host(layout.id, layout.host_frames, mechanism) {
+            if let Err(shortage) = self.enter_host(layout.id, layout.host_frames, ops) {
                 self.free.extend(frames);
                 return Err(shortage);
             }
             let count = missing(self.chunk(layout.id), layout);
             let own = frames.split_off(frames.len() - count as usize);
             let parts = layout.parts.clone();
-            if let Err(shortage) = self.map_with(layout.id, parts, own, mechanism) {
+            if let Err(shortage) = self.map_with(layout.id, parts, own, ops) {
                 self.free.extend(frames);
                 return Err(shortage);
             }
             if enters {
                 // At once: so the host holds two copies of one chunk at a time.
-                self.fill_blanks(layout.id, false, mechanism);
+                self.fill_blanks(layout.id, false, ops);
             }
         }
         Ok(())
