@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use autooffload_core::memory::Streamer;
 use autooffload_core::plan::{self, Effort, Plan, Problem};
 
-use super::device::Machinery;
+use super::device::DeviceBackend;
 
 /// Uses in all phases for which the search takes some tens of milliseconds: no
 /// more than what the host may be ahead of the device.
@@ -34,31 +34,31 @@ impl Planner {
     /// Called before every operation, while nothing captures. `true`: a plan
     /// was carried out.
     #[inline]
-    pub fn poll(&mut self, streamer: &mut Streamer, machinery: &mut Machinery) -> bool {
+    pub fn poll(&mut self, streamer: &mut Streamer, backend: &mut DeviceBackend) -> bool {
         match self {
             Planner::Idle if !streamer.plan_due() => false,
-            Planner::Idle => self.begin(streamer, machinery),
-            _ => self.proceed(streamer, machinery),
+            Planner::Idle => self.begin(streamer, backend),
+            _ => self.proceed(streamer, backend),
         }
     }
 
     #[cold]
-    fn begin(&mut self, streamer: &mut Streamer, machinery: &mut Machinery) -> bool {
-        streamer.set_machine(machinery.machine());
+    fn begin(&mut self, streamer: &mut Streamer, backend: &mut DeviceBackend) -> bool {
+        streamer.set_machine(backend.machine());
         let Some(problem) = streamer.problem() else { return false };
         *self = Planner::Idle;
-        streamer.restore_layouts(machinery);
+        streamer.restore_layouts(backend);
         let uses: usize = problem.phases.iter().map(|phase| phase.uses.len()).sum();
         if uses <= USES_AT_ONCE {
             let found = find(&problem, streamer.plan(), Effort::Searched);
             *self = found.map_or(Planner::Idle, |plan| Planner::Found(plan, 0));
-            return self.proceed(streamer, machinery);
+            return self.proceed(streamer, backend);
         }
         let previous = streamer.plan().cloned();
         let quick = (previous.is_none() && uses > USES_QUICKLY)
             .then(|| find(&problem, None, Effort::Quick))
             .flatten();
-        let adopted = quick.is_some_and(|plan| streamer.adopt(&plan, machinery));
+        let adopted = quick.is_some_and(|plan| streamer.adopt(&plan, backend));
         let (sender, receiver) = channel();
         let search = move || {
             // Nobody listens any more when the device is gone.
@@ -71,7 +71,7 @@ impl Planner {
         adopted
     }
 
-    fn proceed(&mut self, streamer: &mut Streamer, machinery: &mut Machinery) -> bool {
+    fn proceed(&mut self, streamer: &mut Streamer, backend: &mut DeviceBackend) -> bool {
         if let Planner::Searching(receiver) = self {
             match receiver.try_recv() {
                 Err(TryRecvError::Empty) => return false,
@@ -82,9 +82,9 @@ impl Planner {
         let Planner::Found(plan, tried) = self else { return false };
         if streamer.adopts_later(plan) {
             // Unless something is known by now that it was not made for.
-            return streamer.plan_due() && self.begin(streamer, machinery);
+            return streamer.plan_due() && self.begin(streamer, backend);
         }
-        let adopted = streamer.adopt(plan, machinery);
+        let adopted = streamer.adopt(plan, backend);
         *tried += 1;
         if adopted || *tried > PATIENCE || !streamer.applies(plan) {
             *self = Planner::Idle;

@@ -12,10 +12,12 @@ use std::collections::HashMap;
 
 use autooffload_core::zone::{self, Freed, Zone};
 
-use super::*;
-
-/// By device and pool (0: the device's current pool).
-static ZONES: Mutex<Option<HashMap<(Device, usize), Zone>>> = Mutex::new(None);
+use super::account::WaitReason;
+use super::operation::current_device;
+use super::state::{Engine, engine, lock};
+use super::{Allocation, ChunkId, FRAME_BYTES, allocation, any_capture, chunk_of, inflight};
+use crate::driver::Driver;
+use crate::driver::abi::*;
 
 /// The stream as a zone names it.
 fn tag(stream: CUstream) -> u64 {
@@ -40,8 +42,8 @@ pub fn mem_alloc_async(
     }
     let device = current_device(engine)?;
     let pool = pool.unwrap_or(std::ptr::null_mut());
-    let mut zones = lock(&ZONES);
-    let zone = zones.get_or_insert_default().entry((device as Device, pool as usize)).or_default();
+    let mut zones = lock(&engine.zones);
+    let zone = zones.entry((device as Device, pool as usize)).or_default();
     let answer = match zone::class_of(bytes as u64) {
         Some(class) => small(engine, zone, class, pool, stream),
         None => large(engine, zone, device, bytes, pool, stream),
@@ -60,7 +62,7 @@ fn small(
     let (address, freed) = match taken {
         Some(taken) => taken,
         None => {
-            match memory::allocate(engine, zone::SLAB_BYTES as usize, Some(pool))? {
+            match allocation::allocate(engine, zone::SLAB_BYTES as usize, Some(pool))? {
                 Ok((chunk, base)) => zone.add_slab(class, chunk, base),
                 Err(code) => return Some(Err(code)),
             }
@@ -91,7 +93,7 @@ fn large(
     // Whole frames: the next taker of the chunk may ask for the last byte of
     // them, and what is kept on the host is as long as what was asked for first.
     let bytes = frames as usize * FRAME_BYTES;
-    Some(memory::allocate(engine, bytes, Some(pool))?.map(|(_, base)| {
+    Some(allocation::allocate(engine, bytes, Some(pool))?.map(|(_, base)| {
         zone.add_chunk(frames);
         base
     }))
@@ -136,10 +138,10 @@ pub fn mem_free_async(address: DevicePtr, stream: CUstream) -> Option<Result<()>
         if allocation.base != address {
             return Some(Err(CuResult::INVALID_VALUE));
         }
-        return Some(memory::free(engine, id, allocation).map(|_| ()));
+        return Some(allocation::free(engine, id, allocation).map(|_| ()));
     };
-    let mut zones = lock(&ZONES);
-    let zone = zones.as_mut()?.get_mut(&(allocation.device, pool as usize))?;
+    let mut zones = lock(&engine.zones);
+    let zone = zones.get_mut(&(allocation.device, pool as usize))?;
     let freed = if stream == STREAM_PER_THREAD {
         // No other thread can name this stream later, so the mark is made now.
         let marked = engine.driver.event_create(true).and_then(|event| {
@@ -174,8 +176,8 @@ pub fn mem_free_async(address: DevicePtr, stream: CUstream) -> Option<Result<()>
 /// the original as well.
 pub fn pool_trim(pool: CUmemoryPool, keep_bytes: usize) {
     let Some(engine) = engine() else { return };
-    let mut zones = lock(&ZONES);
-    let Some(zone) = zones.as_mut().and_then(|zones| zone_of(engine, zones, pool)) else { return };
+    let mut zones = lock(&engine.zones);
+    let Some(zone) = zone_of(engine, &mut zones, pool) else { return };
     let mut settled = None;
     let mut events = Vec::new();
     let gone = zone.drain(keep_bytes as u64, &mut events);
@@ -185,9 +187,9 @@ pub fn pool_trim(pool: CUmemoryPool, keep_bytes: usize) {
     for id in gone {
         let Some(allocation) = engine.allocations.get(&id).map(|entry| *entry) else { continue };
         if settled.is_some() {
-            memory::release(engine, id, allocation, settled);
+            allocation::release(engine, id, allocation, settled);
         } else {
-            settled = memory::free(engine, id, allocation).unwrap_or(None);
+            settled = allocation::free(engine, id, allocation).unwrap_or(None);
         }
     }
 }
@@ -196,8 +198,8 @@ pub fn pool_trim(pool: CUmemoryPool, keep_bytes: usize) {
 /// driver answers for `CU_MEMPOOL_ATTR_{RESERVED,USED}_MEM_CURRENT`.
 pub fn pool_usage(pool: CUmemoryPool) -> (usize, usize) {
     let Some(engine) = engine() else { return (0, 0) };
-    let mut zones = lock(&ZONES);
-    let zone = zones.as_mut().and_then(|zones| zone_of(engine, zones, pool));
+    let mut zones = lock(&engine.zones);
+    let zone = zone_of(engine, &mut zones, pool);
     zone.map_or((0, 0), |zone| {
         let (reserved, used) = zone.usage();
         (reserved as usize, used as usize)
@@ -226,15 +228,16 @@ pub(super) fn slot_at(
     address: DevicePtr,
 ) -> Option<(u64, u64)> {
     let pool = allocation.pool?;
-    let zones = lock(&ZONES);
-    zones.as_ref()?.get(&(allocation.device, pool as usize))?.slot_at(id, address)
+    let engine = engine()?;
+    let zones = lock(&engine.zones);
+    zones.get(&(allocation.device, pool as usize))?.slot_at(id, address)
 }
 
 /// `stream` is about to be destroyed, perhaps with work still queued: what was
 /// freed on it may be reused once that is over.
 pub(super) fn stream_destroyed(engine: &Engine, stream: CUstream) {
-    let mut zones = lock(&ZONES);
-    for zone in zones.iter_mut().flat_map(HashMap::values_mut) {
+    let mut zones = lock(&engine.zones);
+    for zone in zones.values_mut() {
         if zone.awaits(tag(stream)) {
             let began = std::time::Instant::now();
             if engine.driver.stream_synchronize(stream).is_ok() {
@@ -246,8 +249,6 @@ pub(super) fn stream_destroyed(engine: &Engine, stream: CUstream) {
 }
 
 /// The device's memory is gone.
-pub(super) fn context_lost(device: Device) {
-    if let Some(zones) = lock(&ZONES).as_mut() {
-        zones.retain(|&(owner, _), _| owner != device);
-    }
+pub(super) fn context_lost(engine: &Engine, device: Device) {
+    lock(&engine.zones).retain(|&(owner, _), _| owner != device);
 }

@@ -7,13 +7,16 @@
 use autooffload_core::config::{Limit, Report};
 use autooffload_core::units::Size;
 
-use super::*;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
-/// Bytes of weights on each device.
-static WEIGHT_BYTES: [AtomicU64; MAX_DEVICES] = [const { AtomicU64::new(0) }; MAX_DEVICES];
+use super::super::operation::current_device;
+use super::super::state::{Engine, engine, hot, lock};
+use super::super::{ChunkId, FRAME_BYTES, FRAME_SHIFT};
+use crate::driver::abi::*;
 
 /// A copy from the host put `bytes` into the chunk.
-pub(super) fn note_fill(engine: &Engine, id: ChunkId, bytes: usize) {
+pub(in crate::engine) fn note_fill(engine: &Engine, id: ChunkId, bytes: usize) {
     let hot = hot(id);
     if hot.weight_bytes.load(Ordering::Relaxed) != 0 {
         return;
@@ -25,15 +28,15 @@ pub(super) fn note_fill(engine: &Engine, id: ChunkId, bytes: usize) {
     if u64::from(filled) << 10 >= size / 2
         && hot.weight_bytes.compare_exchange(0, size, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     {
-        WEIGHT_BYTES[hot.device()].fetch_add(size, Ordering::Relaxed);
+        engine.weight_bytes[hot.device()].fetch_add(size, Ordering::Relaxed);
     }
 }
 
 /// The chunk is gone, and its weights with it.
-pub(super) fn forget_fill(id: ChunkId) {
+pub(in crate::engine) fn forget_fill(engine: &Engine, id: ChunkId) {
     let hot = hot(id);
     let bytes = hot.weight_bytes.swap(0, Ordering::Relaxed);
-    WEIGHT_BYTES[hot.device()].fetch_sub(bytes, Ordering::Relaxed);
+    engine.weight_bytes[hot.device()].fetch_sub(bytes, Ordering::Relaxed);
 }
 
 /// What `cuMemGetInfo` reports on the current context's device, given the
@@ -48,7 +51,7 @@ pub fn mem_get_info(free: usize, total: usize) -> (usize, usize) {
     drop(guard);
     let config = engine.config.read().unwrap_or_else(PoisonError::into_inner);
     let frames_bytes = u64::from(live) << FRAME_SHIFT;
-    let weights = WEIGHT_BYTES[device].load(Ordering::Relaxed);
+    let weights = engine.weight_bytes[device].load(Ordering::Relaxed);
     let managed = engine
         .allocations
         .iter()

@@ -4,9 +4,16 @@
 //! A replay is not a launch that we could order copies before; until graphs
 //! are rewritten at instantiation, their memory does not move. Said once.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use super::*;
+use autooffload_core::memory::MemoryOps;
+
+use super::account::WaitReason;
+use super::device::Device as DeviceState;
+use super::state::{Failure, engine, hot};
+use super::{ChunkId, FRAME_SHIFT};
+use crate::driver::abi::*;
 
 /// The hook sees a capture begin (+1, before it does) or end (-1) anywhere in
 /// the process.
@@ -15,33 +22,33 @@ use super::*;
 /// becomes part of its graph. Should chunks that it used have to move
 /// meanwhile, those uses must be over: they are waited for here.
 pub fn capture_count_changed(by: i32) {
-    let first = by > 0 && CAPTURES.load(Ordering::Relaxed) == 0;
-    if first
-        && SPACE.get().is_some()
-        && let Some(engine) = engine()
-    {
+    let Some(engine) = engine() else { return };
+    let first = by > 0 && engine.captures.load(Ordering::Relaxed) == 0;
+    if first && engine.space.get().is_some() {
         let began = Instant::now();
         if let Err(code) = engine.driver.ctx_synchronize() {
             log::debug!("waiting before a capture: {code}");
         }
         engine.stats.waited(WaitReason::PlanChange, began.elapsed());
     }
-    CAPTURES.fetch_add(by, Ordering::Relaxed);
+    engine.captures.fetch_add(by, Ordering::Relaxed);
 }
 
 /// Whether any capture is under way (then the hook asks the driver about the
 /// very stream).
 #[inline]
 pub fn any_capture() -> bool {
-    CAPTURES.load(Ordering::Relaxed) > 0
+    engine().is_some_and(|engine| engine.captures.load(Ordering::Relaxed) > 0)
 }
 
 /// A graph that is being captured or built received pointers into `chunks`:
 /// they become resident for as long as they live (said once). To be called
 /// instead of [`begin`] when the stream is capturing.
 pub fn pin_for_graph(chunks: &[ChunkId]) -> Result<()> {
-    static SAID: AtomicBool = AtomicBool::new(false);
-    if !chunks.is_empty() && engine().is_some() && !SAID.swap(true, Ordering::Relaxed) {
+    if !chunks.is_empty()
+        && let Some(engine) = engine()
+        && !engine.graphs_said.swap(true, Ordering::Relaxed)
+    {
         log::warn!("memory named by captured CUDA graphs stays resident: it is not offloaded");
     }
     for &chunk in chunks {
@@ -70,17 +77,16 @@ fn pin(chunk: ChunkId, why: &'static str) -> Result<bool> {
     let mut changed = false;
     let device = hot(chunk).device();
     let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
-        let DeviceState { streamer, machinery, .. } = state;
+        let DeviceState { streamer, backend, .. } = state;
         if !streamer.contains(chunk) {
             // A word that only looked like an address; freed meanwhile.
             return Ok(());
         }
         let moved = streamer.is_streamed(chunk) || streamer.host_frames_of(chunk) > 0;
-        let newly = streamer.pin(chunk, machinery)?;
+        let newly = streamer.pin(chunk, backend)?;
         if moved {
             // A captured launch cannot wait for an event from outside.
-            use autooffload_core::memory::MemoryOps;
-            machinery.retire(chunk);
+            backend.retire(chunk);
         }
         hot(chunk).kept.store(true, Ordering::Relaxed);
         if newly {

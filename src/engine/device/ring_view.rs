@@ -16,9 +16,9 @@
 
 use autooffload_core::memory::FrameId;
 
-use super::FRAME_BYTES;
 use crate::driver::Driver;
 use crate::driver::abi::*;
+use crate::engine::FRAME_BYTES;
 
 #[derive(Default)]
 pub struct RingView {

@@ -12,9 +12,9 @@ use std::ffi::c_int;
 
 use autooffload_core::plan::IN_PLACE_LINK_SHARE;
 
-use super::FRAME_BYTES;
 use crate::driver::Driver;
 use crate::driver::abi::*;
+use crate::engine::FRAME_BYTES;
 
 /// What was found out about a device.
 #[derive(Default)]

@@ -1,4 +1,4 @@
-//! Slabs: host memory in one piece for small chunks that were born one after
+//! SharedBlocks: host memory in one piece for small chunks that were born one after
 //! the other, so that one copy can bring several of them.
 //!
 //! The streamer says which chunk belongs where; here a slab is made when the
@@ -14,16 +14,16 @@ use std::sync::{Arc, Weak};
 
 use autooffload_core::plan::{Place, SLAB_FRAMES};
 
-use super::FRAME_BYTES;
-use super::host_store::{HostBuffer, HostStore};
+use super::store::{HostBuffer, HostStore};
+use crate::engine::FRAME_BYTES;
 
 /// The slabs of one device, by number.
 #[derive(Default)]
-pub struct Slabs {
+pub struct SharedBlocks {
     living: HashMap<u32, Weak<HostBuffer>>,
 }
 
-impl Slabs {
+impl SharedBlocks {
     /// Memory for `frames` of the chunk whose first frame belongs at `place`.
     /// `unsaved_bytes`: what may come to need host memory, slabs or not. `None`:
     /// there is no slab to be had.
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn neighbours_are_side_by_side_and_the_last_takes_the_slab_along() {
-        let (store, mut slabs) = (store(4 * SLAB_BYTES), Slabs::default());
+        let (store, mut slabs) = (store(4 * SLAB_BYTES), SharedBlocks::default());
         let first = slabs.take(&store, place(3, 0), &(0..2), 0).unwrap();
         let second = slabs.take(&store, place(3, 2), &(0..1), 0).unwrap();
         let tail = slabs.take(&store, place(3, 3), &(4..5), 0).unwrap();
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn no_slab_where_host_memory_is_short() {
-        let (store, mut slabs) = (store(2 * SLAB_BYTES), Slabs::default());
+        let (store, mut slabs) = (store(2 * SLAB_BYTES), SharedBlocks::default());
         assert!(slabs.take(&store, place(0, 0), &(0..1), 2 * SLAB_BYTES).is_none());
         assert_eq!(store.usage().0, 0);
         let had = slabs.take(&store, place(0, 0), &(0..1), SLAB_BYTES).unwrap();

@@ -1,0 +1,181 @@
+//! Copies between a chunk's frames and its host memory, on the two internal
+//! streams; several neighbours at once where they lie side by side.
+//!
+//! Not here: what a copy waits for, and what waits for it (`order`).
+
+use std::ffi::c_void;
+use std::ops::Range;
+
+use autooffload_core::address_map::ChunkId;
+use autooffload_core::memory::FrameId;
+use smallvec::SmallVec;
+
+use super::DeviceBackend;
+use crate::driver::abi::*;
+use crate::engine::FRAME_BYTES;
+
+/// Bytes that one copy moves: device address, host address, how many.
+pub(super) type Span = (DevicePtr, *mut c_void, usize);
+
+/// Frames of chunks, in an order.
+pub(super) type Pieces = [(ChunkId, Range<u32>)];
+
+pub(super) fn frame_count(pieces: &Pieces) -> u32 {
+    pieces.iter().map(|(_, frames)| frames.end - frames.start).sum()
+}
+
+impl DeviceBackend {
+    pub(super) fn copy_out(&mut self, chunk: ChunkId, frames: Range<u32>) {
+        self.queued += 1;
+        self.await_uses_before_copy_out(chunk);
+        for span in self.backing(chunk).pieces(&frames) {
+            self.copy_to_host(span);
+        }
+        self.note_written_back(chunk);
+    }
+
+    pub(super) fn copy_run_out(&mut self, pieces: &Pieces, slot: u32) {
+        self.in_runs(pieces, slot, |backend, run, span| {
+            let Some(span) = span else {
+                return run
+                    .iter()
+                    .for_each(|(chunk, frames)| backend.copy_out(*chunk, frames.clone()));
+            };
+            backend.queued += 1;
+            for &(chunk, _) in run {
+                backend.await_uses_before_copy_out(chunk);
+            }
+            backend.copy_to_host(span);
+            backend.stats.merged(run.len());
+            for &(chunk, _) in run {
+                backend.note_written_back(chunk);
+            }
+        });
+    }
+
+    pub(super) fn copy_in(
+        &mut self,
+        chunk: ChunkId,
+        frames: Range<u32>,
+        content: bool,
+        demanded: bool,
+    ) {
+        self.free_leaving(false);
+        self.queued += 1;
+        let pieces = if content { self.backing(chunk).pieces(&frames) } else { SmallVec::new() };
+        for span in pieces {
+            self.copy_to_device(span, demanded);
+        }
+        self.raise_fence(chunk);
+    }
+
+    pub(super) fn copy_run_in(&mut self, pieces: &Pieces, slot: u32, demanded: bool) {
+        self.in_runs(pieces, slot, |backend, run, span| {
+            let Some(span) = span else {
+                return run.iter().for_each(|(chunk, frames)| {
+                    backend.copy_in(*chunk, frames.clone(), true, demanded);
+                });
+            };
+            backend.queued += 1;
+            backend.copy_to_device(span, demanded);
+            backend.stats.merged(run.len());
+            for &(chunk, _) in run {
+                backend.raise_fence(chunk);
+            }
+        });
+    }
+
+    /// Cuts `pieces`, which lie on consecutive slots from `slot` on, into runs
+    /// that one copy can move, and tells `each` what that copy is; `None`: a
+    /// run of pieces that are copied by themselves.
+    pub(super) fn in_runs(
+        &mut self,
+        mut pieces: &Pieces,
+        mut slot: u32,
+        mut each: impl FnMut(&mut Self, &Pieces, Option<Span>),
+    ) {
+        while !pieces.is_empty() {
+            let (run, rest) = pieces.split_at(self.side_by_side(pieces));
+            let span = if run.len() > 1 { self.span_of(run, slot) } else { None };
+            each(self, run, span);
+            slot += frame_count(run);
+            pieces = rest;
+        }
+    }
+
+    /// How many of `pieces`, from the first on, are side by side in a slab; at
+    /// least one.
+    pub(super) fn side_by_side(&mut self, pieces: &Pieces) -> usize {
+        let mut next = None;
+        let neighbours = pieces.iter().take_while(|(chunk, frames)| {
+            let bytes = frames.len() * FRAME_BYTES;
+            let found = self.backing(*chunk).in_slab(frames);
+            let follows = next.is_none() || (found.is_some() && next == Some(found));
+            next = Some(found.map(|(slab, address)| (slab, address + bytes)));
+            follows
+        });
+        neighbours.count()
+    }
+
+    /// The copy that moves all of `run`, whose host memory is side by side.
+    pub(super) fn span_of(&mut self, run: &Pieces, slot: u32) -> Option<Span> {
+        let (first, frames) = run.first()?;
+        let (_, host) = self.backing(*first).in_slab(frames)?;
+        let mut placed = Vec::with_capacity(frame_count(run) as usize);
+        for (chunk, frames) in run {
+            let there = &self.backing(*chunk).placed;
+            placed.extend(there.get(frames.start as usize..frames.end as usize)?);
+        }
+        // The last chunk may end within its last frame; before that, what fills
+        // up a chunk's last frame is of its slab and its ring frame as well.
+        let (last, frames) = run.last()?;
+        let (_, last_bytes) = self.backing(*last).span(frames);
+        let bytes = (placed.len() - frames.len()) * FRAME_BYTES + last_bytes;
+        let handles = &self.frames;
+        let handle = |frame: FrameId| handles[frame as usize].handle;
+        let base = self.view.address(self.driver, self.device, slot, placed.into_iter(), handle)?;
+        self.view.used = true;
+        Some((base, host as *mut c_void, bytes))
+    }
+
+    /// Unmaps the ring's view from `slot` on.
+    pub(super) fn cut_view(&mut self, slot: usize) {
+        if std::mem::take(&mut self.view.used) && !self.idle {
+            for stream in [self.copy_in, self.copy_out] {
+                self.wait(|driver| driver.stream_synchronize(stream));
+            }
+        }
+        let outcome = self.view.cut(self.driver, slot);
+        self.note(outcome);
+    }
+
+    pub(super) fn copy_to_host(&mut self, (base, host, bytes): Span) {
+        // SAFETY: the buffer holds the bytes and lives until the chunks are
+        // freed, which waits for this copy; nobody reads it before the event.
+        let copied = unsafe { self.driver.memcpy_dtoh_async(host, base, bytes, self.copy_out) };
+        self.note(copied);
+        self.stats.wrote_back(bytes);
+    }
+
+    pub(super) fn copy_to_device(&mut self, (base, host, bytes): Span, demanded: bool) {
+        const PROBE_BYTES: usize = 1 << 20;
+        const PROBE_ONE_IN: u32 = 64;
+        self.read_probe();
+        self.unprobed = self.unprobed.saturating_add(1);
+        let probe = self.probe.is_none() && bytes >= PROBE_BYTES && self.unprobed >= PROBE_ONE_IN;
+        let start = if probe { self.timed_event() } else { None };
+        // SAFETY: the buffer holds the bytes, lives until the chunks are
+        // freed, and is written only by copies this stream waited for.
+        let copied = unsafe {
+            self.driver.memcpy_htod_async(base, host as *const c_void, bytes, self.copy_in)
+        };
+        if let Some(start) = start
+            && let Some(end) = self.timed_event()
+        {
+            self.probe = Some((start, end, bytes));
+            self.unprobed = 0;
+        }
+        self.note(copied);
+        self.stats.streamed(bytes, demanded);
+    }
+}

@@ -1,0 +1,9 @@
+//! Host memory: where it comes from, within which limits, and how it is laid
+//! side by side. Not here: which chunk needs it, and when (see `device`).
+
+mod populate;
+mod shared_blocks;
+mod store;
+
+pub use shared_blocks::SharedBlocks;
+pub use store::{HostBuffer, HostStore};

@@ -1,0 +1,193 @@
+//! One operation of the program: its chunks made present, held while the
+//! original runs, and its use recorded after.
+//!
+//! Two regimes. While everything fits, a launch sets a bit per chunk and takes
+//! no lock (`inflight`). Once anything had to move, a launch that names managed
+//! memory takes its device's lock before and after the original, never across
+//! it; in between its chunks are held by count.
+
+use std::sync::atomic::Ordering;
+
+use autooffload_core::address_map::ChunkId;
+use autooffload_core::memory::Effect;
+use smallvec::SmallVec;
+
+use super::account::{WaitReason, report};
+use super::device::Device as DeviceState;
+use super::guards::{ContextGuard, RelaxedCapture};
+use super::inflight::FastLaunch;
+use super::state::{Engine, Failure, engine, hot, lock};
+use super::{Touch, any_capture, inflight, streams};
+use crate::driver::abi::*;
+
+type Touches = SmallVec<[(ChunkId, Effect); 16]>;
+
+/// Makes every chunk of `touches` present and ordered before the next
+/// operation on `stream` (effective handle), and holds them until the answer
+/// is dropped. Call the original *after* this and drop the answer after it.
+///
+/// Errors: `OUT_OF_MEMORY` when they cannot all be present at once; the hook
+/// returns it to the program and does not call the original.
+#[inline]
+pub fn begin(stream: CUstream, touches: &[(ChunkId, Touch)]) -> Result<Access> {
+    if touches.is_empty() {
+        return Ok(Access(Held::Nothing));
+    }
+    let Some(engine) = engine() else { return Ok(Access(Held::Nothing)) };
+    note_fills(engine, touches);
+    if let Some(launch) = inflight::enter() {
+        let index = streams::index_of(stream);
+        // One device: a stream's device is the chunk's. Several: ask.
+        let here = if engine.device_count > 1 { current_device(engine) } else { None };
+        for &(id, _) in touches {
+            let foreign = here.is_some_and(|here| here != hot(id).device());
+            hot(id).used_on(if foreign { streams::FOREIGN } else { index });
+        }
+        return Ok(Access(Held::Fast { _launch: launch }));
+    }
+    begin_streaming(engine, stream, touches)
+}
+
+pub(super) fn current_device(engine: &Engine) -> Option<usize> {
+    engine.driver.ctx_get_device().ok().map(|device| device as usize)
+}
+
+fn note_fills(engine: &Engine, touches: &[(ChunkId, Touch)]) {
+    for &(id, touch) in touches {
+        if let Touch::HostWrite { bytes } = touch {
+            report::note_fill(engine, id, bytes);
+        }
+    }
+}
+
+/// The careful path: memory moves, so the streamer decides.
+#[cold]
+#[inline(never)]
+fn begin_streaming(
+    engine: &'static Engine,
+    stream: CUstream,
+    touches: &[(ChunkId, Touch)],
+) -> Result<Access> {
+    let mut unique: Touches = SmallVec::new();
+    for &(id, touch) in touches {
+        match unique.iter_mut().find(|(known, _)| *known == id) {
+            Some((_, effect)) if touch.effect() == Effect::Write => *effect = Effect::Write,
+            Some(_) => {}
+            None => unique.push((id, touch.effect())),
+        }
+    }
+    // By device, in the order of the locks.
+    unique.sort_by_key(|&(id, _)| hot(id).device());
+    let ctx = engine.driver.ctx_get_current()?;
+    // One device: every context is of it.
+    let here = if engine.device_count > 1 { current_device(engine) } else { None };
+    let mut access = Streaming { engine, stream, ctx, here, held: SmallVec::new() };
+    let mut rest = &unique[..];
+    while let Some(&(first, _)) = rest.first() {
+        let device = hot(first).device();
+        let count = rest.iter().take_while(|&&(id, _)| hot(id).device() == device).count();
+        let (group, others) = rest.split_at(count);
+        access.take(device, group)?;
+        rest = others;
+    }
+    Ok(Access(Held::Streaming(access)))
+}
+
+/// The chunks of one operation, held. Dropping it records the last use: drop
+/// it right after the original returned, whatever it returned.
+#[must_use]
+pub struct Access(#[allow(dead_code, reason = "held for what dropping it does")] Held);
+
+enum Held {
+    Nothing,
+    Fast { _launch: FastLaunch },
+    Streaming(#[allow(dead_code, reason = "held for what dropping it does")] Streaming),
+}
+
+/// An operation on the careful path.
+struct Streaming {
+    engine: &'static Engine,
+    stream: CUstream,
+    /// The calling thread's context and its device.
+    ctx: CUcontext,
+    here: Option<usize>,
+    held: SmallVec<[(usize, Touches); 1]>,
+}
+
+impl Streaming {
+    /// Makes `group`, all of `device`, present and holds it.
+    fn take(&mut self, device: usize, group: &[(ChunkId, Effect)]) -> Result<()> {
+        let engine = self.engine;
+        let mut living = Touches::new();
+        let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
+            let DeviceState { streamer, backend, planner } = state;
+            // Not while something captures: what it uses cannot be waited for.
+            if !any_capture() && planner.poll(streamer, backend) {
+                engine.publish_streamer(streamer);
+                engine.stats.plan_began(streamer.operations(), streamer.period().unwrap_or(0));
+                log::debug!("device {device}: adopted a plan: {}", streamer.describe());
+            }
+            // A word that only looks like an address may name what another
+            // thread has freed since.
+            living.clear();
+            living.extend(group.iter().copied().filter(|&(id, _)| streamer.contains(id)));
+            streamer.touch(&living, backend)?;
+            {
+                // A default stream is the one of the program's context.
+                let foreign = self.ctx != backend.ctx && !self.ctx.is_null();
+                let _context = foreign.then(|| ContextGuard::enter(engine.driver, self.ctx));
+                let timed = streamer.wants_times().then(|| streamer.operations() - 1);
+                backend.order_before_use(self.stream, self.ctx, &living, timed);
+            }
+            // Those that came while the host waited are caught up with.
+            for (operations, ns) in std::iter::from_fn(|| backend.read_times()).take(4) {
+                streamer.measured(operations, ns);
+            }
+            if backend.failure.is_some() {
+                // Answered as an error: then nothing is held.
+                streamer.release(&living);
+            }
+            Ok(())
+        });
+        match outcome {
+            Ok(()) => {
+                self.held.push((device, living));
+                Ok(())
+            }
+            Err(Failure::Driver(code)) => Err(code),
+            Err(Failure::Shortage(shortage)) => {
+                engine.explain(device, "an operation", shortage);
+                Err(CuResult::OUT_OF_MEMORY)
+            }
+        }
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        for (device, group) in &self.held {
+            let slot = &self.engine.devices[*device];
+            let mut state = lock(&slot.state);
+            let Some(DeviceState { streamer, backend, .. }) = state.as_mut() else { continue };
+            let foreign = self.here.is_some_and(|here| here != *device);
+            for &(id, _) in group {
+                // Freed by another thread meanwhile: the program's own race.
+                if streamer.contains(id) {
+                    let streamed = streamer.is_streamed(id);
+                    backend.record_use(self.stream, self.ctx, foreign, id, streamed);
+                }
+            }
+            streamer.release(group);
+            let _guard = ContextGuard::enter(self.engine.driver, backend.ctx);
+            let _relaxed = RelaxedCapture::enter(self.engine.driver);
+            let named = self.ctx == backend.ctx && self.stream != STREAM_PER_THREAD;
+            backend.last_stream = named.then_some(self.stream);
+            streamer.look_ahead(backend);
+            backend.last_stream = None;
+            self.engine.publish(state.as_ref());
+            if slot.waiting.load(Ordering::Relaxed) > 0 {
+                slot.released.notify_all();
+            }
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! All state of the engine: the address space, the devices, the captures under
+//! way, what peers may access, the zones of stream-ordered memory, the
+//! settings; and how a device's part of it is taken.
+//!
+//! Locks, in this order: the zones, one per device (by ordinal), the address
+//! space; the settings are read under any of them. The host waits of a plan
+//! change or an allocation happen under the device's lock: other threads'
+//! launches on that device wait with them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use autooffload_core::address_map::{AddressMap, Arena, ChunkId};
+use autooffload_core::config::{Config, Window as WindowSetting};
+use autooffload_core::memory::{Shortage, Streamer, Window};
+use autooffload_core::zone::Zone;
+use dashmap::DashMap;
+use once_cell::sync::OnceCell;
+
+use super::account::{Stats, WaitReason};
+use super::device::Device as DeviceState;
+use super::guards::{ContextGuard, RelaxedCapture};
+use super::host::HostStore;
+use super::{Allocation, FRAME_SHIFT, MAX_DEVICES, allocation};
+use crate::driver::Driver;
+use crate::driver::abi::*;
+
+/// What the lock-free path knows of a chunk.
+#[derive(Default)]
+pub(super) struct Hot {
+    /// The streams that used it while resident; see [`streams`].
+    pub(super) streams: AtomicU64,
+    pub(super) device: AtomicU32,
+    /// KiB that copies from the host put into it, until it counts as weights.
+    pub(super) filled_kib: AtomicU32,
+    /// Its size, once it counts as weights: copies filled half of it.
+    pub(super) weight_bytes: AtomicU64,
+    /// Pinned, by a graph or for good.
+    pub(super) kept: AtomicBool,
+}
+
+impl Hot {
+    pub(super) fn used_on(&self, index: u32) {
+        let bit = 1 << index;
+        // Reading first keeps the line shared: the bit is nearly always set.
+        if self.streams.load(Ordering::Relaxed) & bit == 0 {
+            self.streams.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn streams(&self) -> u64 {
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn forget_uses(&self) {
+        self.streams.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn device(&self) -> usize {
+        self.device.load(Ordering::Relaxed) as usize
+    }
+}
+
+/// The address space, once the first managed allocation asked for it.
+pub(super) struct Space {
+    pub(super) map: AddressMap,
+    pub(super) hot: Box<[Hot]>,
+    pub(super) addresses: Mutex<Addresses>,
+}
+
+pub(super) struct Addresses {
+    pub(super) arena: Arena,
+    pub(super) unused_ids: Vec<ChunkId>,
+    pub(super) next_id: ChunkId,
+}
+
+/// A device, once something was allocated there.
+pub(super) struct Slot {
+    pub(super) state: Mutex<Option<DeviceState>>,
+    /// Signalled when a thread let go of its chunks, if one waits for that:
+    /// a signal costs a system call even when nobody does.
+    pub(super) released: Condvar,
+    /// Those who wait; changed under the lock.
+    pub(super) waiting: AtomicU32,
+}
+
+/// Everything that the engine knows, in one place.
+pub(super) struct Engine {
+    pub(super) driver: &'static Driver,
+    pub(super) config: RwLock<Config>,
+    pub(super) host_store: HostStore,
+    pub(super) stats: Stats,
+    pub(super) allocations: DashMap<ChunkId, Allocation>,
+    pub(super) devices: [Slot; MAX_DEVICES],
+    pub(super) device_count: usize,
+    /// Reserved when it is first needed; see `setup`.
+    pub(super) space: OnceCell<Space>,
+    /// The driver gives no address space: nothing can be managed.
+    pub(super) no_space: AtomicBool,
+    /// Captures under way, anywhere in the process.
+    pub(super) captures: AtomicI32,
+    /// By owner: the devices (a bit each) that may access its memory.
+    pub(super) peers: [AtomicU64; MAX_DEVICES],
+    /// Bytes of weights on each device.
+    pub(super) weight_bytes: [AtomicU64; MAX_DEVICES],
+    /// Stream-ordered memory, by device and pool (0: the device's current pool).
+    pub(super) zones: Mutex<HashMap<(Device, usize), Zone>>,
+    /// It was said that captured memory stays resident.
+    pub(super) graphs_said: AtomicBool,
+    /// What was last refused, and when: it is not repeated at once.
+    complaint: Mutex<Option<(Instant, std::mem::Discriminant<Shortage>)>>,
+}
+
+static ENGINE: OnceLock<Engine> = OnceLock::new();
+
+pub(super) fn engine() -> Option<&'static Engine> {
+    ENGINE.get()
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under the lock was caught at the hook; the state it left is
+    // checked by the next use, not by the poison flag.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the lock-free path knows of the chunk `id`, which lives.
+pub(super) fn hot(id: ChunkId) -> &'static Hot {
+    &space().expect("chunks exist, so the space does").hot[id as usize]
+}
+
+/// The address space, once something was allocated there.
+#[inline]
+pub(super) fn space() -> Option<&'static Space> {
+    engine()?.space.get()
+}
+
+/// Called once, right after the first successful `cuInit`. Starts nothing if
+/// `config.enabled` is false; then every other function answers "not ours".
+pub fn start(driver: &'static Driver, config: &Config) {
+    if !config.enabled {
+        return;
+    }
+    let _ = ENGINE.set(Engine {
+        driver,
+        config: RwLock::new(config.clone()),
+        host_store: HostStore::new(driver, config.pin, config.ram),
+        stats: Stats::default(),
+        allocations: DashMap::new(),
+        devices: [const {
+            Slot { state: Mutex::new(None), released: Condvar::new(), waiting: AtomicU32::new(0) }
+        }; MAX_DEVICES],
+        device_count: driver.device_count().unwrap_or(1).max(1) as usize,
+        space: OnceCell::new(),
+        no_space: AtomicBool::new(false),
+        captures: AtomicI32::new(0),
+        peers: [const { AtomicU64::new(0) }; MAX_DEVICES],
+        weight_bytes: [const { AtomicU64::new(0) }; MAX_DEVICES],
+        zones: Mutex::default(),
+        graphs_said: AtomicBool::new(false),
+        complaint: Mutex::new(None),
+    });
+}
+
+/// Takes over the settings that may change while the program runs. A smaller
+/// budget is met at once, by evicting.
+pub fn reconfigure(config: &Config) {
+    let Some(engine) = engine() else { return };
+    *engine.config.write().unwrap_or_else(PoisonError::into_inner) = config.clone();
+    for device in 0..engine.device_count.min(MAX_DEVICES) {
+        if lock(&engine.devices[device].state).is_none() {
+            continue;
+        }
+        let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
+            let DeviceState { streamer, backend, .. } = state;
+            streamer.set_window(window(config));
+            allocation::refresh_cap(engine, streamer, backend);
+            let excess = streamer.live_frames().saturating_sub(streamer.cap_frames());
+            if excess > 0 {
+                streamer.give_back(excess, backend)?;
+                allocation::refresh_cap(engine, streamer, backend);
+            }
+            Ok(())
+        });
+        if let Err(Failure::Shortage(shortage)) = outcome {
+            engine.explain(device, "a smaller budget", shortage);
+        }
+    }
+}
+
+pub(super) fn window(config: &Config) -> Window {
+    match config.window {
+        WindowSetting::Auto => Window::Auto,
+        WindowSetting::Chunks(count) => Window::Chunks(count),
+        WindowSetting::Bytes(bytes) => Window::Frames((bytes >> FRAME_SHIFT).max(1) as u32),
+    }
+}
+
+/// Why an operation under a device's lock did not happen.
+pub(super) enum Failure {
+    Shortage(Shortage),
+    Driver(CuResult),
+}
+
+impl From<Shortage> for Failure {
+    fn from(shortage: Shortage) -> Self {
+        Failure::Shortage(shortage)
+    }
+}
+
+impl Engine {
+    /// Runs `action` on `device` with its context current, again and again
+    /// while what it needs is held by other threads' launches.
+    pub(super) fn with_device(
+        &self,
+        device: usize,
+        reason: WaitReason,
+        mut action: impl FnMut(&mut DeviceState) -> std::result::Result<(), Shortage>,
+    ) -> std::result::Result<(), Failure> {
+        let slot = &self.devices[device];
+        let mut guard = lock(&slot.state);
+        loop {
+            let Some(state) = guard.as_mut() else {
+                return Err(Failure::Driver(CuResult::INVALID_CONTEXT));
+            };
+            let _context = ContextGuard::enter(self.driver, state.backend.ctx);
+            let _relaxed = RelaxedCapture::enter(self.driver);
+            state.backend.reason = reason;
+            let outcome = action(state);
+            if let Some(code) = state.backend.failure.take() {
+                if outcome.is_ok() {
+                    log::debug!("answering {code} for an internal call");
+                }
+                return Err(Failure::Driver(code));
+            }
+            match outcome {
+                Err(Shortage::Busy) => {
+                    drop(_relaxed);
+                    drop(_context);
+                    slot.waiting.fetch_add(1, Ordering::Relaxed);
+                    guard = slot.released.wait(guard).unwrap_or_else(PoisonError::into_inner);
+                    slot.waiting.fetch_sub(1, Ordering::Relaxed);
+                }
+                other => {
+                    self.publish(Some(state));
+                    return other.map_err(Failure::from);
+                }
+            }
+        }
+    }
+
+    /// Copies what the reports need out from under the lock.
+    pub(super) fn publish(&self, state: Option<&DeviceState>) {
+        if let Some(DeviceState { streamer, .. }) = state {
+            self.publish_streamer(streamer);
+        }
+    }
+
+    pub(super) fn publish_streamer(&self, streamer: &Streamer) {
+        let stats = &self.stats;
+        let set = |counter: &AtomicU64, value: u64| counter.store(value, Ordering::Relaxed);
+        let counters = streamer.counters();
+        let frames = |count: u32| u64::from(count) << FRAME_SHIFT;
+        set(&stats.resident_bytes, frames(streamer.resident_frames()));
+        set(&stats.ring_bytes, frames(streamer.ring_frames()));
+        set(&stats.frames_bytes, frames(streamer.live_frames()));
+        stats.frames_peak_bytes.fetch_max(frames(streamer.live_frames()), Ordering::Relaxed);
+        set(&stats.streamed_touches, counters.streamed_touches);
+        set(&stats.hits, counters.hits);
+        set(&stats.plans, counters.plans);
+        set(&stats.layout_changes, counters.layout_changes);
+        set(&stats.demotions, counters.demotions);
+        set(&stats.slips, streamer.slips());
+        set(&stats.operations, streamer.operations());
+    }
+
+    /// One clear line for a request that could not be met. Programs ask again
+    /// after giving up caches: the same complaint is not repeated at once.
+    pub(super) fn explain(&self, device: usize, what: &str, shortage: Shortage) {
+        use autooffload_core::units::format_bytes;
+        const QUIET: Duration = Duration::from_secs(5);
+        self.stats.refused.fetch_add(1, Ordering::Relaxed);
+        let kind = std::mem::discriminant(&shortage);
+        let last = lock(&self.complaint).replace((Instant::now(), kind));
+        if last.is_some_and(|(when, known)| known == kind && when.elapsed() < QUIET) {
+            return;
+        }
+        let frames = |count: u32| format_bytes(u64::from(count) << FRAME_SHIFT);
+        match shortage {
+            Shortage::Device { needed_frames, cap_frames } => log::error!(
+                "device {device}: {what} needs {} at once and the budget leaves {} for managed memory: \
+                 out of memory. Raise AUTOOFFLOAD_VRAM, or use a smaller batch",
+                frames(needed_frames),
+                frames(cap_frames),
+            ),
+            Shortage::Host => log::error!(
+                "device {device}: {what} must move memory to the host, where {} more may be used: \
+                 out of memory. Raise AUTOOFFLOAD_RAM, or free host memory",
+                format_bytes(self.host_store.available()),
+            ),
+            Shortage::Busy => {}
+        }
+    }
+}
