@@ -23,6 +23,35 @@ pub const FILL_U32_KERNEL: &str = "standin_fill_u32";
 /// for tests. Its line in an image: `kernel standin_add_u32 8,8,8`.
 pub const ADD_U32_KERNEL: &str = "standin_add_u32";
 
+/// `standin_poll_u32(const u32* word, u32 value)`: runs until the word is
+/// `value`. With 448 blocks or more it leaves no room for other kernels. Its
+/// line in an image: `kernel standin_poll_u32 8,4`.
+pub const POLL_U32_KERNEL: &str = "standin_poll_u32";
+
+/// `standin_table_u64(u64* table, u64 first, u64 step, u64 count)`:
+/// `table[i] = first + i · step`, so that a table of addresses comes to lie in
+/// device memory. Its line in an image: `kernel standin_table_u64 8,8,8,8`.
+pub const TABLE_U64_KERNEL: &str = "standin_table_u64";
+
+/// `standin_add_through_u32(u32* to, const u64* table, u64 index, u64 count)`:
+/// `to[i] += ((const u32*)table[index])[i]`; no parameter names what it reads.
+/// Its line in an image: `kernel standin_add_through_u32 8,8,8,8`.
+pub const ADD_THROUGH_U32_KERNEL: &str = "standin_add_through_u32";
+
+/// The first half of a grouped product, in the shape of PyTorch's:
+/// `standin_group_tables(const float* a, const float* b, float* d, u64* tables,
+/// const i32* ends, i64 n, i64 k, i32 groups)`. Rows `ends[g-1]..ends[g]` of
+/// `a` and `d` are group `g`'s, and `b` has one `k × n` matrix for each, all
+/// row-major. Writes for each group four words: the addresses of its parts of
+/// a, b and d, and its number of rows.
+/// Its line in an image: `kernel standin_group_tables 8,8,8,8,8,8,8,4`.
+pub const GROUP_TABLES_KERNEL: &str = "standin_group_tables";
+
+/// The second half: `standin_grouped_product(const u64* tables, i64 n, i64 k,
+/// i32 groups)` computes each group's `d = a · b`. No parameter names a matrix.
+/// Its line in an image: `kernel standin_grouped_product 8,8,8,4`.
+pub const GROUPED_PRODUCT_KERNEL: &str = "standin_grouped_product";
+
 /// `D = epilogue(alpha · op(A) · op(B) + beta · C + bias)`, column-major, as
 /// cuBLAS defines it, `batch` times. The pointers lie inside a by-value
 /// struct, as they do in real cuBLAS kernels.

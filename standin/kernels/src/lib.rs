@@ -26,12 +26,14 @@ mod offsets;
 mod ops;
 mod own;
 mod params;
+mod poll;
 pub mod ptx;
 mod random;
 mod range;
 mod rearrange;
 mod reduce;
 mod softmax;
+mod tables;
 mod tensor;
 mod triangle;
 mod value;
@@ -85,6 +87,15 @@ pub trait Kernel: Send + Sync {
     fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault>;
     /// Charged by the model clock at submission; must not read device memory.
     fn cost(&self, launch: &Launch) -> Cost;
+    /// Whether it reads memory again and again until that has changed. The
+    /// driver then asks [`Kernel::ready`], and runs it when that says yes.
+    fn polls(&self) -> bool {
+        false
+    }
+    /// For a kernel that polls: whether it may end now.
+    fn ready(&self, _launch: &Launch, _memory: &dyn Memory) -> bool {
+        true
+    }
 }
 
 /// The implementation for a mangled kernel name, or `None` if there is none.
@@ -97,7 +108,7 @@ pub fn find(mangled: &str) -> Option<Box<dyn Kernel>> {
 /// A kernel family: the implementation for a name, if the name is one of its own.
 type Family = fn(&name::Name) -> Option<Box<dyn Kernel>>;
 
-const FAMILIES: [Family; 14] = [
+const FAMILIES: &[Family] = &[
     elementwise::find,
     gemm::find,
     norm::find,
@@ -112,4 +123,6 @@ const FAMILIES: [Family; 14] = [
     random::find,
     own::find,
     fingerprint::find,
+    poll::find,
+    tables::find,
 ];

@@ -47,11 +47,13 @@ impl Session {
     /// Makes `event` stand for everything queued on `stream` so far.
     pub fn record_event(&mut self, stream: Handle, event: Handle) -> Outcome {
         let front = self.front(stream)?;
+        let held = self.hold_queue(stream)?;
         self.clock.host_call();
         let ns = front.ready_ns.max(self.clock.host_ns);
         let event = self.events.get_mut(&event).ok_or(INVALID_HANDLE)?;
         event.captured = None;
-        event.recording = Some(Recording { ops: front.ops, ns });
+        let ops = held.map_or(front.ops, |op| vec![op]);
+        event.recording = Some(Recording { ops, ns });
         Ok(())
     }
 

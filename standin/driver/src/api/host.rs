@@ -29,6 +29,7 @@ pub fn alloc_with_flags(out: Out<Pointer>, bytes: usize, flags: u32) -> Outcome 
     session.forbid_unsafe_call()?;
     session.current()?;
     session.faults.check("hostalloc")?;
+    let mut session = session.implied_wait();
     // SAFETY: a fresh anonymous mapping.
     let memory = unsafe {
         libc::mmap(
@@ -73,6 +74,7 @@ pub fn register(pointer: Pointer, bytes: usize, flags: u32) -> Outcome {
     session.forbid_unsafe_call()?;
     session.current()?;
     session.faults.check("hostregister")?;
+    let mut session = session.implied_wait();
     let (start, end) = (pointer as u64, pointer as u64 + bytes as u64);
     let gpu = session.gpu;
     let mut space = gpu.space_mut();

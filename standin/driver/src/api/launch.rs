@@ -11,6 +11,7 @@ use crate::engine::settings::Unknown;
 use crate::engine::work::{KernelLaunch, Work};
 use std::ffi::c_void;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// `kernelParams`: an array of pointers to the arguments.
 pub type Params = In<In<u8>>;
@@ -60,7 +61,7 @@ pub fn cooperative(
     params: Params,
 ) -> Outcome {
     let shape = Shape { grid: [gx, gy, gz], block: [bx, by, bz], shared_bytes };
-    let mut session = gpu::lock()?;
+    let mut session = gpu::lock()?.load(function)?;
     let work = session.kernel_work(function, shape, params, None)?;
     session.launch(stream, d, work)
 }
@@ -85,7 +86,7 @@ fn launch(
     params: Params,
     extra: Extra,
 ) -> Outcome {
-    let mut session = gpu::lock()?;
+    let mut session = gpu::lock()?.load(function)?;
     let work = session.kernel_work(function, shape, params, Some(extra))?;
     session.launch(stream, d, work)
 }
@@ -95,6 +96,12 @@ impl Session {
         let stream = self.resolve(stream, d)?;
         self.faults.check("launch")?;
         self.enqueue(stream, work).map(drop)
+    }
+
+    /// Modules load their kernels lazily, and loading may wait for the context.
+    pub fn load(self, function: Handle) -> Outcome<Session> {
+        let loaded = self.any_function(function)?.loaded.swap(true, Ordering::Relaxed);
+        Ok(if loaded { self } else { self.implied_wait() })
     }
 
     /// A function handle or, as the runtime of CUDA 13 passes, a kernel's.

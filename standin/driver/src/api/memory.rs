@@ -13,6 +13,7 @@ pub fn alloc(out: Out<u64>, bytes: usize) -> Outcome {
     session.forbid_unsafe_call()?;
     let device = session.current_device()?;
     session.faults.check("alloc")?;
+    let mut session = session.implied_wait();
     out.set(session.allocate(device, bytes as u64)?)
 }
 

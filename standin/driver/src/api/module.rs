@@ -12,6 +12,7 @@ use crate::engine::settings::Ptx;
 use crate::image::Image;
 use std::ffi::c_char;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// `CU_MODULE_LAZY_LOADING`.
 const LAZY: i32 = 2;
@@ -31,7 +32,7 @@ fn load(out: Out<Handle>, image: *const u8) -> Outcome {
     if gpu.settings.ptx == Ptx::Off && !image.symbols()?.ptx.is_empty() {
         return Err(JIT_COMPILATION_DISABLED);
     }
-    let mut session = gpu.lock();
+    let mut session = gpu.lock().implied_wait();
     let handle = session.handle(HandleKind::Module);
     session.modules.insert(handle, Module::new(image, gpu.settings.ptx == Ptx::Text));
     out.set(handle)
@@ -94,7 +95,7 @@ pub fn library_load_file(
 }
 
 pub fn unload(handle: Handle) -> Outcome {
-    let mut session = gpu::lock()?;
+    let mut session = gpu::lock()?.implied_wait();
     let module = session.modules.remove(&handle).ok_or(INVALID_HANDLE)?;
     for (_, kernel, function) in module.functions.values() {
         session.kernels.remove(kernel);
@@ -302,12 +303,12 @@ pub fn set_kernel_preference(kernel: Handle, _value: i32, _ordinal: i32) -> Outc
 }
 
 pub fn is_loaded(out: Out<i32>, function: Handle) -> Outcome {
-    gpu::lock()?.function(function)?;
-    out.set(1)
+    let session = gpu::lock()?;
+    out.set(i32::from(session.function(function)?.loaded.load(Ordering::Relaxed)))
 }
 
 pub fn load_function(function: Handle) -> Outcome {
-    gpu::lock()?.function(function).map(drop)
+    gpu::lock()?.load(function).map(drop)
 }
 
 // ---- occupancy --------------------------------------------------------

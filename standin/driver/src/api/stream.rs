@@ -5,9 +5,9 @@ use crate::abi::{
     STREAM_NON_BLOCKING, StreamCallback,
 };
 use crate::edge::{In, Out};
-use crate::engine::gpu::{self, DefaultStream, HandleKind, Session};
+use crate::engine::gpu::{self, DefaultStream, Session};
 use crate::engine::scheduler::OpId;
-use crate::engine::stream::{Stream, StreamKind};
+use crate::engine::stream::StreamKind;
 use crate::engine::work::Work;
 use std::ffi::c_void;
 
@@ -25,10 +25,7 @@ pub fn create_with_priority(out: Out<Handle>, flags: u32, priority: i32) -> Outc
     }
     let mut session = gpu::lock()?;
     let context = session.current()?;
-    let handle = session.handle(HandleKind::Stream);
-    let stream = Stream::new(context, StreamKind::Ordinary, flags, priority.clamp(-5, 0));
-    session.streams.insert(handle, stream);
-    out.set(handle)
+    out.set(session.add_stream(context, StreamKind::Ordinary, flags, priority.clamp(-5, 0))?)
 }
 
 /// Work already queued still runs; nobody waits for it.
@@ -89,9 +86,12 @@ pub fn wait_event(default: DefaultStream, stream: Handle, event: Handle, flags: 
     let recording = session.events.get(&event).ok_or(INVALID_HANDLE)?.recording.clone();
     let Some(recording) = recording else { return Ok(()) };
     session.clock.host_call();
-    let stream = session.stream_mut(stream)?;
-    stream.tail.extend(recording.ops);
-    stream.wait_end_ns = stream.wait_end_ns.max(recording.ns);
+    let waiting = session.stream_mut(stream)?;
+    waiting.tail.extend(recording.ops);
+    waiting.wait_end_ns = waiting.wait_end_ns.max(recording.ns);
+    if let Some(op) = session.hold_queue(stream)? {
+        session.stream_mut(stream)?.tail = vec![op];
+    }
     Ok(())
 }
 

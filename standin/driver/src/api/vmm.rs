@@ -75,7 +75,7 @@ pub fn create(out: Out<u64>, bytes: usize, prop: In<AllocationProp>, flags: u64)
     if prop.handle_types & !POSIX_FILE_DESCRIPTOR != 0 {
         return Err(NOT_SUPPORTED);
     }
-    let mut session = gpu::lock()?;
+    let mut session = gpu::lock()?.implied_wait();
     session.faults.check("alloc")?;
     let gpu = session.gpu;
     let mut space = gpu.space_mut();
@@ -83,13 +83,13 @@ pub fn create(out: Out<u64>, bytes: usize, prop: In<AllocationProp>, flags: u64)
 }
 
 pub fn release(handle: u64) -> Outcome {
-    let mut session = gpu::lock()?;
+    let mut session = gpu::lock()?.implied_wait();
     let gpu = session.gpu;
     session.memory.release(&gpu.space(), handle)
 }
 
 pub fn map(address: u64, bytes: usize, offset: usize, handle: u64, flags: u64) -> Outcome {
-    let mut session = gpu::lock()?;
+    let mut session = gpu::lock()?.implied_wait();
     let physical = session.memory.handles.get(&handle).ok_or(INVALID_VALUE)?;
     if offset != 0 || flags != 0 || physical.bytes != bytes as u64 || physical.references == 0 {
         return Err(INVALID_VALUE);
@@ -103,7 +103,7 @@ pub fn map(address: u64, bytes: usize, offset: usize, handle: u64, flags: u64) -
 
 /// Acts at once: queued work that still needs the range is a violation.
 pub fn unmap(address: u64, bytes: usize) -> Outcome {
-    let mut session = gpu::lock()?;
+    let mut session = gpu::lock()?.implied_wait();
     let gpu = session.gpu;
     gpu.space().whole_mappings(address, bytes as u64)?;
     session.check_unneeded(address, bytes as u64, "cuMemUnmap");
@@ -112,7 +112,7 @@ pub fn unmap(address: u64, bytes: usize) -> Outcome {
 }
 
 pub fn set_access(address: u64, bytes: usize, descs: In<AccessDesc>, count: usize) -> Outcome {
-    let session = gpu::lock()?;
+    let session = gpu::lock()?.implied_wait();
     let mut space = session.gpu.space_mut();
     for desc in descs.list(count)? {
         let device = device_of(desc.location)?;

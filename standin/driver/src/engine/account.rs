@@ -28,6 +28,8 @@ pub struct Account {
     pub in_place_bytes: u64,
     pub blocking_calls: u64,
     pub query_polls: u64,
+    /// Calls that waited for their context because they may (a setting).
+    pub implied_waits: u64,
     pub pinned_bytes: u64,
     pub pinned_peak_bytes: u64,
     /// Time by which event waits delayed launches.
@@ -88,6 +90,7 @@ pub fn snapshot(gpu: &Gpu, state: &State) -> Map<String, Value> {
         "in_place_bytes": account.in_place_bytes,
         "blocking_calls": account.blocking_calls,
         "query_polls": account.query_polls,
+        "implied_waits": account.implied_waits,
         "capacity_bytes": state.memory.capacity,
         "device_bytes": state.memory.used.iter().sum::<u64>(),
         "device_peak_bytes": state.memory.peak.iter().sum::<u64>(),

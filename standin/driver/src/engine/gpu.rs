@@ -220,11 +220,27 @@ impl State {
     pub fn new_context(&mut self, device: usize, primary: bool, flags: u32) -> Handle {
         let handle = self.handle(HandleKind::Context);
         let legacy = self.handle(HandleKind::Stream);
-        self.streams.insert(legacy, Stream::new(handle, StreamKind::Legacy, 0, 0));
         let limits = super::stream::DEFAULT_LIMITS;
-        self.contexts
-            .insert(handle, Context { device, primary, flags, error: None, legacy, limits });
+        let mut context =
+            Context { device, primary, flags, error: None, legacy, limits, streams_made: 0 };
+        self.streams.insert(legacy, context.stream(handle, StreamKind::Legacy, 0, 0));
+        self.contexts.insert(handle, context);
         handle
+    }
+
+    /// Makes a stream of a context.
+    pub fn add_stream(
+        &mut self,
+        context: Handle,
+        kind: StreamKind,
+        flags: u32,
+        priority: i32,
+    ) -> Outcome<Handle> {
+        let handle = self.handle(HandleKind::Stream);
+        let owner = self.contexts.get_mut(&context).ok_or(INVALID_CONTEXT)?;
+        let stream = owner.stream(context, kind, flags, priority);
+        self.streams.insert(handle, stream);
+        Ok(handle)
     }
 
     /// What `stream`'s next operation must wait for.
@@ -232,7 +248,7 @@ impl State {
         let scheduler = &self.scheduler;
         let stream = self.streams.get_mut(&handle).ok_or(INVALID_HANDLE)?;
         stream.prune(scheduler);
-        let mut front = Front::default();
+        let mut front = Front { stream_number: Some(stream.number), ..Front::default() };
         front.join(stream);
         let (context, kind, blocking) = (stream.context, stream.kind, stream.is_blocking());
         if kind == StreamKind::Legacy {
@@ -335,9 +351,7 @@ impl Session {
         if let Some((&known, _)) = known {
             return Ok(known);
         }
-        let handle = self.handle(HandleKind::Stream);
-        self.streams.insert(handle, Stream::new(context, kind, 0, 0));
-        Ok(handle)
+        self.add_stream(context, kind, 0, 0)
     }
 
     /// Blocks the caller until `ops` are done, and its clock until `ns`.
@@ -361,9 +375,8 @@ impl Session {
         self.wait(ops, ns)
     }
 
-    /// Blocks until everything submitted to a context is done, and answers
-    /// the error that left behind.
-    pub fn block_on_context(self, context: Handle) -> Outcome<Session> {
+    /// What must be done, and until when, for a context to be idle.
+    fn all_of(&self, context: Handle) -> (Vec<OpId>, u64) {
         let ops: Vec<OpId> = self
             .scheduler
             .live()
@@ -377,9 +390,30 @@ impl Session {
             .map(|s| s.work_end_ns.max(s.wait_end_ns))
             .max()
             .unwrap_or(0);
+        (ops, ns)
+    }
+
+    /// Blocks until everything submitted to a context is done, and answers
+    /// the error that left behind.
+    pub fn block_on_context(self, context: Handle) -> Outcome<Session> {
+        let (ops, ns) = self.all_of(context);
         let session = self.block(&ops, ns);
         session.live_context(context)?;
         Ok(session)
+    }
+
+    /// For a call that may wait for everything its context has queued: with
+    /// `STANDIN_IMPLIED_WAITS` it does, and is counted if there was anything.
+    pub fn implied_wait(mut self) -> Session {
+        let Some(context) = current_context().filter(|_| self.gpu.settings.implied_waits) else {
+            return self;
+        };
+        let (ops, ns) = self.all_of(context);
+        if ops.is_empty() && ns <= self.clock.host_ns {
+            return self;
+        }
+        self.account.implied_waits += 1;
+        self.wait(&ops, ns)
     }
 
     /// Whether work that ends at `ns` is done, as a poll sees it: by the model

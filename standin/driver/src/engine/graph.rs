@@ -223,6 +223,8 @@ impl Session {
         let (nodes, last, last_ns) =
             (exec_state.nodes.clone(), exec_state.last.clone(), exec_state.last_ns);
         let mut root = start.clone();
+        root.stream_number = None;
+        root.ops.extend(self.hold_queue(stream)?);
         root.ops.extend(last);
         root.ready_ns = root.ready_ns.max(last_ns);
         let mut done: Vec<(OpId, u64)> = Vec::with_capacity(nodes.len());

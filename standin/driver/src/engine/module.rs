@@ -11,7 +11,7 @@ use standin_kernels::Kernel;
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 pub struct Function {
     /// Mangled.
@@ -28,6 +28,8 @@ pub struct Function {
     pub max_dynamic_shared: AtomicI32,
     pub carveout: AtomicI32,
     pub module: Handle,
+    /// It has been launched, or loaded by name; until then loading is to come.
+    pub loaded: AtomicBool,
 }
 
 impl Function {
@@ -46,6 +48,7 @@ impl Function {
             max_dynamic_shared: AtomicI32::new(48 << 10),
             carveout: AtomicI32::new(-1),
             module,
+            loaded: AtomicBool::new(false),
         }
     }
 

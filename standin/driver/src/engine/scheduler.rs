@@ -1,15 +1,17 @@
 //! The order of execution: operations, their dependencies, and which runnable
 //! one is run next.
 //!
-//! An operation is runnable when everything it depends on is done. Among
-//! runnable ones the policy ([`Order`]) chooses; it may also hold an operation
+//! An operation is runnable when everything it depends on is done and, where
+//! streams share hardware queues, it is the first of its queue: one that
+//! cannot start holds up all behind it, whatever their streams. Among runnable
+//! ones the policy ([`Order`]) chooses; it may also hold an operation
 //! back until the host waits for it ("wanted"), which is as late as legal.
 //! Pure bookkeeping: no threads here, see `workers`.
 //! Invariant: an id that is not in `ops` is done.
 
 use super::settings::Order;
 use super::work::Work;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 pub type OpId = u64;
@@ -21,6 +23,14 @@ const LAZY_BACKLOG: usize = 2_000;
 /// a program may poll memory, which nobody sees.
 const LAZY_PATIENCE: Duration = Duration::from_millis(20);
 
+/// A hardware queue: a context's, for copies or for the rest, and its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Queue {
+    pub context: u64,
+    pub copies: bool,
+    pub number: u32,
+}
+
 pub struct Op {
     pub context: u64,
     pub device: usize,
@@ -30,6 +40,8 @@ pub struct Op {
     /// It, or something it waits for, depends on the host (a host function, a
     /// value wait): when it ends is not for us to say.
     pub external: bool,
+    /// The queue it has not left yet.
+    queue: Option<Queue>,
     dependencies: Vec<OpId>,
     waiting: usize,
     dependents: Vec<OpId>,
@@ -43,9 +55,13 @@ pub struct Scheduler {
     order: Order,
     random: u64,
     ready: BTreeSet<OpId>,
+    /// What has not left its queue, in order.
+    queues: HashMap<Queue, VecDeque<OpId>>,
+    /// Kernels that poll memory and leave no room for others, by device.
+    full: Vec<(usize, OpId)>,
     /// Runnable host functions, in order; one thread runs them.
     pub callbacks: VecDeque<OpId>,
-    /// Value waits whose dependencies are done.
+    /// Runnable value waits and polling kernels.
     pub value_waits: Vec<OpId>,
     last_change: Instant,
 }
@@ -62,6 +78,8 @@ impl Scheduler {
             order,
             random: seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             ready: BTreeSet::new(),
+            queues: HashMap::new(),
+            full: Vec::new(),
             callbacks: VecDeque::new(),
             value_waits: Vec::new(),
             last_change: Instant::now(),
@@ -74,6 +92,7 @@ impl Scheduler {
         device: usize,
         work: Work,
         ranges: Vec<(u64, u64)>,
+        queue: Option<Queue>,
         mut dependencies: Vec<OpId>,
     ) -> OpId {
         let id = self.next;
@@ -81,12 +100,18 @@ impl Scheduler {
         dependencies.sort_unstable();
         dependencies.dedup();
         dependencies.retain(|d| self.ops.contains_key(d));
-        let mut external = work.is_host() || matches!(work, Work::WaitValue { .. });
+        let mut external = work.is_host() || work.polls();
         for dependency in &dependencies {
             if let Some(op) = self.ops.get_mut(dependency) {
                 op.dependents.push(id);
                 external |= op.external;
             }
+        }
+        if let Some(queue) = queue {
+            let queued = self.queues.entry(queue).or_default();
+            // What is ahead in the queue is waited for like a dependency.
+            external |= queued.back().is_some_and(|last| self.ops[last].external);
+            queued.push_back(id);
         }
         let op = Op {
             context,
@@ -94,29 +119,54 @@ impl Scheduler {
             work,
             ranges,
             external,
+            queue,
             waiting: dependencies.len(),
             dependencies,
             dependents: Vec::new(),
             wanted: false,
             running: false,
         };
-        let runnable = op.waiting == 0;
         self.ops.insert(id, op);
-        if runnable {
-            self.make_ready(id);
-        }
+        self.make_ready(id);
         self.last_change = Instant::now();
         id
     }
 
-    fn make_ready(&mut self, id: OpId) {
-        match &self.ops[&id].work {
+    /// Makes an operation runnable if nothing holds it back; whether it is now.
+    fn make_ready(&mut self, id: OpId) -> bool {
+        let Some(op) = self.ops.get(&id) else { return false };
+        let first = op.queue.is_none_or(|queue| self.queues[&queue].front() == Some(&id));
+        if op.waiting > 0 || !first {
+            return false;
+        }
+        match &op.work {
             work if work.is_host() => self.callbacks.push_back(id),
-            Work::WaitValue { .. } => self.value_waits.push(id),
+            work if work.polls() => {
+                let polls_as_kernel = work.is_kernel();
+                if work.fills_the_device() {
+                    self.full.push((op.device, id));
+                }
+                self.value_waits.push(id);
+                if polls_as_kernel {
+                    self.leave_queue(id); // it runs
+                }
+            }
             _ => {
                 self.ready.insert(id);
             }
         }
+        true
+    }
+
+    /// Takes an operation out of its queue; true if that made another runnable.
+    /// A kernel leaves its queue when it starts, others when they are done.
+    fn leave_queue(&mut self, id: OpId) -> bool {
+        let Some(queue) = self.ops.get_mut(&id).and_then(|op| op.queue.take()) else {
+            return false;
+        };
+        let Some(queued) = self.queues.get_mut(&queue) else { return false };
+        queued.pop_front();
+        queued.front().copied().is_some_and(|next| self.make_ready(next))
     }
 
     pub fn is_live(&self, id: OpId) -> bool {
@@ -126,6 +176,21 @@ impl Scheduler {
     /// Whether any of these waits for the host, so that its end is unknown.
     pub fn is_held(&self, ids: &[OpId]) -> bool {
         ids.iter().any(|id| self.ops.get(id).is_some_and(|op| op.external))
+            || (!self.full.is_empty() && self.waits_for_room(ids))
+    }
+
+    /// Whether any of these, or what it waits for, is a kernel without room.
+    fn waits_for_room(&self, ids: &[OpId]) -> bool {
+        let (mut seen, mut todo) = (BTreeSet::new(), ids.to_vec());
+        while let Some(id) = todo.pop() {
+            if let Some(op) = self.ops.get(&id).filter(|_| seen.insert(id)) {
+                if !op.running && self.has_no_room(id) {
+                    return true;
+                }
+                todo.extend_from_slice(&op.dependencies);
+            }
+        }
+        false
     }
 
     pub fn op(&self, id: OpId) -> Option<&Op> {
@@ -148,6 +213,9 @@ impl Scheduler {
             {
                 op.wanted = true;
                 todo.extend_from_slice(&op.dependencies);
+                if let Some(queue) = op.queue {
+                    todo.extend(self.queues[&queue].iter().take_while(|&&ahead| ahead != id));
+                }
             }
         }
     }
@@ -162,10 +230,18 @@ impl Scheduler {
         }
     }
 
+    /// Whether a polling kernel leaves it no room on its device.
+    fn has_no_room(&self, id: OpId) -> bool {
+        let op = &self.ops[&id];
+        let full = |&(device, by): &(usize, OpId)| device == op.device && by != id;
+        op.work.is_kernel() && self.full.iter().any(full)
+    }
+
     /// The operation to run now, marked as running.
     pub fn pick(&mut self) -> Option<OpId> {
+        let oldest = self.ready.iter().copied().find(|&id| !self.has_no_room(id))?;
         let id = if self.order == Order::Eager {
-            *self.ready.first()?
+            oldest
         } else {
             let candidates: Vec<OpId> = self
                 .ready
@@ -173,7 +249,7 @@ impl Scheduler {
                 .copied()
                 .filter(|id| {
                     let op = &self.ops[id];
-                    op.wanted || self.is_prompt(&op.work)
+                    (op.wanted || self.is_prompt(&op.work)) && !self.has_no_room(*id)
                 })
                 .collect();
             if candidates.is_empty() {
@@ -182,7 +258,7 @@ impl Scheduler {
                 if !overdue {
                     return None;
                 }
-                *self.ready.first()?
+                oldest
             } else {
                 candidates[self.draw(candidates.len())]
             }
@@ -190,6 +266,9 @@ impl Scheduler {
         self.ready.remove(&id);
         if let Some(op) = self.ops.get_mut(&id) {
             op.running = true;
+            if op.work.is_kernel() {
+                self.leave_queue(id);
+            }
         }
         Some(id)
     }
@@ -214,17 +293,26 @@ impl Scheduler {
         }
     }
 
+    /// A poll has seen what it waits for: a kernel may now run to its end. False
+    /// for a value wait, which has no more to do.
+    pub fn end_poll(&mut self, id: OpId) -> bool {
+        self.value_waits.retain(|&waiting| waiting != id);
+        let kernel = self.ops.get(&id).is_some_and(|op| op.work.is_kernel());
+        if kernel {
+            self.ready.insert(id);
+        }
+        kernel
+    }
+
     /// Takes a done operation out; true if it made others runnable.
     pub fn complete(&mut self, id: OpId) -> bool {
+        let mut freed = self.leave_queue(id);
         let Some(op) = self.ops.remove(&id) else { return false };
-        let mut freed = false;
+        self.full.retain(|&(_, full)| full != id);
         for dependent in op.dependents {
             if let Some(next) = self.ops.get_mut(&dependent) {
                 next.waiting -= 1;
-                if next.waiting == 0 {
-                    self.make_ready(dependent);
-                    freed = true;
-                }
+                freed |= self.make_ready(dependent);
             }
         }
         self.last_change = Instant::now();
@@ -245,7 +333,7 @@ mod tests {
     use super::*;
 
     fn marker(s: &mut Scheduler, deps: Vec<OpId>) -> OpId {
-        s.submit(1, 0, Work::Marker, Vec::new(), deps)
+        s.submit(1, 0, Work::Marker, Vec::new(), None, deps)
     }
 
     #[test]

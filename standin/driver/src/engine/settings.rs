@@ -82,6 +82,11 @@ pub struct Settings {
     pub capability: (i32, i32),
     pub host_located: HostLocated,
     pub ptx: Ptx,
+    /// Hardware queues of each kind per context, which streams share; 0: each
+    /// stream has its own.
+    pub queues: u32,
+    /// Every call that may wait for its whole context does.
+    pub implied_waits: bool,
 }
 
 pub const MAX_DEVICES: usize = 8;
@@ -91,6 +96,7 @@ impl Settings {
         let order = read("STANDIN_ORDER", Order::Eager, parse_order);
         // One worker, so that an adversarial order is reproducible.
         let default_workers = if order == Order::Eager { 2 } else { 1 };
+        let connections = read("CUDA_DEVICE_MAX_CONNECTIONS", 0, parse_queues);
         Settings {
             vram_bytes: read("STANDIN_VRAM", 16 << 30, parse_bytes),
             devices: read("STANDIN_DEVICES", 1, |t| {
@@ -127,6 +133,12 @@ impl Settings {
                 "off" => Some(Ptx::Off),
                 _ => None,
             }),
+            queues: read("STANDIN_QUEUES", connections, parse_queues),
+            implied_waits: read("STANDIN_IMPLIED_WAITS", false, |t| match t {
+                "yes" => Some(true),
+                "no" => Some(false),
+                _ => None,
+            }),
         }
     }
 }
@@ -155,6 +167,11 @@ fn parse_bytes(text: &str) -> Option<u64> {
         _ => return None,
     };
     Some((number * scale as f64) as u64)
+}
+
+/// As many as the hardware has at most, which is 32.
+fn parse_queues(text: &str) -> Option<u32> {
+    text.parse().ok().map(|queues: u32| queues.min(32))
 }
 
 fn parse_positive(text: &str) -> Option<f64> {

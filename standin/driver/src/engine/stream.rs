@@ -20,6 +20,8 @@ pub struct Context {
     pub legacy: Handle,
     /// `CUlimit` values as set, by enumerator.
     pub limits: [usize; 11],
+    /// Streams made so far.
+    pub streams_made: u32,
 }
 
 /// Defaults of `CUlimit`: stack, printf, heap, sync depth, pending launches,
@@ -38,6 +40,8 @@ pub struct Stream {
     pub kind: StreamKind,
     pub flags: u32,
     pub priority: i32,
+    /// Counted within its context from 0: which hardware queues it uses.
+    pub number: u32,
     pub tail: Vec<OpId>,
     /// Virtual end of the last work, and of the latest event waited for.
     pub work_end_ns: u64,
@@ -46,13 +50,22 @@ pub struct Stream {
     pub capture: Option<Handle>,
 }
 
+impl Context {
+    /// A stream of this context, whose handle is `own`.
+    pub fn stream(&mut self, own: Handle, kind: StreamKind, flags: u32, priority: i32) -> Stream {
+        self.streams_made += 1;
+        Stream::new(own, kind, flags, priority, self.streams_made - 1)
+    }
+}
+
 impl Stream {
-    pub fn new(context: Handle, kind: StreamKind, flags: u32, priority: i32) -> Stream {
+    fn new(context: Handle, kind: StreamKind, flags: u32, priority: i32, number: u32) -> Stream {
         Stream {
             context,
             kind,
             flags,
             priority,
+            number,
             tail: Vec::new(),
             work_end_ns: 0,
             wait_end_ns: 0,
@@ -80,6 +93,9 @@ pub struct Front {
     pub ready_ns: u64,
     /// It is a graph's node that will be submitted.
     pub in_graph: bool,
+    /// Number of the stream through whose hardware queue it goes; a graph's
+    /// nodes have queues of their own.
+    pub stream_number: Option<u32>,
 }
 
 impl Front {

@@ -6,7 +6,7 @@
 
 use super::clock::{EngineKind, HOST_FUNCTION_NS};
 use super::gpu::Session;
-use super::scheduler::OpId;
+use super::scheduler::{OpId, Queue};
 use super::space::Space;
 use super::stream::Front;
 use super::taint::extents;
@@ -43,6 +43,18 @@ impl Session {
         Ok(submitted)
     }
 
+    /// Where streams share hardware queues, event waits and recordings take
+    /// their place in them, too: queues an operation that does nothing but be
+    /// done when all before it on `stream` is.
+    pub fn hold_queue(&mut self, stream: Handle) -> Outcome<Option<OpId>> {
+        if self.gpu.settings.queues == 0 {
+            return Ok(None);
+        }
+        let front = self.front(stream)?;
+        let context = self.stream(stream)?.context;
+        Ok(Some(self.place(context, Work::Marker, front)?.op))
+    }
+
     /// Queues work behind `front`, whatever stream that came from.
     pub fn place(&mut self, context: Handle, work: Work, front: Front) -> Outcome<Submitted> {
         let device = self.live_context(context)?.device;
@@ -50,6 +62,12 @@ impl Session {
         let space = gpu.space();
         self.check_taint(&space, &work)?;
         let ranges = ranges_of(&space, &self.units, &work);
+        let queues = gpu.settings.queues;
+        let queue = front.stream_number.filter(|_| queues > 0).map(|number| Queue {
+            context,
+            copies: matches!(&work, Work::Copy(copy) if over_link(&space, copy)),
+            number: number % queues,
+        });
         let could_start = front.work_end_ns.max(self.clock.host_ns);
         let ready = front.ready_ns.max(could_start);
         let end_ns = self.book(&space, device, &work, &ranges, could_start, ready);
@@ -59,7 +77,7 @@ impl Session {
         }
         drop(space);
         let signal = if work.is_host() { &gpu.host_runnable } else { &gpu.runnable };
-        let op = self.scheduler.submit(context, device, work, ranges, front.ops);
+        let op = self.scheduler.submit(context, device, work, ranges, queue, front.ops);
         signal.notify_one();
         Ok(Submitted { op, end_ns })
     }
@@ -181,6 +199,11 @@ impl Session {
             ranges.iter().for_each(|&range| self.taint.set(space, range));
         }
     }
+}
+
+/// Whether it is the copy engines' and not the compute queue's.
+fn over_link(space: &Space, copy: &Copy) -> bool {
+    matches!(direction(space, copy), Direction::HostToDevice | Direction::DeviceToHost)
 }
 
 fn direction(space: &Space, copy: &Copy) -> Direction {

@@ -130,6 +130,9 @@ impl KernelLaunch {
     }
 }
 
+/// Blocks a device runs at a time: 28 multiprocessors, 16 each.
+const RESIDENT_BLOCKS: u64 = 28 * 16;
+
 #[derive(Clone)]
 pub enum Work {
     /// Nothing; a point in the order.
@@ -180,6 +183,21 @@ impl Work {
         matches!(self, Work::Kernel(_))
     }
 
+    /// Whether it holds until memory has changed, which is not for us to bring about.
+    pub fn polls(&self) -> bool {
+        match self {
+            Work::WaitValue { .. } => true,
+            Work::Kernel(launch) => launch.function.kernel.as_ref().is_some_and(|k| k.polls()),
+            _ => false,
+        }
+    }
+
+    /// Whether its blocks leave no room for another kernel's.
+    pub fn fills_the_device(&self) -> bool {
+        let Work::Kernel(launch) = self else { return false };
+        launch.grid.iter().map(|&blocks| u64::from(blocks)).product::<u64>() >= RESIDENT_BLOCKS
+    }
+
     pub fn is_host(&self) -> bool {
         matches!(self, Work::Host { .. } | Work::Callback { .. })
     }
@@ -210,8 +228,13 @@ impl Work {
         }
     }
 
-    /// For a value wait: whether it may pass now.
-    pub fn value_ready(&self, space: &Space) -> bool {
+    /// For what polls: whether it may pass now. A kernel that polls what is not
+    /// there may, and fails when it runs.
+    pub fn value_ready(&self, space: &Space, device: usize) -> bool {
+        if let Work::Kernel(launch) = self {
+            let Some(kernel) = &launch.function.kernel else { return true };
+            return kernel.ready(&launch.view(), &View { space, device });
+        }
         let Work::WaitValue { address, value, wide, flags } = *self else { return true };
         let bytes = if wide { 8 } else { 4 };
         let Ok(at) = pointer(space, address, bytes, false, "a value wait") else { return true };

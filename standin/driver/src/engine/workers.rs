@@ -53,6 +53,11 @@ fn rest<'a>(gpu: &'a Gpu, state: MutexGuard<'a, State>) -> MutexGuard<'a, State>
 fn run_one<'a>(gpu: &'a Gpu, state: MutexGuard<'a, State>, id: OpId) -> MutexGuard<'a, State> {
     let Some(op) = state.scheduler.op(id) else { return state };
     let (work, device, context) = (op.work.clone(), op.device, op.context);
+    if gpu.settings.queues > 0 && work.is_kernel() {
+        // It has left its queue, and may have let others in.
+        gpu.runnable.notify_all();
+        gpu.host_runnable.notify_all();
+    }
     let broken = state.contexts.get(&context).is_none_or(|c| c.error.is_some());
     drop(state);
     let mut failed = None;
@@ -96,11 +101,15 @@ fn pass_value_waits(gpu: &Gpu, state: &mut State) {
     let passed: Vec<OpId> = {
         let space = gpu.space();
         let scheduler = &state.scheduler;
-        let ready = |id: &OpId| scheduler.op(*id).is_none_or(|op| op.work.value_ready(&space));
+        let ready =
+            |id: &OpId| scheduler.op(*id).is_none_or(|op| op.work.value_ready(&space, op.device));
         scheduler.value_waits.iter().copied().filter(ready).collect()
     };
-    state.scheduler.value_waits.retain(|id| !passed.contains(id));
-    passed.into_iter().for_each(|id| finish(gpu, state, id));
+    for id in passed {
+        if !state.scheduler.end_poll(id) {
+            finish(gpu, state, id);
+        }
+    }
 }
 
 fn callback_loop(gpu: &'static Gpu) {
