@@ -5,7 +5,7 @@
 //! `NOT_INITIALIZED`, until libcuda is there; a function that this driver does
 //! not have answers `NOT_SUPPORTED`.
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::abi::*;
@@ -82,6 +82,8 @@ own_calls! {
     cuMemHostUnregister(host: *mut c_void);
     cuFuncGetParamInfo(func: CUfunction, index: usize, offset: *mut usize, size: *mut usize);
     cuKernelGetParamInfo(kernel: CUkernel, index: usize, offset: *mut usize, size: *mut usize);
+    cuFuncGetName(name: *mut *const c_char, func: CUfunction);
+    cuKernelGetName(name: *mut *const c_char, kernel: CUkernel);
 }
 
 /// The answer of a call that has no original.

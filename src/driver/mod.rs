@@ -324,10 +324,37 @@ impl Driver {
         Ok((offset, size))
     }
 
+    /// Calls `act` with the mangled name of a `CUfunction`.
+    pub fn func_name<T>(&self, func: CUfunction, act: impl FnOnce(&str) -> T) -> Result<T> {
+        let mut name = std::ptr::null();
+        call!(self.cuFuncGetName(&mut name, func)).ok()?;
+        // SAFETY: the driver's string, which lives as long as the kernel's module.
+        unsafe { with_text(name, act) }
+    }
+
+    /// The same for a `CUkernel`.
+    pub fn kernel_name<T>(&self, kernel: CUkernel, act: impl FnOnce(&str) -> T) -> Result<T> {
+        let mut name = std::ptr::null();
+        call!(self.cuKernelGetName(&mut name, kernel)).ok()?;
+        // SAFETY: as above.
+        unsafe { with_text(name, act) }
+    }
+
     // --- account ---------------------------------------------------------------
 
     /// Calls we made so far, by driver function name, those that were made at all.
     pub fn own_calls(&self) -> Vec<(&'static str, u64)> {
         self.calls.counts()
     }
+}
+
+/// # Safety
+/// `text` is null or a string that ends with a zero and outlives the call.
+unsafe fn with_text<T>(text: *const std::ffi::c_char, act: impl FnOnce(&str) -> T) -> Result<T> {
+    if text.is_null() {
+        return Err(CuResult::INVALID_VALUE);
+    }
+    // SAFETY: the caller's promise.
+    let text = unsafe { std::ffi::CStr::from_ptr(text) };
+    Ok(act(&text.to_string_lossy()))
 }

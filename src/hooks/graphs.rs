@@ -225,7 +225,9 @@ unsafe fn kernel_touches(params: *const c_void) -> Result<Touches> {
         let node = params.cast::<KernelNode>();
         // SAFETY: the caller's promise.
         unsafe {
-            launches::add_kernel(&mut touches, (*node).function, (*node).params, (*node).extra)?;
+            let grid = ((*node).grid[0], (*node).grid[1]);
+            let (params, extra) = ((*node).params, (*node).extra);
+            launches::add_kernel(&mut touches, (*node).function, grid, params, extra)?;
         }
     }
     Ok(touches)
@@ -241,7 +243,9 @@ unsafe fn kernel_touches_v2(params: *const c_void) -> Result<Touches> {
         unsafe {
             let function = (*node).v1.function;
             let handle = if function.is_null() { (*node).kernel.cast() } else { function };
-            launches::add_kernel(&mut touches, handle, (*node).v1.params, (*node).v1.extra)?;
+            let grid = ((*node).v1.grid[0], (*node).v1.grid[1]);
+            let (params, extra) = ((*node).v1.params, (*node).v1.extra);
+            launches::add_kernel(&mut touches, handle, grid, params, extra)?;
         }
     }
     Ok(touches)

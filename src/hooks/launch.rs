@@ -10,6 +10,9 @@ use super::{Call, layouts, retry_when_out_of_memory, say_once};
 use crate::driver::abi::*;
 use crate::engine::{self, Touch};
 
+/// Blocks of a launch along the first two dimensions.
+pub type Grid = (c_uint, c_uint);
+
 /// Hook for `cuLaunchKernel`.
 ///
 /// # Safety
@@ -19,8 +22,8 @@ pub unsafe fn kernel(
     call: Call,
     forward: impl Fn() -> CuResult,
     function: CUfunction,
-    _grid_x: c_uint,
-    _grid_y: c_uint,
+    grid_x: c_uint,
+    grid_y: c_uint,
     _grid_z: c_uint,
     _block_x: c_uint,
     _block_y: c_uint,
@@ -31,7 +34,7 @@ pub unsafe fn kernel(
     extra: *mut *mut c_void,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    unsafe { launch(call.stream(stream), function, params, extra, forward) }
+    unsafe { launch(call.stream(stream), function, (grid_x, grid_y), params, extra, forward) }
 }
 
 /// Hook for `cuLaunchKernelEx`.
@@ -50,7 +53,10 @@ pub unsafe fn kernel_ex(
         return forward();
     }
     // SAFETY: not null, and the caller's promise.
-    unsafe { launch(call.stream((*config).hStream), function, params, extra, forward) }
+    unsafe {
+        let grid = ((*config).gridDimX, (*config).gridDimY);
+        launch(call.stream((*config).hStream), function, grid, params, extra, forward)
+    }
 }
 
 /// Hook for `cuLaunchCooperativeKernel`.
@@ -62,8 +68,8 @@ pub unsafe fn cooperative(
     call: Call,
     forward: impl Fn() -> CuResult,
     function: CUfunction,
-    _grid_x: c_uint,
-    _grid_y: c_uint,
+    grid_x: c_uint,
+    grid_y: c_uint,
     _grid_z: c_uint,
     _block_x: c_uint,
     _block_y: c_uint,
@@ -73,7 +79,10 @@ pub unsafe fn cooperative(
     params: *mut *mut c_void,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    unsafe { launch(call.stream(stream), function, params, std::ptr::null_mut(), forward) }
+    unsafe {
+        let grid = (grid_x, grid_y);
+        launch(call.stream(stream), function, grid, params, std::ptr::null_mut(), forward)
+    }
 }
 
 /// # Safety
@@ -81,13 +90,14 @@ pub unsafe fn cooperative(
 unsafe fn launch(
     stream: CUstream,
     function: CUfunction,
+    grid: Grid,
     params: *mut *mut c_void,
     extra: *mut *mut c_void,
     forward: impl Fn() -> CuResult,
 ) -> CuResult {
     let mut touches = Touches::new();
     // SAFETY: the caller's promise.
-    match unsafe { add_kernel(&mut touches, function, params, extra) } {
+    match unsafe { add_kernel(&mut touches, function, grid, params, extra) } {
         Ok(()) => ordered(stream, &touches, forward),
         Err(code) => {
             say_once!(
@@ -108,6 +118,7 @@ unsafe fn launch(
 pub unsafe fn add_kernel(
     touches: &mut Touches,
     function: CUfunction,
+    grid: Grid,
     params: *mut *mut c_void,
     extra: *mut *mut c_void,
 ) -> Result<()> {
@@ -116,9 +127,9 @@ pub unsafe fn add_kernel(
         return Ok(());
     }
     let span = Span { base: low, bytes: high - low };
-    let mut see = |bytes: &[u8]| scan(bytes, span, |address| touches.add(address, Touch::Kernel));
     if !params.is_null() {
-        for param in &layouts::of(function)?.params {
+        let layout = layouts::of(function)?;
+        for param in &layout.params {
             // SAFETY: entry `index` points at `bytes` bytes, as the kernel asks.
             let bytes = unsafe {
                 let data = *params.add(param.index);
@@ -127,13 +138,20 @@ pub unsafe fn add_kernel(
                 }
                 std::slice::from_raw_parts(data.cast::<u8>().cast_const(), param.bytes)
             };
-            see(bytes);
+            // Of a struct whose slots are known, those that this launch reads.
+            let told = layout.slots.as_ref().is_some_and(|slots| {
+                slots.param == param.index
+                    && slots.read(bytes, grid, |address| touches.add(address, Touch::Kernel))
+            });
+            if !told {
+                scan(bytes, span, |address| touches.add(address, Touch::Kernel));
+            }
         }
     }
     if !extra.is_null() {
         // SAFETY: the caller's promise.
         if let Some(buffer) = unsafe { extra_buffer(extra) } {
-            see(buffer);
+            scan(buffer, span, |address| touches.add(address, Touch::Kernel));
         }
     }
     Ok(())
@@ -189,7 +207,8 @@ pub unsafe fn cooperative_multi_device(
             let added = unsafe {
                 let launch = launches.add(i);
                 let (function, params) = ((*launch).function, (*launch).kernelParams);
-                add_kernel(&mut touches, function, params, std::ptr::null_mut())
+                let grid = ((*launch).gridDimX, (*launch).gridDimY);
+                add_kernel(&mut touches, function, grid, params, std::ptr::null_mut())
             };
             if let Err(code) = added {
                 return code;

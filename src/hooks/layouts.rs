@@ -7,8 +7,11 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+
+use autooffload_core::slots::{self, Slots};
 
 use crate::driver::abi::*;
 use crate::driver::driver;
@@ -17,6 +20,8 @@ use crate::driver::driver;
 #[derive(Debug, Default)]
 pub struct Layout {
     pub params: Vec<Param>,
+    /// Of the one that is a struct with slots, if it is a known one.
+    pub slots: Option<Slots>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +105,7 @@ fn look_up(handle: usize) -> Result<Arc<Layout>> {
 fn ask(handle: usize, is_kernel: bool) -> Result<Layout> {
     const ADDRESS_BYTES: usize = 8;
     let mut layout = Layout::default();
+    let mut sizes = Vec::new();
     for index in 0.. {
         let answer = if is_kernel {
             driver().kernel_get_param_info(handle as CUkernel, index)
@@ -107,13 +113,43 @@ fn ask(handle: usize, is_kernel: bool) -> Result<Layout> {
             driver().func_get_param_info(handle as CUfunction, index)
         };
         match answer {
-            Ok((_, bytes)) if bytes >= ADDRESS_BYTES => layout.params.push(Param { index, bytes }),
-            Ok(_) => {}
+            Ok((_, bytes)) => {
+                sizes.push(bytes);
+                if bytes >= ADDRESS_BYTES {
+                    layout.params.push(Param { index, bytes });
+                }
+            }
             Err(CuResult::INVALID_VALUE) => break,
             Err(code) => return Err(code),
         }
     }
+    let slots = |name: &str| {
+        let known = slots::may_have_slots(name) && torch_release_is_known();
+        known.then(|| Slots::of(name, &sizes)).flatten()
+    };
+    let named = if is_kernel {
+        driver().kernel_name(handle as CUkernel, slots)
+    } else {
+        driver().func_name(handle as CUfunction, slots)
+    };
+    // A driver that tells no names: then every word counts.
+    layout.slots = named.ok().flatten();
     Ok(layout)
+}
+
+/// Whether the PyTorch of this process is one whose kernels' structs are known:
+/// its release stands in a file beside its libraries.
+fn torch_release_is_known() -> bool {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return false };
+    let library = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
+    let mut folders = library
+        .filter(|path| path.file_name().is_some_and(|name| name == "libtorch_cuda.so"))
+        .filter_map(|path| path.parent()?.parent());
+    folders.next().is_some_and(|folder| {
+        let text = std::fs::read_to_string(folder.join("version.py")).unwrap_or_default();
+        let version = text.lines().find_map(|line| line.strip_prefix("__version__ = '"));
+        version.is_some_and(|version| slots::knows_release(version.trim_end_matches('\'')))
+    })
 }
 
 /// `kernel` came from a library: it is asked about as a `CUkernel`.

@@ -24,5 +24,6 @@ pub mod learn;
 pub mod memory;
 pub mod params;
 pub mod plan;
+pub mod slots;
 pub mod units;
 pub mod zone;
