@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use autooffload_core::address_map::ChunkId;
 use autooffload_core::memory::Effect;
+use autooffload_core::order::Named;
 use smallvec::SmallVec;
 
 use super::account::{WaitReason, report};
@@ -21,20 +22,26 @@ use super::{Touch, any_capture, inflight, streams};
 use crate::driver::abi::*;
 
 type Touches = SmallVec<[(ChunkId, Effect); 16]>;
+type Names = SmallVec<[Named; 16]>;
 
 /// Makes every chunk of `touches` present and ordered before the next
 /// operation on `stream` (effective handle), and holds them until the answer
-/// is dropped. Call the original *after* this and drop the answer after it.
+/// is dropped. `addresses`: what names each of them. Call the original *after*
+/// this and drop the answer after it.
 ///
 /// Errors: `OUT_OF_MEMORY` when they cannot all be present at once; the hook
 /// returns it to the program and does not call the original.
 #[inline]
-pub fn begin(stream: CUstream, touches: &[(ChunkId, Touch)]) -> Result<Access> {
+pub fn begin(
+    stream: CUstream,
+    touches: &[(ChunkId, Touch)],
+    addresses: &[DevicePtr],
+) -> Result<Access> {
     if touches.is_empty() {
         return Ok(Access(Held::Nothing));
     }
     let Some(engine) = engine() else { return Ok(Access(Held::Nothing)) };
-    note_fills(engine, touches);
+    note_fills(engine, touches, addresses);
     if let Some(launch) = inflight::enter() {
         let index = streams::index_of(stream);
         // One device: a stream's device is the chunk's. Several: ask.
@@ -45,17 +52,25 @@ pub fn begin(stream: CUstream, touches: &[(ChunkId, Touch)]) -> Result<Access> {
         }
         return Ok(Access(Held::Fast { _launch: launch }));
     }
-    begin_streaming(engine, stream, touches)
+    begin_streaming(engine, stream, touches, addresses)
 }
 
 pub(super) fn current_device(engine: &Engine) -> Option<usize> {
     engine.driver.ctx_get_device().ok().map(|device| device as usize)
 }
 
-fn note_fills(engine: &Engine, touches: &[(ChunkId, Touch)]) {
-    for &(id, touch) in touches {
-        if let Touch::HostWrite { bytes } = touch {
-            report::note_fill(engine, id, bytes);
+fn note_fills(engine: &Engine, touches: &[(ChunkId, Touch)], addresses: &[DevicePtr]) {
+    /// Of fewer bytes PyTorch makes no tensor: what the program sends each time.
+    const WEIGHT: usize = 512;
+    for (&(id, touch), &address) in touches.iter().zip(addresses) {
+        let Touch::HostWrite { bytes } = touch else { continue };
+        report::note_fill(engine, id, bytes);
+        // Not while a launch of this thread is in flight: evictors wait for those.
+        if bytes >= WEIGHT
+            && let Some(state) = lock(&engine.devices[hot(id).device()].state).as_mut()
+            && state.streamer.contains(id)
+        {
+            state.streamer.filled(id, address..address + bytes as u64);
         }
     }
 }
@@ -67,6 +82,7 @@ fn begin_streaming(
     engine: &'static Engine,
     stream: CUstream,
     touches: &[(ChunkId, Touch)],
+    addresses: &[DevicePtr],
 ) -> Result<Access> {
     let mut unique: Touches = SmallVec::new();
     for &(id, touch) in touches {
@@ -76,6 +92,11 @@ fn begin_streaming(
             None => unique.push((id, touch.effect())),
         }
     }
+    let named: Names = touches
+        .iter()
+        .zip(addresses)
+        .map(|(&(chunk, _), &address)| Named { chunk, address })
+        .collect();
     // By device, in the order of the locks.
     unique.sort_by_key(|&(id, _)| hot(id).device());
     let ctx = engine.driver.ctx_get_current()?;
@@ -87,7 +108,7 @@ fn begin_streaming(
         let device = hot(first).device();
         let count = rest.iter().take_while(|&&(id, _)| hot(id).device() == device).count();
         let (group, others) = rest.split_at(count);
-        access.take(device, group)?;
+        access.take(device, group, &named)?;
         rest = others;
     }
     Ok(Access(Held::Streaming(access)))
@@ -115,10 +136,12 @@ struct Streaming {
 }
 
 impl Streaming {
-    /// Makes `group`, all of `device`, present and holds it.
-    fn take(&mut self, device: usize, group: &[(ChunkId, Effect)]) -> Result<()> {
+    /// Makes `group`, all of `device`, present and holds it; `named`: what the
+    /// operation names, on any device.
+    fn take(&mut self, device: usize, group: &[(ChunkId, Effect)], named: &[Named]) -> Result<()> {
         let engine = self.engine;
         let mut living = Touches::new();
+        let mut names = Names::new();
         let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
             let DeviceState { streamer, backend, planner } = state;
             // Not while something captures: what it uses cannot be waited for.
@@ -131,7 +154,10 @@ impl Streaming {
             // thread has freed since.
             living.clear();
             living.extend(group.iter().copied().filter(|&(id, _)| streamer.contains(id)));
-            streamer.touch(&living, backend)?;
+            names.clear();
+            let known = |chunk| living.iter().any(|&(id, _)| id == chunk);
+            names.extend(named.iter().copied().filter(|name| known(name.chunk)));
+            streamer.touch_named(&living, &names, backend)?;
             {
                 // A default stream is the one of the program's context.
                 let foreign = self.ctx != backend.ctx && !self.ctx.is_null();

@@ -9,10 +9,10 @@ use super::{graphs, retry_when_out_of_memory};
 /// Touches of most launches fit; more cost an allocation.
 const INLINE: usize = 16;
 
-/// The chunks of one operation, each pair of chunk and touch once, in order.
+/// What one operation names, in order: each pair of address and touch once.
 pub struct Touches {
     inline: [(ChunkId, Touch); INLINE],
-    /// One address within each chunk of `inline`.
+    /// What names each chunk of `inline`.
     addresses: [DevicePtr; INLINE],
     len: usize,
     /// All of them, once there are more than `INLINE`.
@@ -37,7 +37,8 @@ impl Touches {
         let Some(chunk) = engine::chunk_of(address) else {
             return;
         };
-        if !self.as_slice().contains(&(chunk, touch)) {
+        let mut known = self.addresses().iter().zip(self.as_slice());
+        if !known.any(|(&at, &(_, what))| at == address && what == touch) {
             self.add_new(chunk, address, touch);
         }
     }
@@ -107,7 +108,7 @@ pub fn ordered(stream: CUstream, touches: &Touches, forward: impl Fn() -> CuResu
         };
     }
     let attempt = || {
-        let access = engine::begin(stream, touches.as_slice())?;
+        let access = engine::begin(stream, touches.as_slice(), touches.addresses())?;
         let code = forward();
         drop(access);
         Ok(code)

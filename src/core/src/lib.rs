@@ -5,7 +5,8 @@
 //! ```text
 //!   params       which addresses a launch names
 //!   address_map  whose they are
-//!   learn        in which order chunks come
+//!   learn        in which order symbols come
+//!   order        what chunks and addresses are symbols; what symbols say of chunks
 //!   plan         what stays, what streams, where in the ring, and when
 //!   memory       the state of one device's memory, and every decision
 //!   zone         who may reuse stream-ordered memory, and after whom
@@ -22,6 +23,7 @@ pub mod config;
 pub mod host_limits;
 pub mod learn;
 pub mod memory;
+pub mod order;
 pub mod params;
 pub mod plan;
 pub mod slots;

@@ -50,17 +50,17 @@ impl Streamer {
         if self.ring.is_empty() {
             return self.fill_when_idle(ops);
         }
-        if self.learner.epoch() != self.learned_epoch || self.disturbed {
-            self.learned_epoch = self.learner.epoch();
+        if self.order.epoch() != self.learned_epoch || self.disturbed {
+            self.learned_epoch = self.order.epoch();
             self.start_over();
         }
-        let Some(mut cursor) = self.ahead.or_else(|| self.learner.ahead()) else {
+        let Some(mut cursor) = self.ahead.or_else(|| self.order.ahead()) else {
             return self.look_ahead_by_birth(ops);
         };
         let mut start = PlannedStart::default();
         for _ in 0..ACCESSES_PER_CALL {
             let mut after = cursor;
-            let Some(upcoming) = self.learner.next(&mut after) else { break };
+            let Some(upcoming) = self.order.next(&mut after) else { break };
             if upcoming.distance > FAR {
                 break;
             }
@@ -70,7 +70,7 @@ impl Streamer {
                 start.distance = upcoming.distance;
                 let complete = self.chunk(id).present() || self.prefetch(id, &mut start, ops);
                 // What has come of it stays, too.
-                let at = self.learner.position() + i64::from(upcoming.distance);
+                let at = self.order.position() + i64::from(upcoming.distance);
                 self.chunk_mut(id).expected = Some((self.epoch, at));
                 if !complete {
                     break;
@@ -92,7 +92,7 @@ impl Streamer {
     /// Whether `id`'s content is there for a use to come.
     pub(super) fn awaited(&self, id: ChunkId) -> bool {
         let expected = self.chunk(id).expected;
-        expected.is_some_and(|(epoch, at)| epoch == self.epoch && self.learner.position() < at)
+        expected.is_some_and(|(epoch, at)| epoch == self.epoch && self.order.position() < at)
     }
 
     /// Whether `occupant`'s content may go under frames that others need.
@@ -173,7 +173,7 @@ impl Streamer {
             if let Some(start) = &start {
                 // Those that came along are awaited as well, until it is known
                 // how long.
-                let at = self.learner.position() + i64::from(start.distance);
+                let at = self.order.position() + i64::from(start.distance);
                 for (other, _) in together {
                     if !self.awaited(other) {
                         self.chunk_mut(other).expected = Some((self.epoch, at));
@@ -226,7 +226,7 @@ impl Streamer {
         /// birth has told what it can.
         const NEW: u32 = 2;
         let Some(last) = self.last_reused else { return };
-        let known = |chunk: &ChunkState| self.learner.version() > 0 && chunk.reuse_count > NEW;
+        let known = |chunk: &ChunkState| self.order.version() > 0 && chunk.reuse_count > NEW;
         if self.chunks[last as usize].as_ref().is_none_or(known) {
             return;
         }

@@ -66,7 +66,7 @@ impl Streamer {
         }
         let Some(passed) = self.operation.checked_sub(self.idle.at) else { return };
         self.idle.at = self.operation;
-        let present = self.learner.present();
+        let present = self.order.present();
         let pace = self.idle.pace.iter().find(|(name, _)| present == Some(*name));
         let pace = pace.map_or(0.0, |&(_, bytes)| bytes);
         let most = self.machine.backlog_bytes as f64;

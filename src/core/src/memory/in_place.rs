@@ -63,11 +63,11 @@ impl Streamer {
             return;
         }
         if self.host_frames == 0 {
-            return self.learner.measured(operations, ns);
+            return self.order.measured(operations, ns);
         }
         let rate = self.machine.zero_copy_bytes_per_s.unwrap_or(f64::INFINITY);
         let (mut remote, mut known, mut expected) = (false, true, 0.0);
-        for (whole, uses) in self.learner.touched(operations.clone()) {
+        for (whole, uses) in self.order.touched(operations.clone()) {
             let (mut read, mut over_link) = (0.0, 0.0);
             for id in uses {
                 // Freed since; or named by chance.
@@ -86,7 +86,7 @@ impl Streamer {
             expected += (read / self.machine.device_bytes_per_s).max(over_link / rate) * 1e9;
         }
         if !remote {
-            return self.learner.measured(operations, ns);
+            return self.order.measured(operations, ns);
         }
         if known && self.in_place.record(expected, ns as f64) {
             self.unplanned_changes += 1;

@@ -1,7 +1,7 @@
 //! The state of one device's managed memory, and every decision about it.
 //!
 //! A [`Streamer`] knows its chunks, its frames and its ring, tells the
-//! [`Learner`] what is touched, carries out the [`Plan`], and acts through a
+//! [`Order`] what is touched, carries out the [`Plan`], and acts through a
 //! [`MemoryOps`]: over CUDA in the preloaded library, over a model of memory in
 //! the tests.
 //!
@@ -59,7 +59,8 @@ mod unpredictable;
 use std::ops::Range;
 
 use crate::address_map::ChunkId;
-use crate::learn::{Cursor, Learner, Operation};
+use crate::learn::{Cursor, Operation};
+use crate::order::{Named, Order};
 use crate::plan::{Machine, Part, Place, Plan};
 use chunk::{ChunkState, PartExt, Streamed};
 use frames::KEEP_NONE;
@@ -190,7 +191,7 @@ pub struct Streamer {
     /// Where the next chunk is attached.
     ring_cursor: u32,
     slabs: slabs::Slabs,
-    learner: Learner,
+    order: Order,
     accuracy: unpredictable::Accuracy,
     /// Operations observed when the last one was touched; what is touched now
     /// is touched at this.
@@ -220,8 +221,8 @@ pub struct Streamer {
     counters: Counters,
     /// Touched last after a pause.
     last_reused: Option<ChunkId>,
-    /// For [`Learner::observe`]; kept for its memory.
-    touched: Vec<ChunkId>,
+    /// For [`Self::touch`]; kept for its memory.
+    named: Vec<Named>,
 }
 
 /// The user's wish for the ring.
@@ -258,7 +259,7 @@ impl Streamer {
             occupants: Vec::new(),
             ring_cursor: 0,
             slabs: slabs::Slabs::default(),
-            learner: Learner::new(),
+            order: Order::default(),
             accuracy: unpredictable::Accuracy::default(),
             operation: 0,
             ahead: None,
@@ -276,7 +277,7 @@ impl Streamer {
             streamed_chunks: 0,
             counters: Counters::default(),
             last_reused: None,
-            touched: Vec::new(),
+            named: Vec::new(),
         }
     }
 
@@ -330,7 +331,7 @@ impl Streamer {
 
     /// How often the predicted order turned out to be another.
     pub fn slips(&self) -> u64 {
-        self.learner.epoch()
+        self.order.epoch()
     }
 
     pub fn contains(&self, id: ChunkId) -> bool {
@@ -348,13 +349,13 @@ impl Streamer {
 
     /// Operations observed so far.
     pub fn operations(&self) -> Operation {
-        self.learner.operations()
+        self.order.operations()
     }
 
     /// Whether the GPU time of the present operation should be measured: until
     /// it is known, then now and again, because measuring costs a little.
     pub fn wants_times(&self) -> bool {
-        self.planning.wants_times(self.operation) || self.learner.wants_times()
+        self.planning.wants_times(self.operation) || self.order.wants_times()
     }
 
     /// What the planner is to reckon with, from the next plan on. The frames
@@ -462,7 +463,7 @@ impl Streamer {
         if self.chunk(id).mapped {
             ops.unmap(id);
         }
-        self.learner.forget(id);
+        self.order.forget(id);
         self.leave_host(id, 0, ops);
         let chunk = self.chunks[id as usize].take().expect("a chunk that lives");
         self.streamed_chunks -= u32::from(!chunk.resident());
@@ -480,6 +481,11 @@ impl Streamer {
             self.plan = None;
             self.release_free(ops);
         }
+    }
+
+    /// A copy from the host fills `addresses` of `id`: weights, until it is freed.
+    pub fn filled(&mut self, id: ChunkId, addresses: Range<u64>) {
+        self.order.filled(id, addresses);
     }
 
     /// The program gave up `id`'s content but may reuse the memory.
@@ -535,6 +541,21 @@ impl Streamer {
         touches: &[(ChunkId, Effect)],
         ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
+        let mut named = std::mem::take(&mut self.named);
+        named.clear();
+        named.extend(touches.iter().map(|&(chunk, _)| Named { chunk, address: 0 }));
+        let outcome = self.touch_named(touches, &named, ops);
+        self.named = named;
+        outcome
+    }
+
+    /// The same, where it is known which addresses of these chunks it names.
+    pub fn touch_named(
+        &mut self,
+        touches: &[(ChunkId, Effect)],
+        named: &[Named],
+        ops: &mut impl MemoryOps,
+    ) -> Result<(), Shortage> {
         for &(id, _) in touches {
             self.chunk_mut(id).holds += 1;
         }
@@ -543,19 +564,15 @@ impl Streamer {
             self.release(touches);
             return Err(shortage);
         }
-        let mut ids = std::mem::take(&mut self.touched);
-        ids.clear();
-        ids.extend(touches.iter().map(|&(id, _)| id));
         // A choice that nobody foretold says nothing about what was foretold.
-        let predicted = self.learner.ahead().is_some();
-        let chosen = ids.iter().any(|&id| self.learner.is_erratic(id));
-        let epoch = self.learner.epoch();
-        let followed = self.learner.observe(&ids);
-        if predicted && (!chosen || self.learner.epoch() != epoch) {
+        let predicted = self.order.ahead().is_some();
+        let chosen = self.order.any_erratic(named);
+        let epoch = self.order.epoch();
+        let followed = self.order.observe(named);
+        if predicted && (!chosen || self.order.epoch() != epoch) {
             self.accuracy.record(followed);
         }
-        self.touched = ids;
-        self.operation = self.learner.operations();
+        self.operation = self.order.operations();
         for &(id, effect) in touches {
             let operation = self.operation;
             let chunk = self.chunk_mut(id);

@@ -16,7 +16,7 @@ const UNMEASURED_ONE_IN: usize = 16;
 /// What is remembered from one plan to the next.
 #[derive(Debug, Default)]
 pub(super) struct Planning {
-    /// [`Learner::version`] that the last plan was made for.
+    /// [`Order::version`] that the last plan was made for.
     version: u64,
     /// The version that was looked at last, planned for or not.
     examined: u64,
@@ -90,7 +90,7 @@ impl Streamer {
     #[inline]
     pub fn plan_due(&self) -> bool {
         let planning = &self.planning;
-        let version = self.learner.version();
+        let version = self.order.version();
         let waited = self.operation >= planning.not_before.max(planning.ask_at)
             && (version != planning.version || self.unplanned_changes > 0 || planning.by_guesses());
         let streams = self.streamed_chunks > 0 || self.host_frames > 0;
@@ -113,8 +113,8 @@ impl Streamer {
     pub fn problem(&mut self) -> Option<Problem> {
         /// Operations until we ask again when nothing is known.
         const WAIT: Operation = 16;
-        let description = self.learner.describe();
-        self.planning.examined = self.learner.version();
+        let description = self.order.describe();
+        self.planning.examined = self.order.version();
         let period = description.present.map(|present| {
             let steps = &description.phases[present].steps;
             steps.iter().map(|step| u64::from(step.operations)).sum::<u64>().max(1)
@@ -135,14 +135,14 @@ impl Streamer {
         if self.operation < self.planning.not_before && !unplanned {
             return None;
         }
-        let changed = self.learner.version() != self.planning.version || self.unplanned_changes > 0;
+        let changed = self.order.version() != self.planning.version || self.unplanned_changes > 0;
         let steps = || description.phases.iter().flat_map(|phase| &phase.steps);
         let unmeasured = steps().filter(|step| step.ns == 0).count();
         if !changed && unmeasured > steps().count() / UNMEASURED_ONE_IN {
             self.planning.ask_at = self.operation + (period / 4).max(WAIT);
             return None;
         }
-        self.planning.begins(self.operation, period, self.learner.version(), unplanned);
+        self.planning.begins(self.operation, period, self.order.version(), unplanned);
         self.unplanned_changes = 0;
         Some(self.pose(&description))
     }
@@ -171,7 +171,7 @@ impl Streamer {
         }
         problem.machine.frames = self.cap_frames.saturating_sub(elsewhere);
         let mut offsets = Vec::new();
-        let names = self.learner.described();
+        let names = self.order.described();
         let mut named = Vec::new();
         let mut all_measured = true;
         for (known, name) in description.phases.iter().zip(names) {
@@ -246,7 +246,7 @@ impl Streamer {
         /// which on it has no time to make good what was moved.
         const BUSY: f64 = 0.5;
         let planning = &self.planning;
-        let (Some(before), Some(present)) = (&self.plan, self.learner.present()) else {
+        let (Some(before), Some(present)) = (&self.plan, self.order.present()) else {
             return false;
         };
         if planning.awaited == Some(present) {
@@ -282,7 +282,7 @@ impl Streamer {
     /// that phase lost gets its place back at once: the next plan may be long in
     /// coming, and what comes in meanwhile should not do so twice.
     pub fn restore_layouts(&mut self, ops: &mut impl MemoryOps) {
-        if !self.learner.present().is_some_and(|present| self.planning.adds(present)) {
+        if !self.order.present().is_some_and(|present| self.planning.adds(present)) {
             return;
         }
         let Some(plan) = self.plan.take() else { return };

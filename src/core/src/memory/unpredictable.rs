@@ -89,7 +89,7 @@ impl Streamer {
         if self.plan.is_none() && !self.accuracy.given_up {
             return;
         }
-        self.accuracy.iteration = self.learner.lap().unwrap_or(self.accuracy.iteration);
+        self.accuracy.iteration = self.order.lap().unwrap_or(self.accuracy.iteration);
         let iteration = self.accuracy.iteration;
         for &(id, _) in touches {
             let chunk = self.chunk(id);

@@ -1,0 +1,281 @@
+//! The order of uses: what the [`Learner`] knows of *symbols*, told of chunks.
+//!
+//! A chunk holds many tensors, and equal layers that share it name it again and
+//! again: as an order of chunks, a layer looks like an iteration. What recurs
+//! once an iteration is the *address* that an operation names. So a symbol is
+//! an address within bytes that a copy from the host filled, a weight; all
+//! other addresses of a chunk are one symbol together, for activations come to
+//! lie anywhere. What is predicted and described is of chunks again: those
+//! are what moves.
+//!
+//! Invariants:
+//! - a symbol is of one chunk, and goes with it; memory is bounded by
+//!   [`PLACES`] for each chunk and [`SYMBOLS`] for all.
+//! - a chunk that no copy filled, or of which no address is told, is one symbol.
+//!
+//! Not here: in which order symbols come (`learn`).
+
+use std::ops::Range;
+
+use crate::address_map::{ChunkId, NO_CHUNK};
+use crate::learn::{Cursor, Description, Learner, Nanos, Operation, Phase, Step, Upcoming};
+
+/// What the learner is told: dense, and reused once its chunk is gone.
+type Symbol = ChunkId;
+
+/// Addresses of one chunk that are told apart; what else it holds is one symbol.
+const PLACES: usize = 1 << 14;
+/// Of all chunks. The learner knows no more.
+const SYMBOLS: usize = 1 << 20;
+/// Runs of filled bytes of one chunk; with more, all between is filled.
+const RUNS: usize = 1 << 12;
+
+/// One address that an operation names, and whose it is. 0: it is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Named {
+    pub chunk: ChunkId,
+    pub address: u64,
+}
+
+/// What is known of one chunk's addresses.
+#[derive(Debug, Default)]
+struct Places {
+    /// Runs of addresses that copies from the host filled: apart, in order.
+    filled: Vec<Range<u64>>,
+    /// Symbols of addresses within those, in order.
+    places: Vec<(u64, Symbol)>,
+    /// The symbol of all other addresses.
+    other: Option<Symbol>,
+}
+
+impl Places {
+    /// What lies at `run` is filled.
+    fn fill(&mut self, run: Range<u64>) {
+        // Those that touch it become one with it.
+        let first = self.filled.partition_point(|known| known.end < run.start);
+        let last = self.filled.partition_point(|known| known.start <= run.end);
+        if let [known] = &self.filled[first..last]
+            && known.start <= run.start
+            && run.end <= known.end
+        {
+            return;
+        }
+        let met = &self.filled[first..last];
+        let start = met.first().map_or(run.start, |known| known.start.min(run.start));
+        let end = met.last().map_or(run.end, |known| known.end.max(run.end));
+        self.filled.splice(first..last, [start..end]);
+        if let [first, .., last] = &self.filled[..]
+            && self.filled.len() > RUNS
+        {
+            self.filled = vec![first.start..last.end];
+        }
+    }
+
+    fn is_filled(&self, address: u64) -> bool {
+        let after = self.filled.partition_point(|known| known.start <= address);
+        after > 0 && address < self.filled[after - 1].end
+    }
+}
+
+/// See the module's text.
+#[derive(Default)]
+pub struct Order {
+    learner: Learner,
+    /// By chunk.
+    known: Vec<Places>,
+    /// By symbol; [`NO_CHUNK`]: of none now.
+    chunks: Vec<ChunkId>,
+    unused: Vec<Symbol>,
+    /// Kept for its memory.
+    symbols: Vec<Symbol>,
+}
+
+impl Order {
+    /// A copy from the host fills `addresses` of `chunk`.
+    pub fn filled(&mut self, chunk: ChunkId, addresses: Range<u64>) {
+        self.places(chunk).fill(addresses);
+    }
+
+    /// The next operation names `named`. Answers whether it was the predicted one.
+    pub fn observe(&mut self, named: &[Named]) -> bool {
+        let mut symbols = std::mem::take(&mut self.symbols);
+        symbols.clear();
+        for &name in named {
+            let symbol = self.symbol(name);
+            if !symbols.contains(&symbol) {
+                symbols.push(symbol);
+            }
+        }
+        let followed = self.learner.observe(&symbols);
+        self.symbols = symbols;
+        followed
+    }
+
+    /// Whether any of `named` comes and goes by no rule.
+    pub fn any_erratic(&self, named: &[Named]) -> bool {
+        let mut known = named.iter().filter_map(|&name| self.known_symbol(name));
+        known.any(|symbol| self.learner.is_erratic(symbol))
+    }
+
+    /// `chunk` was freed: its id may come to mean something else.
+    pub fn forget(&mut self, chunk: ChunkId) {
+        let Some(places) = self.known.get_mut(chunk as usize) else { return };
+        let Places { places, other, .. } = std::mem::take(places);
+        for symbol in places.into_iter().map(|(_, symbol)| symbol).chain(other) {
+            self.learner.forget(symbol);
+            self.chunks[symbol as usize] = NO_CHUNK;
+            self.unused.push(symbol);
+        }
+    }
+
+    /// See [`Learner::next`].
+    pub fn next(&self, cursor: &mut Cursor) -> Option<Upcoming> {
+        let upcoming = self.learner.next(cursor)?;
+        Some(Upcoming { chunk: self.chunk_of(upcoming.chunk), ..upcoming })
+    }
+
+    /// See [`Learner::describe`]: a step that touches the chunks that the one
+    /// before touched is part of it.
+    pub fn describe(&self) -> Description {
+        let description = self.learner.describe();
+        let phases = description.phases.iter().map(|phase| self.of_chunks(phase)).collect();
+        Description { phases, ..description }
+    }
+
+    fn of_chunks(&self, phase: &Phase) -> Phase {
+        let mut told = Phase { steps: Vec::new(), uses: Vec::new(), ..*phase };
+        for step in &phase.steps {
+            let first_use = told.uses.len();
+            for &symbol in &phase.uses[step.first_use as usize..][..step.use_count as usize] {
+                let chunk = self.chunk_of(symbol);
+                if !told.uses[first_use..].contains(&chunk) {
+                    told.uses.push(chunk);
+                }
+            }
+            let uses = &told.uses[first_use..];
+            if let Some(last) = told.steps.last_mut()
+                && told.uses[last.first_use as usize..first_use] == *uses
+                && (last.ns > 0) == (step.ns > 0)
+            {
+                last.operations += step.operations;
+                last.ns += step.ns;
+                told.uses.truncate(first_use);
+                continue;
+            }
+            let use_count = uses.len() as u32;
+            told.steps.push(Step { first_use: first_use as u32, use_count, ..*step });
+        }
+        told
+    }
+
+    /// See [`Learner::touched`]; a chunk may be named twice.
+    pub fn touched(
+        &self,
+        operations: Range<Operation>,
+    ) -> impl Iterator<Item = (bool, impl Iterator<Item = ChunkId> + '_)> + '_ {
+        let of_chunks =
+            |(whole, symbols)| (whole, Iterator::map(symbols, |symbol| self.chunk_of(symbol)));
+        self.learner.touched(operations).map(of_chunks)
+    }
+
+    /// Bytes of memory held: bounded, see the module's text.
+    pub fn footprint(&self) -> usize {
+        let places = |known: &Places| {
+            known.filled.capacity() * size_of::<Range<u64>>()
+                + known.places.capacity() * size_of::<(u64, Symbol)>()
+        };
+        let symbols = self.chunks.capacity() + self.unused.capacity() + self.symbols.capacity();
+        self.learner.footprint()
+            + self.known.capacity() * size_of::<Places>()
+            + self.known.iter().map(places).sum::<usize>()
+            + symbols * size_of::<Symbol>()
+    }
+
+    fn places(&mut self, chunk: ChunkId) -> &mut Places {
+        let index = chunk as usize;
+        if self.known.len() <= index {
+            self.known.resize_with(index + 1, Places::default);
+        }
+        &mut self.known[index]
+    }
+
+    fn chunk_of(&self, symbol: Symbol) -> ChunkId {
+        self.chunks.get(symbol as usize).copied().unwrap_or(NO_CHUNK)
+    }
+
+    fn known_symbol(&self, Named { chunk, address }: Named) -> Option<Symbol> {
+        let places = self.known.get(chunk as usize)?;
+        match places.places.binary_search_by_key(&address, |&(at, _)| at) {
+            Ok(index) => Some(places.places[index].1),
+            Err(_) => places.other,
+        }
+    }
+
+    fn symbol(&mut self, Named { chunk, address }: Named) -> Symbol {
+        let full = self.chunks.len() >= SYMBOLS && self.unused.is_empty();
+        let places = self.places(chunk);
+        let at = match places.places.binary_search_by_key(&address, |&(at, _)| at) {
+            Ok(index) => return places.places[index].1,
+            Err(at) => at,
+        };
+        let apart = !full && places.places.len() < PLACES && places.is_filled(address);
+        if let Some(other) = places.other.filter(|_| !apart) {
+            return other;
+        }
+        let symbol = self.unused.pop().unwrap_or(self.chunks.len() as Symbol);
+        if self.chunks.len() <= symbol as usize {
+            self.chunks.push(chunk);
+        }
+        self.chunks[symbol as usize] = chunk;
+        let places = &mut self.known[chunk as usize];
+        if apart {
+            places.places.insert(at, (address, symbol));
+        } else {
+            places.other = Some(symbol);
+        }
+        symbol
+    }
+}
+
+/// What knows nothing of chunks is the learner's own.
+impl Order {
+    pub fn measured(&mut self, operations: Range<Operation>, ns: Nanos) {
+        self.learner.measured(operations, ns);
+    }
+
+    pub fn operations(&self) -> Operation {
+        self.learner.operations()
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.learner.epoch()
+    }
+
+    pub fn version(&self) -> u64 {
+        self.learner.version()
+    }
+
+    pub fn wants_times(&self) -> bool {
+        self.learner.wants_times()
+    }
+
+    pub fn lap(&self) -> Option<u64> {
+        self.learner.lap()
+    }
+
+    pub fn described(&self) -> Vec<u64> {
+        self.learner.described()
+    }
+
+    pub fn present(&self) -> Option<u64> {
+        self.learner.present()
+    }
+
+    pub fn ahead(&self) -> Option<Cursor> {
+        self.learner.ahead()
+    }
+
+    pub fn position(&self) -> i64 {
+        self.learner.position()
+    }
+}

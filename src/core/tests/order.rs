@@ -1,0 +1,134 @@
+//! The order of uses, told in addresses and answered in chunks.
+
+use autooffload_core::address_map::ChunkId;
+use autooffload_core::learn::Description;
+use autooffload_core::order::{Named, Order};
+
+const MIB: u64 = 1 << 20;
+/// Chunks lie so far from each other, and hold weights of so many bytes.
+const STRIDE: u64 = 22 * MIB;
+const WEIGHT: u64 = 2 * MIB;
+
+fn address(chunk: ChunkId, weight: u64) -> u64 {
+    (u64::from(chunk) + 1) * STRIDE + weight * WEIGHT
+}
+
+fn weight(chunk: ChunkId, weight: u64) -> Named {
+    Named { chunk, address: address(chunk, weight) }
+}
+
+/// Layers of four weights, two layers to a chunk, each weight used with an
+/// activation that lies anywhere in a chunk of its own.
+fn pass(layers: u32, iteration: u64) -> Vec<Vec<Named>> {
+    let activations = layers;
+    let operation = |index: u64| {
+        let (layer, number) = ((index / 4) as u32, index % 4);
+        let (chunk, place) = (layer / 2, u64::from(layer % 2) * 4 + number);
+        let anywhere = (index * 7 + iteration * 13) % 11;
+        vec![weight(chunk, place), weight(activations, anywhere)]
+    };
+    (0..u64::from(layers) * 4).map(operation).collect()
+}
+
+fn loaded(layers: u32) -> Order {
+    let mut order = Order::default();
+    for index in 0..u64::from(layers) * 4 {
+        let (chunk, place) = ((index / 8) as u32, index % 8);
+        let start = address(chunk, place);
+        order.filled(chunk, start..start + WEIGHT);
+        order.observe(&[weight(chunk, place)]);
+    }
+    order
+}
+
+fn operations(description: &Description) -> Vec<u32> {
+    let of = |phase: &autooffload_core::learn::Phase| {
+        phase.steps.iter().map(|step| step.operations).sum::<u32>()
+    };
+    description.phases.iter().map(of).collect()
+}
+
+#[test]
+fn layers_that_share_a_chunk_are_not_taken_for_iterations() {
+    const LAYERS: u32 = 12;
+    let mut order = loaded(LAYERS);
+    for iteration in 0..4 {
+        for named in pass(LAYERS, iteration) {
+            order.observe(&named);
+        }
+    }
+    let description = order.describe();
+    assert_eq!(operations(&description), [LAYERS * 4]);
+    // What comes next is told in chunks, each as often as it is named.
+    let mut cursor = order.ahead().unwrap();
+    for named in pass(LAYERS, 9).iter().flat_map(|named| named.iter()) {
+        let next = order.next(&mut cursor).unwrap();
+        assert_eq!(next.chunk, named.chunk);
+    }
+    // And what a chunk is used for in a row is one step; the iteration may begin
+    // and end in the middle of one.
+    let phase = &description.phases[0];
+    assert!(phase.steps.len() <= LAYERS as usize / 2 + 1, "{:?}", phase.steps);
+    assert!(phase.steps.iter().all(|step| step.use_count == 2));
+}
+
+#[test]
+fn where_nothing_was_filled_addresses_say_nothing() {
+    let mut order = Order::default();
+    for iteration in 0..4u64 {
+        for chunk in 0..20 {
+            order.observe(&[weight(chunk, (iteration * 3 + u64::from(chunk)) % 9)]);
+        }
+    }
+    assert_eq!(operations(&order.describe()), [20]);
+    let epoch = order.epoch();
+    for chunk in 0..20 {
+        assert!(order.observe(&[weight(chunk, 10)]), "chunk {chunk}");
+    }
+    assert_eq!(order.epoch(), epoch);
+}
+
+#[test]
+fn a_freed_chunk_is_never_named_again_and_its_symbols_are_used_anew() {
+    const LAYERS: u32 = 12;
+    let mut order = loaded(LAYERS);
+    for iteration in 0..3 {
+        pass(LAYERS, iteration).iter().for_each(|named| {
+            order.observe(named);
+        });
+    }
+    order.forget(2);
+    assert!(order.describe().phases.iter().all(|phase| !phase.uses.contains(&2)));
+    let mut cursor = order.ahead().unwrap();
+    for _ in 0..200 {
+        assert_ne!(order.next(&mut cursor).unwrap().chunk, 2);
+    }
+    // Another allocation of the same number, again and again; the learner
+    // remembers as much as it ever will.
+    for iteration in 0..3000 {
+        pass(LAYERS, iteration).iter().for_each(|named| {
+            order.observe(named);
+        });
+    }
+    order.forget(2);
+    let before = order.footprint();
+    for round in 0..1000u64 {
+        order.filled(2, address(2, 0)..address(2, 8));
+        (0..8).for_each(|place| {
+            order.observe(&[weight(2, (place + round) % 8)]);
+        });
+        order.forget(2);
+    }
+    assert!(order.footprint() < before + (64 << 10), "{} {before}", order.footprint());
+}
+
+#[test]
+fn memory_is_bounded_however_many_addresses_are_named() {
+    let mut order = Order::default();
+    order.filled(0, 0..1 << 40);
+    for index in 0..100_000u64 {
+        order.observe(&[Named { chunk: 0, address: index * 512 }]);
+        order.filled(1, index * 4096..index * 4096 + 512);
+    }
+    assert!(order.footprint() < 16 << 20, "{}", order.footprint());
+}
