@@ -3,7 +3,8 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
-use autooffload_core::params::{Span, scan};
+use autooffload_core::params::{BLOCKS_FROM, Span, scan, scan_blocks};
+use autooffload_core::slots::Slots;
 
 use super::touches::{Touches, ordered};
 use super::{Call, layouts, retry_when_out_of_memory, say_once};
@@ -18,6 +19,7 @@ pub type Grid = (c_uint, c_uint);
 /// # Safety
 /// As cuda.h asks.
 #[allow(clippy::too_many_arguments)]
+#[inline]
 pub unsafe fn kernel(
     call: Call,
     forward: impl Fn() -> CuResult,
@@ -87,6 +89,7 @@ pub unsafe fn cooperative(
 
 /// # Safety
 /// `params` and `extra` are as `function` and cuda.h ask.
+#[inline]
 unsafe fn launch(
     stream: CUstream,
     function: CUfunction,
@@ -115,6 +118,7 @@ unsafe fn launch(
 ///
 /// # Safety
 /// `params` and `extra` are as `function` and cuda.h ask.
+#[inline]
 pub unsafe fn add_kernel(
     touches: &mut Touches,
     function: CUfunction,
@@ -128,33 +132,63 @@ pub unsafe fn add_kernel(
     }
     let span = Span { base: low, bytes: high - low };
     if !params.is_null() {
-        let layout = layouts::of(function)?;
-        for param in &layout.params {
-            // SAFETY: entry `index` points at `bytes` bytes, as the kernel asks.
-            let bytes = unsafe {
-                let data = *params.add(param.index);
-                if data.is_null() {
-                    continue;
+        layouts::with(function, |layout| {
+            for param in &layout.params {
+                // SAFETY: entry `index` points at `bytes` bytes, as the kernel asks.
+                let bytes = unsafe {
+                    let data = *params.add(param.index);
+                    if data.is_null() {
+                        continue;
+                    }
+                    std::slice::from_raw_parts(data.cast::<u8>().cast_const(), param.bytes)
+                };
+                // Of a struct whose slots are known, those that this launch reads.
+                let told = layout.slots.as_ref().is_some_and(|slots| {
+                    slots.param == param.index && see_slots(slots, bytes, grid, touches)
+                });
+                if !told {
+                    see(bytes, span, touches);
                 }
-                std::slice::from_raw_parts(data.cast::<u8>().cast_const(), param.bytes)
-            };
-            // Of a struct whose slots are known, those that this launch reads.
-            let told = layout.slots.as_ref().is_some_and(|slots| {
-                slots.param == param.index
-                    && slots.read(bytes, grid, |address| touches.add(address, Touch::Kernel))
-            });
-            if !told {
-                scan(bytes, span, |address| touches.add(address, Touch::Kernel));
             }
-        }
+        })?;
     }
     if !extra.is_null() {
         // SAFETY: the caller's promise.
         if let Some(buffer) = unsafe { extra_buffer(extra) } {
-            scan(buffer, span, |address| touches.add(address, Touch::Kernel));
+            see(buffer, span, touches);
         }
     }
     Ok(())
+}
+
+/// Adds every managed chunk that `bytes` name.
+#[inline]
+fn see(bytes: &[u8], span: Span, touches: &mut Touches) {
+    if bytes.len() < BLOCKS_FROM {
+        scan(bytes, span, |address| touches.add(address, Touch::Kernel));
+    } else {
+        see_long(bytes, span, touches);
+    }
+}
+
+/// `false`: it cannot be told which slots are read.
+#[inline(never)]
+fn see_slots(slots: &Slots, bytes: &[u8], grid: Grid, touches: &mut Touches) -> bool {
+    slots.read(bytes, grid, |address| touches.add(address, Touch::Kernel))
+}
+
+#[inline(never)]
+fn see_long(bytes: &[u8], span: Span, touches: &mut Touches) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        #[target_feature(enable = "avx2")]
+        fn with_avx2(bytes: &[u8], span: Span, touches: &mut Touches) {
+            scan_blocks(bytes, span, |address| touches.add(address, Touch::Kernel));
+        }
+        // SAFETY: this processor has it.
+        return unsafe { with_avx2(bytes, span, touches) };
+    }
+    scan_blocks(bytes, span, |address| touches.add(address, Touch::Kernel));
 }
 
 /// The packed parameter buffer of the `extra` form: (key, value) pairs.

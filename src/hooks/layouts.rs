@@ -50,39 +50,56 @@ fn with_shared<T>(act: impl FnOnce(&mut Shared) -> T) -> T {
 
 const WAYS: usize = 256;
 
-/// One thread's cache: (handle, generation, layout) at a hash of the handle.
-type Cache = Vec<Option<(usize, u64, Arc<Layout>)>>;
-
-thread_local! {
-    static CACHE: RefCell<Cache> = const { RefCell::new(Vec::new()) };
+/// What a thread knows of one handle.
+#[derive(Default)]
+struct Way {
+    handle: usize,
+    generation: u64,
+    /// None: this way was never used.
+    layout: Option<Arc<Layout>>,
 }
 
-/// The layout of `handle`, a `CUfunction` or a `CUkernel`.
+thread_local! {
+    /// At a hash of the handle; no ways before the first.
+    static CACHE: RefCell<Vec<Way>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `act` with the layout of `handle`, a `CUfunction` or a `CUkernel`.
 ///
 /// Errors: what the driver answers for the handle; a launch would too.
-pub fn of(handle: CUfunction) -> Result<Arc<Layout>> {
+#[inline]
+pub fn with<T>(handle: CUfunction, act: impl FnOnce(&Layout) -> T) -> Result<T> {
     let handle = handle as usize;
     let generation = GENERATION.load(Ordering::Acquire);
     // Handles are addresses of at least 16-byte objects.
     let way = (handle >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (usize::BITS - WAYS.ilog2());
-    let cached = CACHE.try_with(|cache| {
+    let mut act = Some(act);
+    let known = CACHE.try_with(|cache| {
         let cache = cache.try_borrow().ok()?;
-        match cache.get(way) {
-            Some(Some((known, of, layout))) if (*known, *of) == (handle, generation) => {
-                Some(layout.clone())
-            }
-            _ => None,
+        let way = cache.get(way)?;
+        if (way.handle, way.generation) != (handle, generation) {
+            return None;
         }
+        let layout = way.layout.as_deref()?;
+        Some(act.take()?(layout))
     });
-    if let Ok(Some(layout)) = cached {
-        return Ok(layout);
+    match (known, act) {
+        (Ok(Some(answer)), _) => Ok(answer),
+        (_, act) => {
+            let layout = look_up_and_remember(handle, generation, way)?;
+            Ok(act.expect("called above only with an answer")(&layout))
+        }
     }
+}
+
+#[cold]
+fn look_up_and_remember(handle: usize, generation: u64, way: usize) -> Result<Arc<Layout>> {
     let layout = look_up(handle)?;
     // A thread that is ending has no cache any more.
     let _ = CACHE.try_with(|cache| {
         if let Ok(mut cache) = cache.try_borrow_mut() {
-            cache.resize(WAYS, None);
-            cache[way] = Some((handle, generation, layout.clone()));
+            cache.resize_with(WAYS, Way::default);
+            cache[way] = Way { handle, generation, layout: Some(Arc::clone(&layout)) };
         }
     });
     Ok(layout)

@@ -74,23 +74,9 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Marks the thread as inside for its lifetime; restores the outer state.
-struct Inside(bool);
-
-impl Inside {
-    fn enter() -> Inside {
-        Inside(INSIDE.replace(true))
-    }
-}
-
-impl Drop for Inside {
-    fn drop(&mut self) {
-        INSIDE.set(self.0);
-    }
-}
-
 /// The frame around every hook: counts, decides whether the hook is in force,
 /// catches panics. `forwarded`: how often `forward` has called the original.
+#[inline(always)]
 fn run(
     hook: Hook,
     forwarded: &Cell<u64>,
@@ -102,35 +88,45 @@ fn run(
         Hook::cuInit | Hook::cuGetProcAddress | Hook::cuGetProcAddress_v2 => lifecycle::may_start(),
         _ => lifecycle::is_active(),
     };
-    if !in_force || INSIDE.get() {
+    // Looked up once: it costs a call each time.
+    let inside = INSIDE.with(std::ptr::from_ref);
+    // SAFETY: without a destructor it lives as long as the thread, whose stack
+    // this function is on.
+    let inside = unsafe { &*inside };
+    if !in_force || inside.get() {
         return forward();
     }
-    let _inside = Inside::enter();
+    inside.set(true);
     let outcome = catch_unwind(AssertUnwindSafe(body));
     hook.count(forwarded.get());
-    match outcome {
-        Ok(code) => code,
-        Err(_) => {
-            // Passed on only if it was not yet, and if every byte is certain
-            // to be where the program expects it.
-            let safe = forwarded.get() == 0 && !engine::memory_moves();
-            say_once!(
-                error,
-                "internal error in {:?}; the call {} (said once)",
-                hook.name(),
-                if safe { "was passed on to the driver" } else { "fails" }
-            );
-            if safe { forward() } else { CuResult::UNKNOWN }
-        }
-    }
+    let code = outcome.unwrap_or_else(|_| after_panic(hook, forwarded.get(), forward));
+    inside.set(false);
+    code
+}
+
+/// A body panicked. The call is passed on only if it was not yet, and if every
+/// byte is certain to be where the program expects it.
+#[cold]
+fn after_panic(hook: Hook, forwarded: u64, forward: &dyn Fn() -> CuResult) -> CuResult {
+    let safe = forwarded == 0 && !engine::memory_moves();
+    say_once!(
+        error,
+        "internal error in {:?}; the call {} (said once)",
+        hook.name(),
+        if safe { "was passed on to the driver" } else { "fails" }
+    );
+    if safe { forward() } else { CuResult::UNKNOWN }
 }
 
 /// The original; when it says out-of-memory and the engine can give memory
 /// back to the driver, the original once more.
+#[inline]
 fn retry_when_out_of_memory(forward: impl Fn() -> CuResult) -> CuResult {
     let code = forward();
-    if code == CuResult::OUT_OF_MEMORY && engine::release_for_retry() {
-        return forward();
-    }
-    code
+    if code == CuResult::OUT_OF_MEMORY { once_more(&forward) } else { code }
+}
+
+#[cold]
+fn once_more(forward: &dyn Fn() -> CuResult) -> CuResult {
+    if engine::release_for_retry() { forward() } else { CuResult::OUT_OF_MEMORY }
 }

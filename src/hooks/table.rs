@@ -128,13 +128,14 @@ macro_rules! hooks {
                 // signature (cuda.h).
                 let original: unsafe extern "C" fn( $( $ty ),* ) -> CuResult =
                     unsafe { std::mem::transmute(original) };
-                let forwarded = Cell::new(0);
-                let forward = || {
+                let forwarded = &Cell::new(0);
+                // By value: else each argument is fetched through a reference.
+                let forward = move || {
                     forwarded.set(forwarded.get() + 1);
                     // SAFETY: the program's own call, unchanged.
                     unsafe { original( $( $arg ),* ) }
                 };
-                super::run(Hook::$name, &forwarded, &forward, || {
+                super::run(Hook::$name, forwarded, &forward, || {
                     let _call = super::Call { per_thread: per_thread!( $( $variant )? ) };
                     body!(_call, &forward, ( $( $arg ),* ), $( $body )?)
                 })

@@ -1,5 +1,7 @@
 //! What one operation touches, and the operation in its order.
 
+use smallvec::SmallVec;
+
 use crate::driver::abi::*;
 use crate::driver::driver;
 use crate::engine::{self, ChunkId, Touch};
@@ -9,26 +11,18 @@ use super::{graphs, retry_when_out_of_memory};
 /// Touches of most launches fit; more cost an allocation.
 const INLINE: usize = 16;
 
-/// What one operation names, in order: each pair of address and touch once.
+/// What one operation names, in order. Of the first few, one may be there more
+/// than once: to ask costs more than to have it twice.
+#[derive(Default)]
 pub struct Touches {
-    inline: [(ChunkId, Touch); INLINE],
-    /// What names each chunk of `inline`.
-    addresses: [DevicePtr; INLINE],
-    len: usize,
-    /// All of them, once there are more than `INLINE`.
-    spilled: Vec<(ChunkId, Touch)>,
-    spilled_addresses: Vec<DevicePtr>,
+    chunks: SmallVec<[(ChunkId, Touch); INLINE]>,
+    /// What names each chunk of `chunks`.
+    addresses: SmallVec<[DevicePtr; INLINE]>,
 }
 
 impl Touches {
     pub fn new() -> Self {
-        Touches {
-            inline: [(0, Touch::Kernel); INLINE],
-            addresses: [0; INLINE],
-            len: 0,
-            spilled: Vec::new(),
-            spilled_addresses: Vec::new(),
-        }
+        Touches::default()
     }
 
     /// Notes `touch` of the chunk that contains `address`, if one does.
@@ -37,26 +31,21 @@ impl Touches {
         let Some(chunk) = engine::chunk_of(address) else {
             return;
         };
-        let mut known = self.addresses().iter().zip(self.as_slice());
-        if !known.any(|(&at, &(_, what))| at == address && what == touch) {
-            self.add_new(chunk, address, touch);
+        // Before an allocation is needed, whether this one needs it.
+        if self.chunks.len() >= INLINE {
+            let mut known = self.addresses.iter().zip(&self.chunks);
+            if known.any(|(&at, &(_, what))| at == address && what == touch) {
+                return;
+            }
         }
+        self.add_new(chunk, address, touch);
     }
 
-    /// Notes a touch that is not among them yet.
+    /// Notes a touch without asking whether it is among them.
+    #[inline]
     pub fn add_new(&mut self, chunk: ChunkId, address: DevicePtr, touch: Touch) {
-        if self.len < INLINE {
-            self.inline[self.len] = (chunk, touch);
-            self.addresses[self.len] = address;
-        } else {
-            if self.spilled.is_empty() {
-                self.spilled.extend_from_slice(&self.inline);
-                self.spilled_addresses.extend_from_slice(&self.addresses);
-            }
-            self.spilled.push((chunk, touch));
-            self.spilled_addresses.push(address);
-        }
-        self.len += 1;
+        self.chunks.push((chunk, touch));
+        self.addresses.push(address);
     }
 
     /// The same, of one operation of `bytes`; nothing if that is none.
@@ -68,16 +57,12 @@ impl Touches {
 
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.chunks.is_empty()
     }
 
     #[inline]
     pub fn as_slice(&self) -> &[(ChunkId, Touch)] {
-        if self.len <= INLINE { &self.inline[..self.len] } else { &self.spilled }
-    }
-
-    fn addresses(&self) -> &[DevicePtr] {
-        if self.len <= INLINE { &self.addresses[..self.len] } else { &self.spilled_addresses }
+        &self.chunks
     }
 
     /// Keeps the chunks resident on behalf of a graph, and remembers that its
@@ -85,7 +70,7 @@ impl Touches {
     pub fn pin_for_graph(&self) -> Result<()> {
         let chunks: Vec<ChunkId> = self.as_slice().iter().map(|&(chunk, _)| chunk).collect();
         engine::pin_for_graph(&chunks)?;
-        graphs::remember(self.addresses());
+        graphs::remember(&self.addresses);
         Ok(())
     }
 }
@@ -101,25 +86,38 @@ pub fn ordered(stream: CUstream, touches: &Touches, forward: impl Fn() -> CuResu
     if touches.is_empty() {
         return retry_when_out_of_memory(forward);
     }
-    if is_capturing(stream) {
-        return match touches.pin_for_graph() {
-            Ok(()) => retry_when_out_of_memory(forward),
-            Err(code) => code,
-        };
+    if engine::any_capture() && is_capturing(stream) {
+        return captured(touches, &forward);
     }
-    let attempt = || {
-        let access = engine::begin(stream, touches.as_slice(), touches.addresses())?;
-        let code = forward();
-        drop(access);
-        Ok(code)
-    };
-    match attempt() {
-        // The driver's own lack of memory (a module loaded at first launch).
-        // Giving some back moves chunks, so never while ours are held.
-        Ok(CuResult::OUT_OF_MEMORY) if engine::release_for_retry() => {
-            attempt().unwrap_or_else(|code| code)
+    let code = match engine::begin(stream, touches.as_slice(), &touches.addresses) {
+        Ok(access) => {
+            let code = forward();
+            drop(access);
+            code
         }
-        Ok(code) | Err(code) => code,
+        Err(code) => return code,
+    };
+    if code == CuResult::OUT_OF_MEMORY { once_more(stream, touches, &forward) } else { code }
+}
+
+#[cold]
+fn captured(touches: &Touches, forward: &dyn Fn() -> CuResult) -> CuResult {
+    match touches.pin_for_graph() {
+        Ok(()) => retry_when_out_of_memory(forward),
+        Err(code) => code,
+    }
+}
+
+/// After the driver's own lack of memory (a module loaded at first launch).
+/// Giving some back moves chunks, so never while those of the operation are held.
+#[cold]
+fn once_more(stream: CUstream, touches: &Touches, forward: &dyn Fn() -> CuResult) -> CuResult {
+    if !engine::release_for_retry() {
+        return CuResult::OUT_OF_MEMORY;
+    }
+    match engine::begin(stream, touches.as_slice(), &touches.addresses) {
+        Ok(_access) => forward(),
+        Err(code) => code,
     }
 }
 
