@@ -24,6 +24,31 @@
 //! - [`exports`]: the C functions for tools, the report at exit;
 //! - [`lifecycle`]: when all of this is in force.
 //!
+//! One word means one thing, here and in `docs/`:
+//!
+//! - *frame*: one physical handle of 2 MiB; *budget*: how many there may be.
+//! - *chunk*: one managed allocation, the unit of access: a launch that names
+//!   any byte of it may touch all of it. PyTorch's *segment* is a chunk.
+//! - *resident*: a chunk all of whose frames are its own; *streamed*: one with
+//!   frames in the ring. *In place*: frames that are host memory, which kernels
+//!   read over the link.
+//! - *ring*: the frames that streamed chunks share; *slot*: one of them, by its
+//!   number. *Part*: a run of a chunk's frames on consecutive slots, copied as
+//!   one; *run*: parts of several chunks that one copy brings.
+//! - *piece*: host memory of a run of a chunk's frames.
+//! - *operation*: a launch, copy or memset of the program; *use*: what it does
+//!   to one chunk, on one stream of one context; *fence*: the wait that a use
+//!   of freshly copied bytes needs.
+//! - *fetch*: a copy in; *prefetch*: ahead of its use; *demand fetch*: one that
+//!   an operation has to wait for; *write-back*: a copy out of what has changed.
+//! - *evict*: take a chunk's frames; *pin*: never evict; *hold*: not while this
+//!   operation is being queued.
+//! - *iteration*: one repetition of the order of uses; *step*: operations in a
+//!   row that touch the same; *phase*: iterations over the same chunks; *visit*:
+//!   one stretch of them.
+//! - *plan*: what is resident, what shares which slots, when each copy starts;
+//!   *lead*: how many steps before its use a copy may start.
+//!
 //! Lifecycle: lookups by constructors, `dlsym` and `cuGetProcAddress` are
 //! answered from the first moment, without lock, thread or log. The first
 //! `cuInit` that succeeds reads the settings, echoes them and starts the

@@ -1,33 +1,23 @@
-//! Plans, without holding the program up: what takes milliseconds is planned
-//! at once, under the device's lock; what takes longer is searched for by a
-//! thread of its own, which knows nothing but the problem, and carried out when
-//! it is found. Until then the program streams by a quick plan, or by the one
-//! before.
+//! The thread that plans: it knows nothing but the problem, and touches nothing
+//! else. The program's thread never plans, it only poses the problem and
+//! carries the answer out.
 //!
-//! One search at a time for each device. Not here: when a plan is due, and what
-//! carrying it out means (the streamer's).
+//! One search at a time for each device. Not here: when a plan is due, which
+//! answer is carried out and when (the core's `agent`), and what that means
+//! (`memory`).
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
+use autooffload_core::agent::{Agent, Answer, Job, NoPlan, Search};
 use autooffload_core::memory::Streamer;
-use autooffload_core::plan::{self, Effort, Plan, Problem};
+use autooffload_core::plan::Plan;
 
 use super::device::DeviceBackend;
 
-/// Uses in all phases for which the search takes some tens of milliseconds: no
-/// more than what the host may be ahead of the device.
-const USES_AT_ONCE: usize = 1024;
-/// Uses for which it takes so long that a quick plan is worth moving twice.
-const USES_QUICKLY: usize = 5000;
-/// Operations for which a plan waits for a moment when no launch is under way.
-const PATIENCE: u32 = 4096;
-
 #[derive(Default)]
-pub enum Planner {
-    #[default]
-    Idle,
-    Searching(Receiver<Option<Plan>>),
-    Found(Plan, u32),
+pub struct Planner {
+    agent: Agent,
+    search: SearchThread,
 }
 
 impl Planner {
@@ -35,72 +25,53 @@ impl Planner {
     /// was carried out.
     #[inline]
     pub fn poll(&mut self, streamer: &mut Streamer, backend: &mut DeviceBackend) -> bool {
-        match self {
-            Planner::Idle if !streamer.plan_due() => false,
-            Planner::Idle => self.begin(streamer, backend),
-            _ => self.proceed(streamer, backend),
-        }
+        self.agent.is_due(streamer) && self.step(streamer, backend)
     }
 
     #[cold]
-    fn begin(&mut self, streamer: &mut Streamer, backend: &mut DeviceBackend) -> bool {
-        streamer.set_machine(backend.machine());
-        let Some(problem) = streamer.problem() else { return false };
-        *self = Planner::Idle;
-        streamer.restore_layouts(backend);
-        let uses: usize = problem.phases.iter().map(|phase| phase.uses.len()).sum();
-        if uses <= USES_AT_ONCE {
-            let found = find(&problem, streamer.plan(), Effort::Searched);
-            *self = found.map_or(Planner::Idle, |plan| Planner::Found(plan, 0));
-            return self.proceed(streamer, backend);
+    fn step(&mut self, streamer: &mut Streamer, backend: &mut DeviceBackend) -> bool {
+        if streamer.plan_due() {
+            streamer.set_machine(backend.machine());
         }
-        let previous = streamer.plan().cloned();
-        let quick = (previous.is_none() && uses > USES_QUICKLY)
-            .then(|| find(&problem, None, Effort::Quick))
-            .flatten();
-        let adopted = quick.is_some_and(|plan| streamer.adopt(&plan, backend));
-        let (sender, receiver) = channel();
-        let search = move || {
-            // Nobody listens any more when the device is gone.
-            let _ = sender.send(find(&problem, previous.as_ref(), Effort::Searched));
-        };
-        match std::thread::Builder::new().name("autooffload-plan".into()).spawn(search) {
-            Ok(_) => *self = Planner::Searching(receiver),
-            Err(error) => log::warn!("no thread to plan in ({error}): planning quickly only"),
-        }
-        adopted
-    }
-
-    fn proceed(&mut self, streamer: &mut Streamer, backend: &mut DeviceBackend) -> bool {
-        if let Planner::Searching(receiver) = self {
-            match receiver.try_recv() {
-                Err(TryRecvError::Empty) => return false,
-                Ok(Some(plan)) => *self = Planner::Found(plan, 0),
-                Ok(None) | Err(TryRecvError::Disconnected) => *self = Planner::Idle,
-            }
-        }
-        let Planner::Found(plan, tried) = self else { return false };
-        if streamer.adopts_later(plan) {
-            // Unless something is known by now that it was not made for.
-            return streamer.plan_due() && self.begin(streamer, backend);
-        }
-        let adopted = streamer.adopt(plan, backend);
-        *tried += 1;
-        if adopted || *tried > PATIENCE || !streamer.applies(plan) {
-            *self = Planner::Idle;
-        }
-        adopted
+        self.agent.step(streamer, &mut self.search, backend)
     }
 }
 
-/// The plan for `problem`, checked.
-fn find(problem: &Problem, previous: Option<&Plan>, effort: Effort) -> Option<Plan> {
-    match plan::plan(problem, previous, effort) {
-        Ok(plan) => match plan.verify(problem) {
-            Ok(()) => return Some(plan),
-            Err(fault) => log::warn!("a plan was refused: {fault}"),
-        },
-        Err(unfit) => log::debug!("{unfit}"),
+/// The answers of the thread started last.
+#[derive(Default)]
+struct SearchThread(Option<Receiver<Plan>>);
+
+impl Search for SearchThread {
+    fn begin(&mut self, job: Job) -> bool {
+        let (sender, receiver) = channel();
+        let search = move || {
+            job.run(|effort, found| match found {
+                // Nobody listens any more when the device is gone.
+                Ok(plan) => sender.send(plan).is_ok(),
+                Err(NoPlan::Unfit(unfit)) => {
+                    log::debug!("{effort:?}: {unfit}");
+                    true
+                }
+                Err(NoPlan::Fault(fault)) => {
+                    log::warn!("a plan was refused: {fault}");
+                    true
+                }
+            });
+        };
+        let started = std::thread::Builder::new().name("autooffload-plan".into()).spawn(search);
+        if let Err(error) = &started {
+            log::warn!("no thread to plan in ({error}): streaming without a plan");
+        }
+        self.0 = started.ok().map(|_| receiver);
+        self.0.is_some()
     }
-    None
+
+    fn poll(&mut self) -> Answer {
+        let Some(receiver) = &self.0 else { return Answer::Over };
+        match receiver.try_recv() {
+            Ok(plan) => Answer::Found(plan),
+            Err(TryRecvError::Empty) => Answer::Pending,
+            Err(TryRecvError::Disconnected) => Answer::Over,
+        }
+    }
 }

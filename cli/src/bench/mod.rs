@@ -56,7 +56,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     let costs = costs::measure(&scenes, options.quick, threads);
     // Alone on the machine as far as this program is concerned.
     let sizes: &[usize] =
-        if whole { &[100, 300, 1_000, 3_000, 10_000] } else { &[100, 1_000, 10_000] };
+        if whole { &[24, 100, 300, 1_000, 3_000, 10_000] } else { &[24, 100, 1_000, 10_000] };
     let planning = timing::planning(sizes)?;
 
     let mut judged = judge::judge(&cells, &planning, whole);

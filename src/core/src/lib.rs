@@ -9,6 +9,7 @@
 //!   order        what chunks and addresses are symbols; what symbols say of chunks
 //!   plan         what stays, what streams, where in the ring, and when
 //!   memory       the state of one device's memory, and every decision
+//!   agent        when to plan, and what becomes of the answer
 //!   zone         who may reuse stream-ordered memory, and after whom
 //!   host_limits  how much host memory may be taken
 //!   config       the settings table;  units  sizes in words
@@ -19,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address_map;
+pub mod agent;
 pub mod config;
 pub mod host_limits;
 pub mod learn;

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use autooffload_core::address_map::ChunkId;
+use autooffload_core::agent::{Agent, Answer, Job, Search};
 use autooffload_core::memory::{Effect, FrameId, MemoryOps, Refused, Shortage, Streamer, Window};
 use autooffload_core::plan::{self, Effort, Layout, Machine, Part, Place, Plan, SLAB_FRAMES};
 
@@ -222,6 +223,20 @@ impl Model {
     }
 }
 
+/// Plans at once, as hard as it is told to.
+struct AtOnce(Effort, Option<Plan>);
+
+impl Search for AtOnce {
+    fn begin(&mut self, job: Job) -> bool {
+        self.1 = job.find(self.0).ok();
+        true
+    }
+
+    fn poll(&mut self) -> Answer {
+        self.1.take().map_or(Answer::Over, Answer::Found)
+    }
+}
+
 /// A program over the streamer that knows what it should see.
 struct Program {
     streamer: Streamer,
@@ -229,9 +244,10 @@ struct Program {
     /// Version that was last written to each chunk; 0: never.
     versions: HashMap<ChunkId, u64>,
     clock: u64,
-    /// Plans when that is due, and how hard it tries.
+    /// Plans when that is due.
     plans: bool,
-    effort: Effort,
+    agent: Agent,
+    search: AtOnce,
     /// GPU time of each operation, 0: not measured.
     operation_ns: u64,
 }
@@ -244,7 +260,8 @@ impl Program {
             versions: HashMap::new(),
             clock: 0,
             plans: true,
-            effort: Effort::Quick,
+            agent: Agent::default(),
+            search: AtOnce(Effort::Quick, None),
             operation_ns: 0,
         }
     }
@@ -264,8 +281,9 @@ impl Program {
 
     /// One operation, as the engine performs it.
     fn run(&mut self, touches: &[(ChunkId, Effect)]) -> Result<(), Shortage> {
-        if self.plans && self.streamer.plan_due() {
-            self.streamer.adopt_plan(self.effort, &mut self.model);
+        if self.plans && self.agent.is_due(&self.streamer) {
+            let Self { agent, search, streamer, model, .. } = self;
+            agent.step(streamer, search, model);
         }
         self.streamer.touch(touches, &mut self.model)?;
         self.clock += 1;
@@ -899,7 +917,7 @@ fn run_phase(program: &mut Program, weights: Range<ChunkId>, activation: ChunkId
 fn a_plan_that_adds_a_phase_waits_for_the_end_of_the_one_that_gains_nothing() {
     let (mut program, activation) = loaded(32, 40, 2);
     // Fast kernels: the link is at work all the time.
-    (program.operation_ns, program.effort) = (1_000, Effort::Searched);
+    (program.operation_ns, program.search.0) = (1_000, Effort::Searched);
     let (one, other) = (0..25, 25..40);
     for _ in 0..16 {
         run_phase(&mut program, one.clone(), activation);

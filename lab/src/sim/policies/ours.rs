@@ -14,10 +14,11 @@ use crate::sim::device::Waits;
 use crate::sim::oracle::{self, FRAME_BYTES};
 use crate::sim::run::{Gpu, Infeasible, Launching, Policy};
 use crate::workload::{Nanos, Trace, TraceChunk, Use};
+use autooffload_core::agent::{Agent, Answer, Job, Search};
 use autooffload_core::memory::{
     Counters, Effect, FrameId, MemoryOps, Refused, Shortage, Streamer, Window,
 };
-use autooffload_core::plan::{Effort, Place, Plan, SLAB_FRAMES, plan};
+use autooffload_core::plan::{Effort, Place, Plan, SLAB_FRAMES};
 use std::collections::VecDeque;
 use std::ops::Range;
 
@@ -26,13 +27,11 @@ const MAP_NS: Nanos = 2_000;
 /// Pinning of host memory that was touched before,
 /// bytes per second. Assumption: twice what is published without.
 const PIN_BYTES_PER_S: f64 = 10e9;
-/// Thinking time of the searched plan per chunk: about half a second for ten
+/// Time that the searched plan takes, per chunk: about half a second for ten
 /// thousand (`scripts/bench plan` prints what it is).
-const THINK_NS_PER_CHUNK: Nanos = 50_000;
-/// So many chunks are worth a quick plan first.
-const MANY_CHUNKS: Nanos = 2_000;
-/// Thinking time of the quick plan.
-const GLANCE_NS_PER_CHUNK: Nanos = 4_000;
+const SEARCH_NS_PER_CHUNK: Nanos = 50_000;
+/// That of the quick plan.
+const QUICK_NS_PER_CHUNK: Nanos = 4_000;
 /// Every kernel touches activations: here one chunk that nobody moves. The
 /// trace's are accounted for already, so its size does not matter.
 const ACTIVATION_FRAMES: u32 = 1;
@@ -41,8 +40,8 @@ pub struct Ours {
     streamer: Streamer,
     memory: Memory,
     touches: Vec<(TraceChunk, Effect)>,
-    /// Thought of, and adopted when the time has come.
-    thinking: Option<(Nanos, Plan)>,
+    agent: Agent,
+    search: SimSearch,
     /// Probes under way: the operation that each stands before, and whether
     /// that one is timed. And of the last that was passed, with the kernels'
     /// time by then.
@@ -70,7 +69,8 @@ impl Ours {
                 ..Memory::default()
             },
             touches: Vec::new(),
-            thinking: None,
+            agent: Agent::default(),
+            search: SimSearch::default(),
             probes: VecDeque::new(),
             passed: None,
             timing: false,
@@ -120,37 +120,10 @@ impl Ours {
 
     /// Plans beside the program, and carries the plan out when it is there.
     fn think(&mut self, gpu: &mut Gpu) {
-        if let Some((ready, plan)) = &self.thinking {
-            if gpu.device().host_ns() < *ready {
-                return;
-            }
-            if !self.streamer.adopts_later(plan) {
-                let mut ops = SimMemoryOps { gpu, memory: &mut self.memory };
-                self.streamer.adopt(plan, &mut ops);
-                self.thinking = None;
-                return;
-            }
-        }
-        if !self.streamer.plan_due() {
-            return;
-        }
-        let Some(problem) = self.streamer.problem() else { return };
-        self.thinking = None;
-        self.streamer.restore_layouts(&mut SimMemoryOps { gpu, memory: &mut self.memory });
-        let chunks = problem.chunks.len() as Nanos;
-        let checked = |found: Plan| found.verify(&problem).is_ok().then_some(found);
-        if chunks > MANY_CHUNKS
-            && self.streamer.plan().is_none()
-            && let Some(quick) = plan(&problem, None, Effort::Quick).ok().and_then(checked)
-        {
-            gpu.device().host_busy(GLANCE_NS_PER_CHUNK * chunks);
+        if self.agent.is_due(&self.streamer) {
+            self.search.now = gpu.device().host_ns();
             let mut ops = SimMemoryOps { gpu, memory: &mut self.memory };
-            self.streamer.adopt(&quick, &mut ops);
-        }
-        let found = plan(&problem, self.streamer.plan(), Effort::Searched);
-        if let Some(found) = found.ok().and_then(checked) {
-            let ready = gpu.device().host_ns() + THINK_NS_PER_CHUNK * chunks;
-            self.thinking = Some((ready, found));
+            self.agent.step(&mut self.streamer, &mut self.search, &mut ops);
         }
     }
 
@@ -251,6 +224,40 @@ impl Policy for Ours {
 
     fn after(&mut self, gpu: &mut Gpu, _: Launching<'_>) {
         self.release(gpu);
+    }
+}
+
+/// A search in virtual time, on a thread of its own.
+#[derive(Default)]
+struct SimSearch {
+    now: Nanos,
+    /// What is found, and when.
+    found: VecDeque<(Nanos, Plan)>,
+}
+
+impl Search for SimSearch {
+    fn begin(&mut self, job: Job) -> bool {
+        let chunks = job.problem().chunks.len() as Nanos;
+        let mut ready = self.now;
+        self.found.clear();
+        job.run(|effort, found| {
+            ready += chunks
+                * match effort {
+                    Effort::Quick => QUICK_NS_PER_CHUNK,
+                    Effort::Searched => SEARCH_NS_PER_CHUNK,
+                };
+            self.found.extend(found.ok().map(|plan| (ready, plan)));
+            true
+        });
+        true
+    }
+
+    fn poll(&mut self) -> Answer {
+        match self.found.front() {
+            None => Answer::Over,
+            Some(&(ready, _)) if ready > self.now => Answer::Pending,
+            Some(_) => self.found.pop_front().map_or(Answer::Over, |(_, plan)| Answer::Found(plan)),
+        }
     }
 }
 

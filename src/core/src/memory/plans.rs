@@ -8,7 +8,7 @@
 
 use super::*;
 use crate::learn;
-use crate::plan::{self, Effort, Nanos, Phase, Problem};
+use crate::plan::{self, Nanos, Phase, Problem};
 
 /// One step in so many may be unmeasured in what counts as measured.
 const UNMEASURED_ONE_IN: usize = 16;
@@ -216,17 +216,6 @@ impl Streamer {
     /// The plan in force.
     pub fn plan(&self) -> Option<&Plan> {
         self.plan.as_ref()
-    }
-
-    /// Plans and carries the plan out, at once. `false`: nothing has changed.
-    pub fn adopt_plan(&mut self, effort: Effort, ops: &mut impl MemoryOps) -> bool {
-        if self.any_held() {
-            return false;
-        }
-        let Some(problem) = self.problem() else { return false };
-        self.restore_layouts(ops);
-        let Ok(plan) = plan::plan(&problem, self.plan.as_ref(), effort) else { return false };
-        plan.verify(&problem).is_ok() && self.adopt(&plan, ops)
     }
 
     fn any_held(&self) -> bool {

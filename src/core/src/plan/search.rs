@@ -15,9 +15,10 @@
 
 use super::ring::{RingLayout, lay_out};
 use super::shape::Shape;
-use super::spread::{Knobs, spread};
+use super::spread::{Key, Knobs, spread};
 use super::timeline::{Clock, NOMINAL, Scenario};
 use super::{Effort, Machine};
+use std::collections::HashSet;
 
 /// Memory for one group of phases.
 #[derive(Clone, Copy, Debug)]
@@ -72,13 +73,22 @@ pub(super) struct Search<'a> {
     clock: Clock,
     /// Chunks that may be kept from streaming because they meet others.
     conflicts: usize,
-    /// Everything tried that works, with its cost.
+    /// Everything tried, and with its cost what of it works.
+    attempted: HashSet<Key>,
     tried: Vec<(f64, Knobs)>,
 }
 
 impl<'a> Search<'a> {
     pub fn new(shape: &'a Shape, machine: &'a Machine, room: Room) -> Self {
-        Self { shape, machine, room, clock: Clock::default(), conflicts: 4, tried: Vec::new() }
+        Self {
+            shape,
+            machine,
+            room,
+            clock: Clock::default(),
+            conflicts: 4,
+            attempted: HashSet::new(),
+            tried: Vec::new(),
+        }
     }
 
     /// The best layout found. `None`: nothing in the family fits.
@@ -244,6 +254,7 @@ impl<'a> Search<'a> {
     /// Anything that fits at all.
     fn last_resort(&mut self) {
         self.conflicts = self.shape.locals.len();
+        self.attempted.clear();
         for ring in self.rings(1.1) {
             for most in [100, 50, 25, 10] {
                 for least in [1, u32::MAX] {
@@ -340,8 +351,7 @@ impl<'a> Search<'a> {
     }
 
     fn attempt(&mut self, knobs: Knobs) {
-        let known = self.tried.iter().any(|(_, tried)| *tried == knobs);
-        if known || knobs.ring == 0 || knobs.most == 0 {
+        if knobs.ring == 0 || knobs.most == 0 || !self.attempted.insert(knobs.key()) {
             return;
         }
         if let Some((_, layout)) = self.layout(&knobs) {

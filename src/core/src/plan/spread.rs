@@ -30,6 +30,15 @@ pub(super) struct Knobs {
     pub hold: u32,
 }
 
+/// What [`Knobs`] are told apart by.
+pub(super) type Key = (u32, u64, u32, u32, u32, u32);
+
+impl Knobs {
+    pub fn key(&self) -> Key {
+        (self.ring, self.alpha.to_bits(), self.least, self.most, self.split, self.hold)
+    }
+}
+
 /// How often each chunk would be fetched in an iteration, if `streamed` frames
 /// pass through the ring evenly in compute time.
 fn fetches(shape: &Shape, streamed: u32, knobs: &Knobs) -> Vec<u32> {
