@@ -12,18 +12,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "src"
 CORE = LIBRARY / "core" / "src"
 LARGEST_FILE = 500
-LARGEST_CORE = 9000 + 2500  # the learner is to shrink by so much
+LARGEST_CORE = 9000 + 4000  # until one order of uses is left of two
 
 # One entry point a line: as long as the driver's API.
 TABLES = {"src/hooks/table.rs"}
 # Not as it should be yet.
-TOO_LARGE = {"src/hooks/copy.rs", "src/core/src/learn/surprise.rs", "src/core/src/memory/mod.rs",
-             "src/core/src/memory/plans.rs", "src/core/src/plan/file.rs",
-             "src/core/src/plan/mod.rs"}
+TOO_LARGE = {"src/hooks/copy.rs", "src/core/src/learn/surprise.rs", "src/core/src/plan/file.rs"}
 SEES_EVERYTHING = {f"src/core/src/{name}.rs" for name in (
-    "learn/ahead", "learn/follow", "learn/laps", "learn/phases", "learn/surprise", "learn/times",
-    "memory/ahead", "memory/frames", "memory/idle", "memory/in_place", "memory/plans",
-    "memory/ring", "memory/runs", "memory/unpredictable")}
+    "learn/ahead", "learn/follow", "learn/laps", "learn/phases", "learn/surprise", "learn/times")}
 # What a hook counts and looks up, filled once.
 HOOK_STATICS = {"COUNTS", "ORIGINALS", "ALL_RESOLVED", "SAID", "INSIDE"}
 STATE_IN_HOOKS = {"GENERATION", "SHARED", "CACHE", "FOREIGN", "FOREIGN_COUNT", "REMEMBERED",

@@ -5,7 +5,9 @@
 
 use std::cmp::Ordering;
 
-use super::*;
+use super::chunk::{ChunkState, PartExt, Streamed};
+use super::{ChunkId, MemoryOps, Operation, Streamer};
+use crate::plan::Part;
 
 /// Accesses looked at in one call: a prediction that changed with every
 /// operation must not cost a walk along all of it each time.

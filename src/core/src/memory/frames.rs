@@ -1,7 +1,10 @@
 //! Frames: taking them from the device, from chunks that own some and from the
 //! ring, and giving a chunk its own.
 
-use super::*;
+use std::ops::Range;
+
+use super::chunk::{self, ChunkState, PartExt};
+use super::{ChunkId, Effect, FrameId, MemoryOps, Operation, Refused, Shortage, Streamer};
 
 /// Chunks that must not lose their frames now.
 pub(super) type Keep<'a> = &'a dyn Fn(ChunkId) -> bool;

@@ -6,8 +6,8 @@
 //! for copies nothing is taken.
 //! Not here: what is needed soon is brought in by the look ahead.
 
-use super::*;
-use crate::plan::PhasePlan;
+use super::{ChunkId, MemoryOps, Operation, Streamer};
+use crate::plan::{Machine, PhasePlan, Plan};
 
 /// Frames copied at a time: others wait behind it.
 const FRAMES_AT_ONCE: u32 = 8;

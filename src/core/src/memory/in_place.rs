@@ -8,7 +8,9 @@
 //!
 //! Not here: whether it pays (`plan::in_place`).
 
-use super::*;
+use std::ops::Range;
+
+use super::{Operation, Streamer};
 use crate::learn::{self, Description};
 use crate::plan;
 

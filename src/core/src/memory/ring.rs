@@ -7,7 +7,11 @@
 //! Not here: where its frames come from (`frames`), and what is fetched before
 //! it is asked for (`ahead`).
 
-use super::*;
+use std::ops::Range;
+
+use super::chunk::{self, ChunkState, PartExt, Streamed};
+use super::{ChunkId, Effect, FrameId, MemoryOps, Refused, Shortage, Streamer};
+use crate::plan::Part;
 
 impl Streamer {
     /// Whether a part of `id` meets one of another chunk of `touches`.

@@ -4,7 +4,11 @@
 //! was laid out anew off the plan, freed, or never written to is none any more,
 //! and what is left of the run on either side of it comes by itself.
 
-use super::*;
+use std::ops::Range;
+
+use super::chunk::PartExt;
+use super::{ChunkId, MemoryOps, Shortage, Streamer};
+use crate::plan::{Part, Place, Plan};
 
 /// A part, by chunk and index.
 type PartOf = (ChunkId, u32);

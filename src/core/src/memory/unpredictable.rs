@@ -17,7 +17,9 @@
 //! chunks; and for all, without a plan, as long as predictions fail: when what
 //! is fetched ahead is the wrong thing.
 
-use super::*;
+use super::chunk::ChunkState;
+use super::frames::KEEP_NONE;
+use super::{ChunkId, Effect, MemoryOps, Shortage, Streamer};
 
 /// An iteration may be longer than the last one, by one part in so many.
 const ITERATION_SLACK: u64 = 16;

@@ -1,0 +1,139 @@
+//! Chunks come and go, and how many frames there may be.
+//!
+//! Not here: where frames come from (`frames`).
+
+use std::ops::Range;
+
+use super::chunk::{ChunkState, PartExt};
+use super::frames::KEEP_NONE;
+use super::{ChunkId, MemoryOps, Shortage, Streamer};
+
+impl Streamer {
+    /// Changes how many frames there may be. Above the new cap nothing is
+    /// taken back at once; the next allocations do.
+    pub fn set_cap(&mut self, frames: u32) {
+        self.cap_frames = frames;
+    }
+
+    /// Gives back what a lowered cap no longer allows, as far as that goes
+    /// now: what is pinned, or in a launch of another thread, stays.
+    fn meet_cap(&mut self, ops: &mut impl MemoryOps) {
+        let excess = self.live_frames.saturating_sub(self.cap_frames);
+        let possible = excess.min(self.attainable(KEEP_NONE, true));
+        if possible == 0 {
+            return;
+        }
+        let surplus = self.take_frames(possible, KEEP_NONE, true, ops).unwrap_or_else(|_| {
+            let rest = self.free.len().saturating_sub(possible as usize);
+            self.free.split_off(rest)
+        });
+        self.live_frames -= surplus.len() as u32;
+        for frame in surplus {
+            ops.release_frame(frame);
+        }
+    }
+
+    /// Whether [`Self::allocate`] of `frames` would have to evict.
+    pub fn would_evict(&self, frames: u32) -> bool {
+        frames > self.free.len() as u32 + self.cap_frames.saturating_sub(self.live_frames)
+    }
+
+    /// A new chunk `id` of `frames` frames, resident, evicting if it must.
+    ///
+    /// `watched`: every operation on it will be announced by [`Self::touch`],
+    /// so until the first one there is nothing to preserve. Without that, as
+    /// long as launches take no notice of us, its content may be anything.
+    pub fn allocate(
+        &mut self,
+        id: ChunkId,
+        frames: u32,
+        watched: bool,
+        ops: &mut impl MemoryOps,
+    ) -> Result<(), Shortage> {
+        self.meet_cap(ops);
+        let own = self.take_frames(frames, KEEP_NONE, true, ops)?;
+        if ops.map(id, &own).is_err() {
+            self.free.extend(own);
+            return Err(self.device_shortage(frames));
+        }
+        if self.chunks.len() <= id as usize {
+            self.chunks.resize_with(id as usize + 1, || None);
+        }
+        let chunk = ChunkState::new(own, self.operation);
+        let place = self.slabs.give(frames);
+        self.chunks[id as usize] = Some(ChunkState { undefined: watched, place, ..chunk });
+        Ok(())
+    }
+
+    /// The program freed `id`. All its uses are over, or queued before a wait
+    /// that `ops.retire` performs.
+    pub fn free(&mut self, id: ChunkId, ops: &mut impl MemoryOps) {
+        ops.retire(id);
+        if self.chunk(id).mapped {
+            ops.unmap(id);
+        }
+        self.order.forget(id);
+        self.leave_host(id, 0, ops);
+        let chunk = self.chunks[id as usize].take().expect("a chunk that lives");
+        self.streamed_chunks -= u32::from(!chunk.resident());
+        if let Some(place) = chunk.place {
+            self.slabs.take_back(place, chunk.frames);
+        }
+        self.free.extend(chunk.own.into_iter().flatten());
+        for streamed in chunk.parts.iter().filter(|streamed| streamed.present) {
+            streamed.part.slots().for_each(|slot| self.occupants[slot as usize] = None);
+        }
+        self.unplanned_changes += u64::from(self.plan.is_none() || chunk.planned);
+        if self.streamed_chunks == 0 && self.host_frames == 0 {
+            // Everything fits again: no ring, and nothing held back.
+            self.cut_ring(0, ops);
+            self.plan = None;
+            self.release_free(ops);
+        }
+    }
+
+    /// A copy from the host fills `addresses` of `id`: weights, until it is freed.
+    pub fn filled(&mut self, id: ChunkId, addresses: Range<u64>) {
+        self.order.filled(id, addresses);
+    }
+
+    /// The program gave up `id`'s content but may reuse the memory.
+    pub fn forget_content(&mut self, id: ChunkId) {
+        let chunk = self.chunk_mut(id);
+        chunk.written();
+        chunk.undefined = true;
+    }
+
+    /// Gives frames without owner back to the device. Answers how many.
+    pub fn release_free(&mut self, ops: &mut impl MemoryOps) -> u32 {
+        let count = self.free.len() as u32;
+        for frame in self.free.drain(..) {
+            ops.release_frame(frame);
+        }
+        self.live_frames -= count;
+        count
+    }
+
+    /// Gives up to `frames` frames back to the device, evicting if it must,
+    /// and lowers the cap by as much. Answers how many.
+    pub fn give_back(&mut self, frames: u32, ops: &mut impl MemoryOps) -> Result<u32, Shortage> {
+        // Not by way of new frames.
+        self.cap_frames = self.cap_frames.min(self.live_frames);
+        let taken = self.take_frames(frames, KEEP_NONE, true, ops)?;
+        self.free.extend(taken);
+        let given = self.release_free(ops);
+        self.cap_frames = self.cap_frames.min(self.live_frames);
+        Ok(given)
+    }
+
+    /// Makes `id` resident for as long as it lives. `true`: it was not before.
+    pub fn pin(&mut self, id: ChunkId, ops: &mut impl MemoryOps) -> Result<bool, Shortage> {
+        if self.chunk(id).on_host > 0 {
+            self.recall(id, ops)?;
+        }
+        if !self.chunk(id).resident() {
+            self.promote(id, ops)?;
+        }
+        Ok(!std::mem::replace(&mut self.chunk_mut(id).pinned, true))
+    }
+}

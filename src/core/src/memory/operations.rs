@@ -1,0 +1,125 @@
+//! The hot path: what an operation touches is made present, and held until it
+//! is queued.
+
+use super::{ChunkId, Effect, MemoryOps, Named, Shortage, Streamer};
+
+impl Streamer {
+    /// One operation of the program is about to touch `touches`: makes them
+    /// present and holds them. Follow with [`Self::release`] once the
+    /// operation was queued, then with [`Self::look_ahead`]. No chunk may be
+    /// named twice.
+    ///
+    /// On an error nothing is held.
+    pub fn touch(
+        &mut self,
+        touches: &[(ChunkId, Effect)],
+        ops: &mut impl MemoryOps,
+    ) -> Result<(), Shortage> {
+        let mut named = std::mem::take(&mut self.named);
+        named.clear();
+        named.extend(touches.iter().map(|&(chunk, _)| Named { chunk, address: 0 }));
+        let outcome = self.touch_named(touches, &named, ops);
+        self.named = named;
+        outcome
+    }
+
+    /// The same, where it is known which addresses of these chunks it names.
+    pub fn touch_named(
+        &mut self,
+        touches: &[(ChunkId, Effect)],
+        named: &[Named],
+        ops: &mut impl MemoryOps,
+    ) -> Result<(), Shortage> {
+        for &(id, _) in touches {
+            self.chunk_mut(id).holds += 1;
+        }
+        let outcome = self.make_present(touches, ops);
+        if let Err(shortage) = outcome {
+            self.release(touches);
+            return Err(shortage);
+        }
+        // A choice that nobody foretold says nothing about what was foretold.
+        let predicted = self.order.ahead().is_some();
+        let chosen = self.order.any_erratic(named);
+        let epoch = self.order.epoch();
+        let followed = self.order.observe(named);
+        if predicted && (!chosen || self.order.epoch() != epoch) {
+            self.accuracy.record(followed);
+        }
+        self.operation = self.order.operations();
+        for &(id, effect) in touches {
+            let operation = self.operation;
+            let chunk = self.chunk_mut(id);
+            let before = std::mem::replace(&mut chunk.touched_at, operation);
+            if effect == Effect::Write {
+                chunk.written();
+            }
+            // In use by one operation after the other (activations), it says
+            // nothing about where the program is.
+            if before + 1 < operation {
+                chunk.reuse_count = chunk.reuse_count.saturating_add(1);
+                self.last_reused = Some(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// The operation was queued: its chunks may move again.
+    pub fn release(&mut self, touches: &[(ChunkId, Effect)]) {
+        for &(id, _) in touches {
+            // Freed meanwhile by another thread: nothing to let go of.
+            if let Some(Some(chunk)) = self.chunks.get_mut(id as usize) {
+                chunk.holds = chunk.holds.saturating_sub(1);
+            }
+        }
+    }
+
+    fn make_present(
+        &mut self,
+        touches: &[(ChunkId, Effect)],
+        ops: &mut impl MemoryOps,
+    ) -> Result<(), Shortage> {
+        let mut streamed = 0;
+        let mut streamed_frames = 0;
+        let mut absent = 0;
+        for &(id, _) in touches {
+            let chunk = self.chunk(id);
+            if !chunk.complete() {
+                streamed += 1;
+                streamed_frames += chunk.shared_frames();
+                absent += u64::from(!chunk.present());
+            }
+        }
+        self.counters.streamed_touches += streamed;
+        self.counters.hits += streamed - absent;
+        if absent == 0 {
+            self.largest_operation = self.largest_operation.max(streamed_frames);
+            return Ok(());
+        }
+        self.give_up_predictions(touches, ops);
+        self.keep_unplanned(touches, ops);
+        let shared = |&(id, _): &(ChunkId, Effect)| {
+            let chunk = self.chunk(id);
+            if chunk.resident() { 0 } else { chunk.shared_frames() }
+        };
+        let streamed_frames = touches.iter().map(shared).sum();
+        self.grow_ring(streamed_frames, touches, ops)?;
+        for &(id, _) in touches {
+            if !self.chunk(id).mapped {
+                self.attach(id, touches, ops)?;
+            } else if !self.chunk(id).present() && self.overlaps_any(id, touches) {
+                self.relocate(id, touches, ops)?;
+            }
+        }
+        for &(id, _) in touches {
+            self.fill_blanks(id, true, ops);
+            for part in 0..self.chunk(id).parts.len() {
+                if !self.chunk(id).parts[part].present {
+                    self.demand(id, part, ops)?;
+                }
+            }
+        }
+        self.largest_operation = self.largest_operation.max(streamed_frames);
+        Ok(())
+    }
+}
