@@ -127,6 +127,11 @@ impl Calls {
         Some(original)
     }
 
+    /// Whether this driver has the function.
+    pub(super) fn offers(&self, call: OwnCall) -> bool {
+        !original::resolve(NAMES[call as usize]).is_null()
+    }
+
     /// (name, count) of every function that was called.
     pub(super) fn counts(&self) -> Vec<(&'static str, u64)> {
         NAMES

@@ -324,6 +324,12 @@ impl Driver {
         Ok((offset, size))
     }
 
+    /// Whether the driver says what kernels take: from CUDA 12.4 on.
+    pub fn tells_parameters(&self) -> bool {
+        self.calls.offers(calls::OwnCall::cuFuncGetParamInfo)
+            && self.calls.offers(calls::OwnCall::cuKernelGetParamInfo)
+    }
+
     /// Calls `act` with the mangled name of a `CUfunction`.
     pub fn func_name<T>(&self, func: CUfunction, act: impl FnOnce(&str) -> T) -> Result<T> {
         let mut name = std::ptr::null();

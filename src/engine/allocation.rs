@@ -2,7 +2,6 @@
 //!
 //! Not here: stream-ordered allocation (see `stream_ordered`).
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use autooffload_core::address_map::NO_CHUNK;
@@ -12,6 +11,7 @@ use super::account::{WaitReason, report};
 use super::device::{Device as DeviceState, DeviceBackend};
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::operation::current_device;
+use super::passed_on::PassedOn;
 use super::setup::{self, set_up};
 use super::state::{Engine, Failure, Space, engine, hot, lock};
 use super::{
@@ -25,34 +25,40 @@ use crate::driver::abi::*;
 /// budget of ours counts it. (Contexts on current cards: 300 to 600 MB.)
 const CONTEXT_BYTES: u64 = 600 << 20;
 
-/// `cuMemAlloc`. `None`: too small or not ours, call the original.
-pub fn mem_alloc(bytes: usize) -> Option<Result<DevicePtr>> {
+/// What became of a request: served, whatever the answer is, or the driver's.
+pub type Served = std::result::Result<Result<DevicePtr>, PassedOn>;
+
+/// `cuMemAlloc`.
+pub fn mem_alloc(bytes: usize) -> Served {
+    let engine = engine().ok_or(PassedOn::Inactive)?;
     if bytes < THRESHOLD_BYTES {
-        return None;
+        return Err(PassedOn::TooSmall);
     }
-    let engine = engine()?;
-    Some(allocate(engine, bytes, None)?.map(|(_, base)| base))
+    Ok(allocate(engine, bytes, None)?.map(|(_, base)| base))
 }
 
-/// A new chunk of the current context's device. `None`: pass through.
+/// A new chunk of the current context's device.
 pub(super) fn allocate(
     engine: &'static Engine,
     bytes: usize,
     pool: Option<CUmemoryPool>,
-) -> Option<Result<(ChunkId, DevicePtr)>> {
+) -> std::result::Result<Result<(ChunkId, DevicePtr)>, PassedOn> {
     // No context: the original gives the right error.
-    let device = engine.driver.ctx_get_device().ok()?;
-    let ctx = engine.driver.ctx_get_current().ok()?;
-    let space = setup::space(engine)?;
-    set_up(engine, device, ctx)?;
+    let device = engine.driver.ctx_get_device().map_err(|_| PassedOn::NoContext)?;
+    let ctx = engine.driver.ctx_get_current().map_err(|_| PassedOn::NoContext)?;
+    let Some(space) = setup::space(engine) else {
+        let blind = engine.no_parameters;
+        return Err(if blind { PassedOn::NoParameters } else { PassedOn::NoAddressSpace });
+    };
+    set_up(engine, device, ctx).ok_or(PassedOn::NoFrames)?;
     let Ok(frames) = u32::try_from(bytes.div_ceil(FRAME_BYTES)) else {
-        return Some(Err(CuResult::OUT_OF_MEMORY));
+        return Ok(Err(CuResult::OUT_OF_MEMORY));
     };
 
     let (id, base) = {
         let mut addresses = lock(&space.addresses);
         let Some(base) = addresses.arena.allocate(frames) else {
-            return Some(Err(CuResult::OUT_OF_MEMORY));
+            return Ok(Err(CuResult::OUT_OF_MEMORY));
         };
         let id = addresses.unused_ids.pop().unwrap_or_else(|| {
             addresses.next_id += 1;
@@ -86,11 +92,11 @@ pub(super) fn allocate(
             engine.allocations.insert(id, allocation);
             space.map.set(base, frames, id);
             engine.stats.allocated(bytes);
-            Some(Ok((id, base)))
+            Ok(Ok((id, base)))
         }
         Err(failure) => {
             give_address_back(space, id, base, frames);
-            Some(Err(match failure {
+            Ok(Err(match failure {
                 Failure::Driver(code) => code,
                 Failure::Shortage(shortage) => {
                     let what = format!(
@@ -122,7 +128,7 @@ pub(super) fn refresh_cap(
     let ours = u64::from(streamer.live_frames()) << FRAME_SHIFT;
     let untracked = total.saturating_sub(free + ours);
     let foreign = *backend.foreign_bytes.get_or_insert(untracked.saturating_sub(CONTEXT_BYTES));
-    let config = engine.config.read().unwrap_or_else(PoisonError::into_inner);
+    let config = engine.settings();
     let budget = config.budget_bytes(total, free, ours);
     let for_frames = match config.vram {
         // What the driver says is left for us, minus the headroom.

@@ -15,6 +15,7 @@
 //! - `state`: everything the engine knows, and the locks round it;
 //! - `operation`: a launch, copy or memset from `begin` to the use recorded;
 //! - `allocation`, `stream_ordered`: memory given out and taken back;
+//! - `passed_on`: memory that stays the driver's, and why;
 //! - `contexts`, `captures`: what ends, and what may not move;
 //! - `setup`: the address space and a device, when they are first needed;
 //! - `device`: one device's frames, copies and waits (`device::order`);
@@ -34,6 +35,7 @@ mod guards;
 mod host;
 mod inflight;
 mod operation;
+mod passed_on;
 mod planning;
 mod setup;
 mod state;
@@ -48,6 +50,7 @@ pub use autooffload_core::address_map::ChunkId;
 pub use captures::{any_capture, capture_count_changed, is_kept, pin_for_good, pin_for_graph};
 pub use contexts::{context_destroyed, context_lost, peer_access_enabled, stream_destroyed};
 pub use operation::begin;
+pub use passed_on::{PassedOn, pass_on, pass_on_mapping};
 pub use state::{reconfigure, start};
 pub use stream_ordered::{mem_alloc_async, mem_free_async, pool_trim, pool_usage};
 

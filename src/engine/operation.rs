@@ -9,11 +9,12 @@
 use std::sync::atomic::Ordering;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::memory::Effect;
+use autooffload_core::memory::{Effect, Shortage};
 use autooffload_core::order::Named;
 use smallvec::SmallVec;
 
 use super::account::{WaitReason, report};
+use super::allocation::refresh_cap;
 use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::inflight::FastLaunch;
@@ -157,7 +158,14 @@ impl Streaming {
             names.clear();
             let known = |chunk| living.iter().any(|&(id, _)| id == chunk);
             names.extend(named.iter().copied().filter(|name| known(name.chunk)));
-            streamer.touch_named(&living, &names, backend)?;
+            streamer.touch_named(&living, &names, backend).or_else(|shortage| match shortage {
+                Shortage::Device { .. } => {
+                    // Others may have given memory back since the card was asked.
+                    refresh_cap(engine, streamer, backend);
+                    streamer.touch_named(&living, &names, backend)
+                }
+                other => Err(other),
+            })?;
             {
                 // A default stream is the one of the program's context.
                 let foreign = self.ctx != backend.ctx && !self.ctx.is_null();

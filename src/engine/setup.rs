@@ -9,13 +9,17 @@ use autooffload_core::address_map::{AddressMap, Arena};
 use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::state::{Addresses, Engine, Hot, Space, lock, window};
-use super::{ARENA_BYTES, ARENA_BYTES_MIN, FRAME_BYTES, FRAME_SHIFT};
+use super::{ARENA_BYTES, ARENA_BYTES_MIN, FRAME_BYTES, FRAME_SHIFT, passed_on};
 use crate::driver::abi::*;
 
 /// The address space, reserved when it is first needed. `None`: the driver
 /// gives none, so nothing can be managed (said once).
 pub(super) fn space(engine: &'static Engine) -> Option<&'static Space> {
-    if engine.no_space.load(Ordering::Relaxed) {
+    if engine.no_parameters {
+        let why = "this driver does not say what kernels take (before CUDA 12.4)";
+        passed_on::say_unmanaged(engine, why);
+    }
+    if engine.manages_nothing() {
         return None;
     }
     let reserved = engine.space.get_or_try_init(|| {
@@ -41,11 +45,9 @@ pub(super) fn space(engine: &'static Engine) -> Option<&'static Space> {
     });
     reserved
         .inspect_err(|code: &CuResult| {
-            if !engine.no_space.swap(true, Ordering::Relaxed) {
-                log::error!(
-                    "this driver gives no device address space ({code}): running without offloading"
-                );
-            }
+            engine.no_space.store(true, Ordering::Relaxed);
+            let why = format!("this driver gives no device address space ({code})");
+            passed_on::say_unmanaged(engine, &why);
         })
         .ok()
 }

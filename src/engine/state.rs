@@ -23,6 +23,7 @@ use super::account::{Stats, WaitReason};
 use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::host::HostStore;
+use super::passed_on::Passed;
 use super::{Allocation, FRAME_SHIFT, MAX_DEVICES, allocation};
 use crate::driver::Driver;
 use crate::driver::abi::*;
@@ -99,6 +100,10 @@ pub(super) struct Engine {
     pub(super) space: OnceCell<Space>,
     /// The driver gives no address space: nothing can be managed.
     pub(super) no_space: AtomicBool,
+    /// The driver does not say what kernels take: nothing can be managed.
+    pub(super) no_parameters: bool,
+    /// What was let through.
+    pub(super) passed: Passed,
     /// Captures under way, anywhere in the process.
     pub(super) captures: AtomicI32,
     /// By owner: the devices (a bit each) that may access its memory.
@@ -154,6 +159,8 @@ pub fn start(driver: &'static Driver, config: &Config) {
         device_count: driver.device_count().unwrap_or(1).max(1) as usize,
         space: OnceCell::new(),
         no_space: AtomicBool::new(false),
+        no_parameters: !driver.tells_parameters(),
+        passed: Passed::default(),
         captures: AtomicI32::new(0),
         peers: [const { AtomicU64::new(0) }; MAX_DEVICES],
         weight_bytes: [const { AtomicU64::new(0) }; MAX_DEVICES],
@@ -210,6 +217,15 @@ impl From<Shortage> for Failure {
 }
 
 impl Engine {
+    pub(super) fn settings(&self) -> std::sync::RwLockReadGuard<'_, Config> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the driver lacks what managing any memory would take.
+    pub(super) fn manages_nothing(&self) -> bool {
+        self.no_parameters || self.no_space.load(Ordering::Relaxed)
+    }
+
     /// Runs `action` on `device` with its context current, again and again
     /// while what it needs is held by other threads' launches.
     pub(super) fn with_device(

@@ -13,7 +13,9 @@ use std::collections::HashMap;
 use autooffload_core::zone::{self, Freed, Zone};
 
 use super::account::WaitReason;
+use super::allocation::Served;
 use super::operation::current_device;
+use super::passed_on::PassedOn;
 use super::state::{Engine, engine, lock};
 use super::{Allocation, ChunkId, FRAME_BYTES, allocation, any_capture, chunk_of, inflight};
 use crate::driver::Driver;
@@ -27,20 +29,13 @@ fn tag(stream: CUstream) -> u64 {
 
 /// `cuMemAllocAsync` / `cuMemAllocFromPoolAsync`. `stream` is effective (see
 /// [`effective_stream`]); `pool` is `None` for the device's current pool.
-pub fn mem_alloc_async(
-    bytes: usize,
-    pool: Option<CUmemoryPool>,
-    stream: CUstream,
-) -> Option<Result<DevicePtr>> {
-    let engine = engine()?;
-    if bytes == 0 {
-        return None;
-    }
+pub fn mem_alloc_async(bytes: usize, pool: Option<CUmemoryPool>, stream: CUstream) -> Served {
+    let engine = engine().ok_or(PassedOn::Inactive)?;
     // Inside a capture the allocation becomes a node of the graph: the driver's.
     if any_capture() && engine.driver.stream_is_capturing(stream) != Ok(false) {
-        return None;
+        return Err(PassedOn::Capturing);
     }
-    let device = current_device(engine)?;
+    let device = current_device(engine).ok_or(PassedOn::NoContext)?;
     let pool = pool.unwrap_or(std::ptr::null_mut());
     let mut zones = lock(&engine.zones);
     let zone = zones.entry((device as Device, pool as usize)).or_default();
@@ -57,19 +52,19 @@ fn small(
     class: usize,
     pool: CUmemoryPool,
     stream: CUstream,
-) -> Option<Result<DevicePtr>> {
+) -> Served {
     let taken = zone.take_slot(class, tag(stream));
     let (address, freed) = match taken {
         Some(taken) => taken,
         None => {
             match allocation::allocate(engine, zone::SLAB_BYTES as usize, Some(pool))? {
                 Ok((chunk, base)) => zone.add_slab(class, chunk, base),
-                Err(code) => return Some(Err(code)),
+                Err(code) => return Ok(Err(code)),
             }
-            zone.take_slot(class, tag(stream))?
+            zone.take_slot(class, tag(stream)).expect("a slab that is new")
         }
     };
-    Some(order(engine, freed, stream).map(|()| address))
+    Ok(order(engine, freed, stream).map(|()| address))
 }
 
 fn large(
@@ -79,21 +74,23 @@ fn large(
     bytes: usize,
     pool: CUmemoryPool,
     stream: CUstream,
-) -> Option<Result<DevicePtr>> {
-    let frames = u32::try_from(bytes.div_ceil(FRAME_BYTES)).ok()?;
+) -> Served {
+    let Ok(frames) = u32::try_from(bytes.div_ceil(FRAME_BYTES)) else {
+        return Ok(Err(CuResult::OUT_OF_MEMORY));
+    };
     // A little too large is better than new; under pressure, much too large.
     let tight = lock(&engine.devices[device].state)
         .as_ref()
         .is_some_and(|state| state.streamer.would_evict(frames));
     let most = frames.saturating_add(if tight { frames } else { frames / 8 });
     if let Some((chunk, freed)) = zone.take_chunk(frames, most, tag(stream)) {
-        let base = engine.allocations.get(&chunk)?.base;
-        return Some(order(engine, freed, stream).map(|()| base));
+        let base = engine.allocations.get(&chunk).expect("a chunk that is kept").base;
+        return Ok(order(engine, freed, stream).map(|()| base));
     }
     // Whole frames: the next taker of the chunk may ask for the last byte of
     // them, and what is kept on the host is as long as what was asked for first.
     let bytes = frames as usize * FRAME_BYTES;
-    Some(allocation::allocate(engine, bytes, Some(pool))?.map(|(_, base)| {
+    Ok(allocation::allocate(engine, bytes, Some(pool))?.map(|(_, base)| {
         zone.add_chunk(frames);
         base
     }))

@@ -19,12 +19,14 @@ pub unsafe fn alloc(
     address: *mut DevicePtr,
     bytes: usize,
 ) -> CuResult {
-    // A null pointer or no bytes: the driver's own error.
-    let served = if address.is_null() || bytes == 0 { None } else { engine::mem_alloc(bytes) };
-    match served {
+    if address.is_null() || bytes == 0 {
+        // The driver's own error.
+        return forward();
+    }
+    match engine::mem_alloc(bytes) {
         // SAFETY: not null, and the caller's to be written.
-        Some(answer) => unsafe { deliver(answer, address) },
-        None => retry_when_out_of_memory(forward),
+        Ok(answer) => unsafe { deliver(answer, address) },
+        Err(why) => engine::pass_on(why, bytes, || retry_when_out_of_memory(&forward)),
     }
 }
 
@@ -65,14 +67,14 @@ pub unsafe fn alloc_pitch(
         return forward();
     }
     match engine::mem_alloc(bytes) {
-        Some(answer) => {
+        Ok(answer) => {
             // SAFETY: both are not null, and the caller's to be written.
             unsafe {
                 *pitch = row;
                 deliver(answer, address)
             }
         }
-        None => retry_when_out_of_memory(forward),
+        Err(why) => engine::pass_on(why, bytes, || retry_when_out_of_memory(&forward)),
     }
 }
 
@@ -312,7 +314,7 @@ fn attribute_of(allocation: &Allocation, address: DevicePtr, attribute: c_int) -
 }
 
 /// Hook for `cuMemCreate`: the program's own virtual memory management. It
-/// stays resident; its size is part of what the card holds besides ours.
+/// stays resident, within the budget.
 ///
 /// # Safety
 /// As cuda.h asks.
@@ -320,21 +322,24 @@ pub unsafe fn create(
     _call: Call,
     forward: impl Fn() -> CuResult,
     _handle: *mut MemHandle,
-    _bytes: usize,
+    bytes: usize,
     prop: *const CUmemAllocationProp,
     _flags: u64,
 ) -> CuResult {
     const LOCATION_TYPE_DEVICE: u32 = 1;
-    if !prop.is_null() {
-        // SAFETY: not null, and readable for the call; read as a number, for
-        // the enum may have grown.
-        let kind = unsafe { (&raw const (*prop).location.type_).cast::<u32>().read() };
-        if kind == LOCATION_TYPE_DEVICE {
-            say_once!(
-                warn,
-                "this program maps device memory itself (expandable_segments:True, NCCL): that memory stays resident and is not offloaded"
-            );
-        }
+    if prop.is_null() {
+        return forward();
     }
-    retry_when_out_of_memory(forward)
+    // SAFETY: not null, and readable for the call; read as a number, for the
+    // enum may have grown.
+    let (kind, device) =
+        unsafe { ((&raw const (*prop).location.type_).cast::<u32>().read(), (*prop).location.id) };
+    if kind != LOCATION_TYPE_DEVICE {
+        return forward();
+    }
+    say_once!(
+        warn,
+        "this program maps device memory itself (expandable_segments:True, NCCL): that memory stays resident and is not offloaded"
+    );
+    engine::pass_on_mapping(device, bytes, || retry_when_out_of_memory(&forward))
 }

@@ -9,10 +9,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::memory::deliver;
-use super::touches::is_capturing;
 use super::{Call, retry_when_out_of_memory};
 use crate::driver::abi::*;
-use crate::engine;
+use crate::engine::{self, PassedOn};
 
 /// Handles of the pools that stay the driver's.
 static FOREIGN: Mutex<Vec<usize>> = Mutex::new(Vec::new());
@@ -58,8 +57,12 @@ pub unsafe fn alloc_from_pool_async(
     pool: CUmemoryPool,
     stream: CUstream,
 ) -> CuResult {
-    if pool.is_null() || is_foreign(pool) {
-        return retry_when_out_of_memory(forward);
+    if pool.is_null() {
+        return forward();
+    }
+    if is_foreign(pool) {
+        let forward = || retry_when_out_of_memory(&forward);
+        return engine::pass_on(PassedOn::ForeignPool, bytes, forward);
     }
     // SAFETY: the caller's promise.
     unsafe { alloc(address, bytes, Some(pool), call.stream(stream), forward) }
@@ -74,13 +77,13 @@ unsafe fn alloc(
     stream: CUstream,
     forward: impl Fn() -> CuResult,
 ) -> CuResult {
-    if address.is_null() || bytes == 0 || is_capturing(stream) {
-        return retry_when_out_of_memory(forward);
+    if address.is_null() || bytes == 0 {
+        return forward();
     }
     match engine::mem_alloc_async(bytes, pool, stream) {
         // SAFETY: not null, and the caller's to be written.
-        Some(answer) => unsafe { deliver(answer, address) },
-        None => retry_when_out_of_memory(forward),
+        Ok(answer) => unsafe { deliver(answer, address) },
+        Err(why) => engine::pass_on(why, bytes, || retry_when_out_of_memory(&forward)),
     }
 }
 

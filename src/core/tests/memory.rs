@@ -1159,3 +1159,55 @@ fn without_host_memory_for_it_nothing_is_read_in_place() {
     (0..10).for_each(|_| iterate(&mut program, 6, 4, 1));
     assert_eq!(program.streamer.counters().plans, plans);
 }
+
+#[test]
+fn what_fits_the_cap_fits_to_the_last_frame() {
+    for seed in 0..300 {
+        let mut random = Random(seed + 1);
+        let cap = 8 + random.below(40) as u32;
+        let mut program = Program::new(cap as usize);
+        let count = 4 + random.below(24) as u32;
+        let sizes: Vec<u32> =
+            (0..count).map(|_| 1 + random.below(1 + u64::from(cap) / 3) as u32).collect();
+        for (id, &frames) in sizes.iter().enumerate() {
+            program.allocate(id as ChunkId, frames).unwrap();
+            program.write(id as ChunkId);
+        }
+        for step in 0..120u32 {
+            let mut touches: Vec<(ChunkId, Effect)> = Vec::new();
+            // Sometimes in order, so that there are plans; sometimes not.
+            let first = if step < 60 { step % count } else { random.below(count.into()) as u32 };
+            let most = if step < 60 { 2 } else { 1 + random.below(6) as u32 };
+            for id in (0..most).map(|next| (first + next) % count) {
+                if touches.iter().all(|&(known, _)| known != id) {
+                    touches.push((id, Effect::Write));
+                }
+            }
+            let frames: u32 = touches.iter().map(|&(id, _)| sizes[id as usize]).sum();
+            match program.run(&touches) {
+                Ok(()) => assert!(frames <= cap),
+                Err(Shortage::Device { needed_frames, cap_frames }) => {
+                    assert!(frames > cap, "seed {seed}, step {step}: {frames} of {cap} refused");
+                    assert_eq!((needed_frames, cap_frames), (frames, cap), "the whole need");
+                }
+                Err(other) => panic!("seed {seed}, step {step}: {other:?}"),
+            }
+            program.streamer.check();
+            // An activation as large as the cap allows comes and goes.
+            if step % 10 == 9 {
+                program.allocate(count, cap).unwrap_or_else(|shortage| {
+                    panic!("seed {seed}, step {step}: all {cap} frames refused: {shortage:?}")
+                });
+                program.run(&[(count, Effect::Write)]).unwrap();
+                program.free(count);
+                assert!(program.model.frames.len() <= cap as usize);
+            }
+            // Room for what is not managed, to the last frame.
+            if step % 15 == 14 {
+                program.streamer.leave_room(cap, &mut program.model).unwrap();
+                assert!(program.model.frames.is_empty(), "seed {seed}, step {step}");
+                program.streamer.set_cap(cap);
+            }
+        }
+    }
+}

@@ -94,11 +94,20 @@ pub fn device_total_mem(device: Device, total: usize) -> usize {
 pub fn stats_json() -> serde_json::Value {
     engine().map_or_else(
         || serde_json::json!({}),
-        |engine| engine.stats.json(engine.host_store.usage()),
+        |engine| {
+            let mut all = engine.stats.json(engine.host_store.usage());
+            all["not_managed"] = engine.passed.json();
+            all
+        },
     )
 }
 
-/// The lines of the summary at exit; empty when nothing was managed.
+/// The lines of the summary at exit; empty when the program asked for nothing.
 pub fn summary() -> Vec<String> {
-    engine().map_or_else(Vec::new, |engine| engine.stats.summary(engine.host_store.usage()))
+    engine().map_or_else(Vec::new, |engine| {
+        let passed = engine.passed.line();
+        let mut lines = engine.stats.summary(engine.host_store.usage(), passed.is_none());
+        lines.extend(passed);
+        lines
+    })
 }

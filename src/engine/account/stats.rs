@@ -228,8 +228,9 @@ impl Stats {
         })
     }
 
-    /// The summary at exit; empty when nothing was managed.
-    pub fn summary(&self, host: (u64, u64, u64)) -> Vec<String> {
+    /// The summary at exit; empty when nothing was managed. `all`: nothing
+    /// but what is managed was asked for.
+    pub fn summary(&self, host: (u64, u64, u64), all: bool) -> Vec<String> {
         let bytes = |counter: &AtomicU64| format_bytes(get(counter));
         if get(&self.allocations) == 0 {
             return Vec::new();
@@ -241,7 +242,8 @@ impl Stats {
             bytes(&self.frames_peak_bytes),
         )];
         if get(&self.streamed_bytes) == 0 && get(&self.written_back_bytes) == 0 {
-            lines.push("everything fitted: nothing was copied or evicted".to_string());
+            let what = if all { "everything" } else { "what is managed" };
+            lines.push(format!("{what} fitted: nothing was copied or evicted"));
             return lines;
         }
         let touches = get(&self.streamed_touches);

@@ -51,7 +51,7 @@ impl Streamer {
         ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         self.meet_cap(ops);
-        let own = self.take_frames(frames, KEEP_NONE, true, ops)?;
+        let own = self.take_all_it_needs(frames, ops)?;
         if ops.map(id, &own).is_err() {
             self.free.extend(own);
             return Err(self.device_shortage(frames));
@@ -112,6 +112,30 @@ impl Streamer {
         }
         self.live_frames -= count;
         count
+    }
+
+    /// Leaves `frames` of the cap unused, evicting if it must: they are of
+    /// something that is not managed. The cap is that much lower until it is
+    /// set anew. On an error it is what it was.
+    pub fn leave_room(&mut self, frames: u32, ops: &mut impl MemoryOps) -> Result<(), Shortage> {
+        self.meet_cap(ops);
+        let cap = self.cap_frames;
+        let Some(lower) = cap.checked_sub(frames) else {
+            return Err(self.device_shortage(frames));
+        };
+        let excess = self.live_frames.saturating_sub(lower);
+        if excess > 0 {
+            // Not by way of new frames.
+            self.cap_frames = cap.min(self.live_frames);
+            let outcome = self.take_all_it_needs(excess, ops);
+            self.cap_frames = cap;
+            for frame in outcome? {
+                self.live_frames -= 1;
+                ops.release_frame(frame);
+            }
+        }
+        self.cap_frames = lower;
+        Ok(())
     }
 
     /// Gives up to `frames` frames back to the device, evicting if it must,

@@ -16,8 +16,93 @@ pub(super) const KEEP_NONE: Keep = &|_| false;
 const WARM: Operation = 16;
 
 impl Streamer {
-    pub(super) fn device_shortage(&self, needed_frames: u32) -> Shortage {
+    /// `frames` more were needed, beside what cannot move.
+    pub(super) fn device_shortage(&self, frames: u32) -> Shortage {
+        let needed_frames = frames.saturating_add(self.immovable_frames(&[]));
         Shortage::Device { needed_frames, cap_frames: self.cap_frames }
+    }
+
+    /// All of `touches` was needed at once, beside what cannot move.
+    pub(super) fn device_shortage_of(&self, touches: &[(ChunkId, Effect)]) -> Shortage {
+        let needed_frames = self.whole_need(touches);
+        Shortage::Device { needed_frames, cap_frames: self.cap_frames }
+    }
+
+    /// Whether the cap has room for all of `touches` at once.
+    pub(super) fn could_fit(&self, touches: &[(ChunkId, Effect)]) -> bool {
+        self.whole_need(touches) <= self.cap_frames
+    }
+
+    fn whole_need(&self, touches: &[(ChunkId, Effect)]) -> u32 {
+        let named: u32 = touches.iter().map(|&(id, _)| self.chunk(id).device_end()).sum();
+        named + self.immovable_frames(touches)
+    }
+
+    /// Frames of pinned chunks that `touches` does not name.
+    fn immovable_frames(&self, touches: &[(ChunkId, Effect)]) -> u32 {
+        let pinned = self.ids().filter(|&id| {
+            self.chunk(id).pinned && touches.iter().all(|&(touched, _)| touched != id)
+        });
+        pinned.map(|id| self.chunk(id).own_frames()).sum()
+    }
+
+    /// [`Self::take_frames`] from everything, the whole ring included if it
+    /// does not go otherwise: what fits the cap, fits.
+    pub(super) fn take_all_it_needs(
+        &mut self,
+        count: u32,
+        ops: &mut impl MemoryOps,
+    ) -> Result<Vec<FrameId>, Shortage> {
+        match self.take_frames(count, KEEP_NONE, true, ops) {
+            Err(Shortage::Device { .. })
+                if count.saturating_add(self.immovable_frames(&[])) <= self.cap_frames =>
+            {
+                self.evict_all_but(&[], ops)?;
+                self.take_frames(count, KEEP_NONE, true, ops)
+            }
+            other => other,
+        }
+    }
+
+    /// Everything that may move and that `touches` does not name leaves the
+    /// device, and the ring with it.
+    pub(super) fn evict_all_but(
+        &mut self,
+        touches: &[(ChunkId, Effect)],
+        ops: &mut impl MemoryOps,
+    ) -> Result<(), Shortage> {
+        let ours = |id: ChunkId| u32::from(touches.iter().any(|&(touched, _)| touched == id));
+        let named = |id: ChunkId| ours(id) > 0;
+        let on_ring = |chunk: &ChunkState| !chunk.parts.is_empty();
+        let candidates: Vec<ChunkId> = self
+            .ids()
+            .filter(|&id| {
+                let chunk = self.chunk(id);
+                !chunk.pinned && (on_ring(chunk) || (!named(id) && chunk.own_frames() > 0))
+            })
+            .collect();
+        if candidates.iter().any(|&id| self.chunk(id).holds > ours(id)) {
+            return Err(Shortage::Busy);
+        }
+        for &id in &candidates {
+            // What is mapped nowhere cannot be saved.
+            if !self.chunk(id).mapped {
+                self.free_saved(id);
+            }
+        }
+        let mapped: Vec<ChunkId> =
+            candidates.into_iter().filter(|&id| self.chunk(id).mapped).collect();
+        self.evict(&mapped, u32::MAX, ops)?;
+        self.cut_ring(0, ops);
+        self.unplanned_changes += 1;
+        Ok(())
+    }
+
+    /// The unmapped `id` loses those of its own frames whose bytes are saved.
+    fn free_saved(&mut self, id: ChunkId) {
+        let chunk = self.chunk(id);
+        let (undefined, saved) = (chunk.undefined, chunk.saved.clone());
+        self.free_own(id, |index| undefined || saved[index as usize]);
     }
 
     /// `count` frames without owner: free ones, new ones, those of owners

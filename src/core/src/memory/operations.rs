@@ -33,10 +33,19 @@ impl Streamer {
         for &(id, _) in touches {
             self.chunk_mut(id).holds += 1;
         }
-        let outcome = self.make_present(touches, ops);
+        let mut outcome = self.make_present(touches, ops);
+        if matches!(outcome, Err(Shortage::Device { .. }))
+            && self.could_fit(touches)
+            && self.evict_all_but(touches, ops).is_ok()
+        {
+            outcome = self.make_present(touches, ops);
+        }
         if let Err(shortage) = outcome {
             self.release(touches);
-            return Err(shortage);
+            return Err(match shortage {
+                Shortage::Device { .. } => self.device_shortage_of(touches),
+                other => other,
+            });
         }
         // A choice that nobody foretold says nothing about what was foretold.
         let predicted = self.order.ahead().is_some();

@@ -19,6 +19,7 @@ pub struct Refused;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
     /// They do not fit, whatever is evicted.
+    /// `needed_frames`: with everything that cannot move.
     Device { needed_frames: u32, cap_frames: u32 },
     /// They would fit, but what must go has no host memory to go to.
     Host,

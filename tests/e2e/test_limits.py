@@ -1,0 +1,43 @@
+"""The budget holds for everything the program takes, managed or not, and what
+fits it fits."""
+
+import pytest
+
+from harness import MIB, assert_same, assert_streamed, reference, run
+
+CAP = 40 * MIB
+
+
+@pytest.mark.parametrize("kind", ["handles", "small", "mixed"])
+def test_memory_that_is_not_ours_counts(kind):
+    """The program's own handles and small allocations get what the budget has,
+    weights make room for them, and then the answer is out-of-memory, as on a
+    device of that size."""
+    wanted = reference("unmanaged", kind)
+    result = run("unmanaged", kind, AUTOOFFLOAD_VRAM=str(CAP))
+    assert_same(result, wanted)
+    assert_streamed(result, CAP, wanted.account["h2d_bytes"] + wanted.out["weight_bytes"])
+    # All but what stays in use: the library's own budget in frames of 2 MiB.
+    assert CAP // (2 * MIB) - 2 <= result.out["refused"] <= CAP // (2 * MIB)
+    assert sum(row["calls"] for row in result.stats["not_managed"].values()) \
+        >= result.out["refused"]
+    assert any("not managed" in line for line in result.ours), result.ours
+
+
+@pytest.mark.parametrize("room", [0, 2])
+def test_an_allocation_of_the_whole_budget(room):
+    """An activation as large as the budget succeeds while weights can make room."""
+    wanted = reference("large", CAP // MIB - room)
+    result = run("large", CAP // MIB - room, AUTOOFFLOAD_VRAM=str(CAP))
+    assert_same(result, wanted)
+    assert result.out["fitted"]
+    assert_streamed(result, CAP, wanted.account["h2d_bytes"] + wanted.out["weight_bytes"])
+
+
+def test_what_is_too_large_is_told_whole():
+    """The sentence names all that the operation needs at once."""
+    result = run("large", CAP // MIB + 2, AUTOOFFLOAD_VRAM=str(CAP)).ok()
+    assert not result.out["fitted"]
+    sentence = next(line for line in result.ours if "out of memory" in line)
+    assert f"needs {CAP // MIB + 2}.00 MiB at once" in sentence
+    assert f"leaves {CAP // MIB}.00 MiB" in sentence
