@@ -80,6 +80,11 @@ own_calls! {
     cuMemcpyDtoHAsync_v2(dst: *mut c_void, src: DevicePtr, bytes: usize, stream: CUstream);
     cuMemHostRegister_v2(host: *mut c_void, bytes: usize, flags: c_uint);
     cuMemHostUnregister(host: *mut c_void);
+    cuMemHostGetDevicePointer_v2(address: *mut DevicePtr, host: *mut c_void, flags: c_uint);
+    cuModuleLoadData(module: *mut CUmodule, image: *const c_void);
+    cuModuleGetFunction(func: *mut CUfunction, module: CUmodule, name: *const c_char);
+    cuLaunchKernel(func: CUfunction, grid_x: c_uint, grid_y: c_uint, grid_z: c_uint, block_x: c_uint, block_y: c_uint, block_z: c_uint, shared_bytes: c_uint, stream: CUstream, params: *mut *mut c_void, extra: *mut *mut c_void);
+    cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int);
     cuFuncGetParamInfo(func: CUfunction, index: usize, offset: *mut usize, size: *mut usize);
     cuKernelGetParamInfo(kernel: CUkernel, index: usize, offset: *mut usize, size: *mut usize);
     cuFuncGetName(name: *mut *const c_char, func: CUfunction);

@@ -15,7 +15,7 @@ pub mod abi;
 mod calls;
 pub mod original;
 
-use std::ffi::{c_int, c_uint, c_void};
+use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::ptr;
 
 use abi::*;
@@ -208,6 +208,12 @@ impl Driver {
         out!(call!(self.cuStreamCreateWithPriority(&mut stream, NON_BLOCKING, priority)), stream)
     }
 
+    /// The highest priority of the current context's streams. *Current context.*
+    pub fn highest_stream_priority(&self) -> Result<c_int> {
+        let (mut least, mut greatest) = (0, 0);
+        out!(call!(self.cuCtxGetStreamPriorityRange(&mut least, &mut greatest)), greatest)
+    }
+
     /// Later work of `stream` waits, on the device, for what `event` last recorded.
     pub fn stream_wait_event(&self, stream: CUstream, event: CUevent) -> Result<()> {
         call!(self.cuStreamWaitEvent(stream, event, 0)).ok()
@@ -294,20 +300,57 @@ impl Driver {
 
     // --- host memory --------------------------------------------------------
 
-    /// Page-locks existing host memory for every context.
+    /// Page-locks existing host memory for every context, and lets devices
+    /// reach it ([`Self::mem_host_get_device_pointer`]).
     ///
     /// # Safety
     /// The range stays mapped until [`Self::mem_host_unregister`].
     pub unsafe fn mem_host_register(&self, host: *mut c_void, bytes: usize) -> Result<()> {
-        const PORTABLE: c_uint = 1;
-        call!(self.cuMemHostRegister_v2(host, bytes, PORTABLE)).ok()
+        const PORTABLE_AND_MAPPED: c_uint = 3;
+        call!(self.cuMemHostRegister_v2(host, bytes, PORTABLE_AND_MAPPED)).ok()
     }
 
     pub fn mem_host_unregister(&self, host: *mut c_void) -> Result<()> {
         call!(self.cuMemHostUnregister(host)).ok()
     }
 
+    /// Where kernels of the current context reach registered host memory.
+    pub fn mem_host_get_device_pointer(&self, host: *mut c_void) -> Result<DevicePtr> {
+        let mut address: DevicePtr = 0;
+        out!(call!(self.cuMemHostGetDevicePointer_v2(&mut address, host, 0)), address)
+    }
+
     // --- kernels --------------------------------------------------------------
+
+    /// Loads a module for the current context, which owns it. *Current context.*
+    pub fn module_load_ptx(&self, text: &CStr) -> Result<CUmodule> {
+        let mut module: CUmodule = ptr::null_mut();
+        out!(call!(self.cuModuleLoadData(&mut module, text.as_ptr().cast())), module)
+    }
+
+    pub fn module_get_function(&self, module: CUmodule, name: &CStr) -> Result<CUfunction> {
+        let mut func: CUfunction = ptr::null_mut();
+        out!(call!(self.cuModuleGetFunction(&mut func, module, name.as_ptr())), func)
+    }
+
+    /// Queues `func` on `stream` with parameters of 8 bytes each, in a grid of
+    /// `blocks` times `threads`.
+    ///
+    /// # Safety
+    /// `func` takes exactly these parameters, and what they name may be read
+    /// and written as it does until the kernel has retired.
+    pub unsafe fn launch<const N: usize>(
+        &self,
+        func: CUfunction,
+        blocks: c_uint,
+        threads: c_uint,
+        stream: CUstream,
+        params: [u64; N],
+    ) -> Result<()> {
+        let mut pointers = params.each_ref().map(|param| ptr::from_ref(param) as *mut c_void);
+        let (params, extra) = (pointers.as_mut_ptr(), ptr::null_mut());
+        call!(self.cuLaunchKernel(func, blocks, 1, 1, threads, 1, 1, 0, stream, params, extra)).ok()
+    }
 
     /// (offset, size) in bytes of parameter `index` of a `CUfunction`;
     /// `INVALID_VALUE` past the last one.

@@ -11,6 +11,7 @@
 //!   memory       the state of one device's memory, and every decision
 //!   agent        when to plan, and what becomes of the answer
 //!   zone         who may reuse stream-ordered memory, and after whom
+//!   fingerprint  by which a clean weight is told from a written one
 //!   host_limits  how much host memory may be taken
 //!   config       the settings table;  units  sizes in words
 //! ```
@@ -22,6 +23,7 @@
 pub mod address_map;
 pub mod agent;
 pub mod config;
+pub mod fingerprint;
 pub mod host_limits;
 pub mod learn;
 pub mod memory;

@@ -18,7 +18,9 @@ use autooffload_core::host_limits;
 use autooffload_core::units::Size;
 
 use super::populate::populate;
+use super::record::{Record, Span};
 use crate::driver::Driver;
+use crate::driver::abi::DevicePtr;
 
 /// One chunk's host memory. Freed by [`HostStore::free`], not by dropping.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct HostBuffer {
     pub bytes: usize,
     mapped_bytes: usize,
     registered: bool,
+    /// What the device has seen of these bytes; `None`: it does not reach them.
+    record: Option<Arc<Record>>,
     /// The larger piece of memory that it is a part of, if it is.
     slab: Option<Arc<HostBuffer>>,
 }
@@ -40,8 +44,15 @@ impl HostBuffer {
             bytes,
             mapped_bytes: 0,
             registered: false,
+            record: slab.record.clone(),
             slab: Some(slab.clone()),
         }
+    }
+
+    /// The copy between `device` and `bytes` of this memory from `start` on.
+    pub fn span(&self, device: DevicePtr, start: usize, bytes: usize) -> Span {
+        let host = self.address.wrapping_byte_add(start);
+        Span { device, host, bytes, record: self.record.clone() }
     }
 
     /// Which slab it is a part of, as a number to compare.
@@ -156,7 +167,7 @@ impl HostStore {
         if !self.take(bytes as u64) {
             return None;
         }
-        let mapped_bytes = bytes.next_multiple_of(PAGE_BYTES);
+        let mapped_bytes = Record::end(bytes).next_multiple_of(PAGE_BYTES);
         // SAFETY: a fresh anonymous mapping; the kernel picks the address.
         let address = unsafe {
             libc::mmap(
@@ -196,7 +207,11 @@ impl HostStore {
         if registered {
             self.pinned_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         }
-        Some(HostBuffer { address, bytes, mapped_bytes, registered, slab: None })
+        // Where kernels know it by another address, they are not sent there.
+        let reached = registered
+            && self.driver.mem_host_get_device_pointer(address) == Ok(address as DevicePtr);
+        let record = reached.then(|| Arc::new(Record::new(address, bytes)));
+        Some(HostBuffer { address, bytes, mapped_bytes, registered, record, slab: None })
     }
 
     /// Gives `buffer` back. No queued copy uses it any more.

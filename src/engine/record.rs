@@ -1,0 +1,149 @@
+//! What is known of the bytes in host memory, beside them: the fingerprints that
+//! the device took of them, how many pieces it stored, and how each frame is to
+//! be saved next.
+//!
+//! ```text
+//!   one page-locked mapping   | bytes ... | table: u64 a piece | stored: u32 a piece |
+//! ```
+//!
+//! Table and counts are written by the device alone, in the order of the
+//! copy-out stream, which is the only one that writes the bytes as well: so a
+//! table entry is always of the bytes that the last queued work leaves there,
+//! if the frame's [`Standing`] says that one was taken.
+//! Threads: under the device's lock. Not here: the kernel (`fingerprints`).
+
+use std::ffi::c_void;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use autooffload_core::fingerprint::{PIECE_BYTES, Saving, Standing};
+
+use super::FRAME_BYTES;
+use crate::driver::abi::DevicePtr;
+
+/// Bytes that one copy moves, and what is known of them in the host.
+#[derive(Clone)]
+pub struct Span {
+    pub device: DevicePtr,
+    pub host: *mut c_void,
+    pub bytes: usize,
+    /// Of the memory that `host` is in.
+    pub record: Option<Arc<Record>>,
+}
+
+/// A part of a span whose frames are saved in one way.
+pub struct Part {
+    pub span: Span,
+    pub saving: Saving,
+    /// Bytes that the kernel was seen to have stored, since last asked.
+    pub stored_bytes: u64,
+}
+
+impl Span {
+    /// Where the kernel keeps fingerprints and counts of these bytes; `None`
+    /// if the device does not reach them.
+    pub fn fingerprints(&self) -> Option<(*mut u64, *mut u32)> {
+        let record = self.record.as_ref()?;
+        let piece = (self.host as usize - record.base) / PIECE_BYTES;
+        let table = (record.table as *mut u64).wrapping_add(piece);
+        Some((table, (record.stored as *mut u32).wrapping_add(piece)))
+    }
+
+    /// Cuts the span into parts of one way of saving each, and takes those ways
+    /// for done: see [`Span::forget`] if one fails. The span begins a frame.
+    pub fn savings(&self) -> Vec<Part> {
+        let Some(record) = &self.record else {
+            return vec![Part { span: self.clone(), saving: Saving::All, stored_bytes: 0 }];
+        };
+        let mut parts: Vec<Part> = Vec::new();
+        for start in (0..self.bytes).step_by(FRAME_BYTES) {
+            let bytes = FRAME_BYTES.min(self.bytes - start);
+            let (saving, stored) = record.next(self.host as usize + start, bytes);
+            let stored_bytes = u64::from(stored) * PIECE_BYTES as u64;
+            match parts.last_mut().filter(|part| part.saving == saving) {
+                Some(part) => {
+                    part.span.bytes += bytes;
+                    part.stored_bytes += stored_bytes;
+                }
+                None => {
+                    let (device, host) =
+                        (self.device + start as u64, self.host.wrapping_byte_add(start));
+                    let span = Span { device, host, bytes, record: self.record.clone() };
+                    parts.push(Part { span, saving, stored_bytes });
+                }
+            }
+        }
+        parts
+    }
+
+    /// The fingerprints of these bytes are of no use: what was asked for failed.
+    pub fn forget(&self) {
+        let Some(record) = &self.record else { return };
+        for start in (0..self.bytes).step_by(FRAME_BYTES) {
+            record.with(self.host as usize + start, |frame| frame.standing.forget());
+        }
+    }
+}
+
+/// Of one mapping, from its first byte on.
+#[derive(Debug)]
+pub struct Record {
+    base: usize,
+    table: usize,
+    stored: usize,
+    /// Counts, as last read, and standing, of each frame.
+    frames: Mutex<Vec<Frame>>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Frame {
+    standing: Standing,
+    counted: u32,
+}
+
+impl Record {
+    /// Bytes of a mapping that holds `bytes` and their record.
+    pub fn end(bytes: usize) -> usize {
+        Self::table_at(bytes) + bytes.div_ceil(PIECE_BYTES) * (size_of::<u64>() + size_of::<u32>())
+    }
+
+    fn table_at(bytes: usize) -> usize {
+        bytes.next_multiple_of(align_of::<u64>())
+    }
+
+    /// Of `bytes` at `base`, behind which there is room up to [`Self::end`],
+    /// zeros now.
+    pub fn new(base: *mut c_void, bytes: usize) -> Self {
+        let table = base as usize + Self::table_at(bytes);
+        Self {
+            base: base as usize,
+            table,
+            stored: table + bytes.div_ceil(PIECE_BYTES) * size_of::<u64>(),
+            frames: Mutex::new(vec![Frame::default(); bytes.div_ceil(FRAME_BYTES)]),
+        }
+    }
+
+    fn with<T>(&self, host: usize, then: impl FnOnce(&mut Frame) -> T) -> T {
+        let index = (host - self.base) / FRAME_BYTES;
+        then(&mut self.frames.lock().unwrap_or_else(PoisonError::into_inner)[index])
+    }
+
+    /// How the frame of `bytes` at `host` is to be saved now, and the pieces of
+    /// it that were stored since this was last asked, as far as the device is.
+    fn next(&self, host: usize, bytes: usize) -> (Saving, u32) {
+        let first = (host - self.base) / PIECE_BYTES;
+        let pieces = bytes.div_ceil(PIECE_BYTES);
+        let counts = (first..first + pieces).map(|piece| {
+            let count = (self.stored as *const AtomicU32).wrapping_add(piece);
+            // SAFETY: within the mapping, which lives as long as its buffers do; the device
+            // writes whole words.
+            unsafe { &*count }.load(Ordering::Relaxed)
+        });
+        let count = counts.fold(0, u32::wrapping_add);
+        self.with(host, |frame| {
+            let stored = count.wrapping_sub(frame.counted);
+            frame.counted = count;
+            (frame.standing.next(2 * stored as usize >= pieces), stored)
+        })
+    }
+}
