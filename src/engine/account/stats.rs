@@ -45,6 +45,10 @@ pub struct Stats {
     pub hits: AtomicU64,
     written_back_bytes: AtomicU64,
     write_backs: AtomicU64,
+    /// Looked at by our kernel instead of copied back; and what it stored of
+    /// that, as far as was seen since.
+    compared_bytes: AtomicU64,
+    stored_bytes: AtomicU64,
     /// Copies, either way, of several chunks at once; and of how many.
     merged_copies: AtomicU64,
     merged_chunks: AtomicU64,
@@ -103,6 +107,14 @@ impl Stats {
     pub fn wrote_back(&self, bytes: usize) {
         add(&self.written_back_bytes, bytes as u64);
         add(&self.write_backs, 1);
+    }
+
+    pub fn compared(&self, bytes: usize) {
+        add(&self.compared_bytes, bytes as u64);
+    }
+
+    pub fn stored(&self, bytes: u64) {
+        add(&self.stored_bytes, bytes);
     }
 
     /// One copy, counted already, was that of `chunks` chunks.
@@ -208,6 +220,8 @@ impl Stats {
                 "hits": get(&self.hits),
                 "written_back_bytes": get(&self.written_back_bytes),
                 "write_backs": get(&self.write_backs),
+                "compared_bytes": get(&self.compared_bytes),
+                "stored_bytes": get(&self.stored_bytes),
                 "merged_copies": get(&self.merged_copies),
                 "merged_chunks": get(&self.merged_chunks),
                 "link_bytes_per_s": get(&self.link_bytes_per_s),
@@ -261,6 +275,13 @@ impl Stats {
                 .map_or(String::new(), |bytes| format!(", {} an iteration", format_bytes(bytes))),
             bytes(&self.written_back_bytes),
         ));
+        if get(&self.compared_bytes) > 0 {
+            lines.push(format!(
+                "looked at {} for writes instead of copying them back: {} had been written",
+                bytes(&self.compared_bytes),
+                bytes(&self.stored_bytes),
+            ));
+        }
         if get(&self.merged_copies) > 0 {
             lines.push(format!(
                 "merged {} copies of neighbours into {}",

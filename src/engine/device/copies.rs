@@ -3,19 +3,16 @@
 //!
 //! Not here: what a copy waits for, and what waits for it (`order`).
 
-use std::ffi::c_void;
 use std::ops::Range;
 
 use autooffload_core::address_map::ChunkId;
+use autooffload_core::fingerprint::Saving;
 use autooffload_core::memory::FrameId;
 use smallvec::SmallVec;
 
 use super::DeviceBackend;
-use crate::driver::abi::*;
 use crate::engine::FRAME_BYTES;
-
-/// Bytes that one copy moves: device address, host address, how many.
-pub(super) type Span = (DevicePtr, *mut c_void, usize);
+use crate::engine::host::Span;
 
 /// Frames of chunks, in an order.
 pub(super) type Pieces = [(ChunkId, Range<u32>)];
@@ -29,7 +26,7 @@ impl DeviceBackend {
         self.queued += 1;
         self.await_uses_before_copy_out(chunk);
         for span in self.backing(chunk).pieces(&frames) {
-            self.copy_to_host(span);
+            self.save(&span);
         }
         self.note_written_back(chunk);
     }
@@ -45,7 +42,7 @@ impl DeviceBackend {
             for &(chunk, _) in run {
                 backend.await_uses_before_copy_out(chunk);
             }
-            backend.copy_to_host(span);
+            backend.save(&span);
             backend.stats.merged(run.len());
             for &(chunk, _) in run {
                 backend.note_written_back(chunk);
@@ -64,7 +61,7 @@ impl DeviceBackend {
         self.queued += 1;
         let pieces = if content { self.backing(chunk).pieces(&frames) } else { SmallVec::new() };
         for span in pieces {
-            self.copy_to_device(span, demanded);
+            self.copy_to_device(&span, demanded);
         }
         self.raise_fence(chunk);
     }
@@ -77,7 +74,7 @@ impl DeviceBackend {
                 });
             };
             backend.queued += 1;
-            backend.copy_to_device(span, demanded);
+            backend.copy_to_device(&span, demanded);
             backend.stats.merged(run.len());
             for &(chunk, _) in run {
                 backend.raise_fence(chunk);
@@ -121,6 +118,7 @@ impl DeviceBackend {
     pub(super) fn span_of(&mut self, run: &Pieces, slot: u32) -> Option<Span> {
         let (first, frames) = run.first()?;
         let (_, host) = self.backing(*first).in_slab(frames)?;
+        let record = self.backing(*first).record_of(frames.start);
         let mut placed = Vec::with_capacity(frame_count(run) as usize);
         for (chunk, frames) in run {
             let there = &self.backing(*chunk).placed;
@@ -133,9 +131,10 @@ impl DeviceBackend {
         let bytes = (placed.len() - frames.len()) * FRAME_BYTES + last_bytes;
         let handles = &self.frames;
         let handle = |frame: FrameId| handles[frame as usize].handle;
-        let base = self.view.address(self.driver, self.device, slot, placed.into_iter(), handle)?;
+        let (driver, slots) = (self.driver, placed.into_iter());
+        let device = self.view.address(driver, self.device, slot, slots, handle)?;
         self.view.used = true;
-        Some((base, host as *mut c_void, bytes))
+        Some(Span { device, host: host as *mut _, bytes, record })
     }
 
     /// Unmaps the ring's view from `slot` on.
@@ -149,15 +148,46 @@ impl DeviceBackend {
         self.note(outcome);
     }
 
-    pub(super) fn copy_to_host(&mut self, (base, host, bytes): Span) {
+    /// Queues whatever brings the bytes of `span` to the host: a copy, or a
+    /// kernel that stores those that differ from what the host has.
+    pub(super) fn save(&mut self, span: &Span) {
+        let Some(fingerprints) = self.fingerprints else { return self.copy_to_host(span) };
+        for part in span.savings() {
+            self.stats.stored(part.stored_bytes);
+            let queued = match part.saving {
+                Saving::All => {
+                    self.copy_to_host(&part.span);
+                    continue;
+                }
+                Saving::Anew => {
+                    self.copy_to_host(&part.span);
+                    fingerprints.take(self.driver, self.copy_out, &part.span)
+                }
+                Saving::Written => {
+                    self.stats.compared(part.span.bytes);
+                    fingerprints.save_written(self.driver, self.copy_out, &part.span)
+                }
+            };
+            if queued.is_err() {
+                part.span.forget();
+                if part.saving == Saving::Written {
+                    self.copy_to_host(&part.span);
+                }
+            }
+        }
+    }
+
+    fn copy_to_host(&mut self, span: &Span) {
+        let &Span { device, host, bytes, .. } = span;
         // SAFETY: the buffer holds the bytes and lives until the chunks are
         // freed, which waits for this copy; nobody reads it before the event.
-        let copied = unsafe { self.driver.memcpy_dtoh_async(host, base, bytes, self.copy_out) };
+        let copied = unsafe { self.driver.memcpy_dtoh_async(host, device, bytes, self.copy_out) };
         self.note(copied);
         self.stats.wrote_back(bytes);
     }
 
-    pub(super) fn copy_to_device(&mut self, (base, host, bytes): Span, demanded: bool) {
+    fn copy_to_device(&mut self, span: &Span, demanded: bool) {
+        let &Span { device, host, bytes, .. } = span;
         const PROBE_BYTES: usize = 1 << 20;
         const PROBE_ONE_IN: u32 = 64;
         self.read_probe();
@@ -167,7 +197,7 @@ impl DeviceBackend {
         // SAFETY: the buffer holds the bytes, lives until the chunks are
         // freed, and is written only by copies this stream waited for.
         let copied = unsafe {
-            self.driver.memcpy_htod_async(base, host as *const c_void, bytes, self.copy_in)
+            self.driver.memcpy_htod_async(device, host.cast_const(), bytes, self.copy_in)
         };
         if let Some(start) = start
             && let Some(end) = self.timed_event()

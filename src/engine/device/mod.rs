@@ -18,6 +18,7 @@
 //! broken: nothing works any more) is kept and answered by the next `begin`.
 
 mod copies;
+mod fingerprints;
 mod frames;
 mod host_pieces;
 mod in_place;
@@ -29,6 +30,7 @@ mod timing;
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use autooffload_core::address_map::ChunkId;
 use autooffload_core::memory::{FrameId, MemoryOps, Refused, Streamer, Window};
@@ -36,13 +38,14 @@ use autooffload_core::plan::Place;
 use smallvec::SmallVec;
 
 use super::account::{Stats, WaitReason};
-use super::host::{HostStore, SharedBlocks};
+use super::host::{HostStore, Record, SharedBlocks, Span};
 use super::planning::Planner;
 use super::{FRAME_BYTES, inflight};
 use crate::driver::Driver;
 use crate::driver::abi::Device as DeviceNumber;
 use crate::driver::abi::*;
-use copies::{Pieces, Span};
+use copies::Pieces;
+use fingerprints::Fingerprints;
 use frames::Frame;
 use host_pieces::{HostPiece, Leaving};
 use in_place::InPlace;
@@ -87,24 +90,28 @@ impl Backing {
         (start, end - start)
     }
 
-    /// The pieces of a run of frames, as its host memory divides it: device
-    /// address, host address and bytes.
+    /// The pieces of a run of frames, as its host memory divides it.
     pub(super) fn pieces(&self, frames: &Range<u32>) -> SmallVec<[Span; 4]> {
         let meeting = self.host.iter().filter_map(|HostPiece { frames: range, buffer, .. }| {
             let common = range.start.max(frames.start)..range.end.min(frames.end);
             (common.start < common.end).then(|| {
                 let (start, bytes) = self.span(&common);
                 let within = start - range.start as usize * FRAME_BYTES;
-                (self.base + start as u64, buffer.address.wrapping_byte_add(within), bytes)
+                buffer.span(self.base + start as u64, within, bytes)
             })
         });
-        let pieces: SmallVec<_> = meeting.collect();
+        let pieces: SmallVec<[Span; 4]> = meeting.collect();
         debug_assert_eq!(
-            pieces.iter().map(|&(_, _, bytes)| bytes).sum::<usize>(),
+            pieces.iter().map(|span| span.bytes).sum::<usize>(),
             self.span(frames).1,
             "host memory before a copy"
         );
         pieces
+    }
+
+    /// What is known of the host memory that `frame` has.
+    pub(super) fn record_of(&self, frame: u32) -> Option<Arc<Record>> {
+        self.host.iter().find(|piece| piece.frames.contains(&frame))?.buffer.record()
     }
 
     /// Where a run of frames is in a slab: which, and its first byte. `None`:
@@ -139,6 +146,8 @@ pub struct DeviceBackend {
     pub ctx: CUcontext,
     copy_in: CUstream,
     copy_out: CUstream,
+    /// `None`: what leaves is copied out, whether it was written or not.
+    fingerprints: Option<Fingerprints>,
     /// By id; ids of released frames are reused.
     frames: Vec<Frame>,
     unused_ids: Vec<FrameId>,
@@ -186,7 +195,16 @@ impl Device {
         window: Window,
     ) -> Result<Self> {
         let copy_in = driver.stream_create_nonblocking(0)?;
-        let copy_out = driver.stream_create_nonblocking(0)?;
+        // Our kernel runs there: before the program's, of which there may be many.
+        let priority = driver.highest_stream_priority().unwrap_or(0);
+        let copy_out = driver.stream_create_nonblocking(priority)?;
+        let fingerprints = Fingerprints::set_up(driver, host_store, copy_out)
+            .inspect_err(|why| {
+                log::warn!(
+                    "device {device}: {why}: all that kernels receive is copied back, written or not"
+                );
+            })
+            .ok();
         Ok(Self {
             planner: Planner::default(),
             streamer: Streamer::new(0, window),
@@ -198,6 +216,7 @@ impl Device {
                 ctx,
                 copy_in,
                 copy_out,
+                fingerprints,
                 frames: Vec::new(),
                 unused_ids: Vec::new(),
                 slabs: SharedBlocks::default(),

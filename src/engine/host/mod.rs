@@ -2,8 +2,10 @@
 //! side by side. Not here: which chunk needs it, and when (see `device`).
 
 mod populate;
+mod record;
 mod shared_blocks;
 mod store;
 
+pub use record::{Record, Span};
 pub use shared_blocks::SharedBlocks;
 pub use store::{HostBuffer, HostStore};

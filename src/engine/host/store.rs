@@ -49,6 +49,11 @@ impl HostBuffer {
         }
     }
 
+    /// What is known of its bytes; `None`: the device does not reach them.
+    pub fn record(&self) -> Option<Arc<Record>> {
+        self.record.clone()
+    }
+
     /// The copy between `device` and `bytes` of this memory from `start` on.
     pub fn span(&self, device: DevicePtr, start: usize, bytes: usize) -> Span {
         let host = self.address.wrapping_byte_add(start);

@@ -4,18 +4,18 @@
 //! Everything is resolved and launched when a device is set up, so that nothing
 //! is loaded lazily while the program runs. A kernel that does not compute what
 //! `autooffload_core::fingerprint` computes, for whatever reason, is not used.
-//! Not here: when fingerprints are valid (`host_store`), where a chunk's are.
+//! Not here: where fingerprints are kept and when they are of use (`host::record`).
 
 use std::ffi::{CStr, c_void};
 
 use autooffload_core::fingerprint::{self, PIECE_BYTES};
 
-use super::host_store::{HostStore, Span};
+use crate::engine::host::{HostStore, Span};
 use crate::driver::Driver;
 use crate::driver::abi::*;
 
 /// NUL-terminated, as the driver takes it.
-const TEXT: &str = concat!(include_str!("../../shim/fingerprint.ptx"), "\0");
+const TEXT: &str = concat!(include_str!("../../../shim/fingerprint.ptx"), "\0");
 const NAME: &CStr = c"autooffload_fingerprint";
 
 /// As the kernel is written: four warps, a piece each.
@@ -86,11 +86,9 @@ impl Fingerprints {
             return Err("there is no host memory to try our kernel".to_string());
         };
         let outcome = (|| {
-            let mut span = copy.span(data.address as DevicePtr, 0, BYTES);
-            if !span.is_mapped() || !data.span(0, 0, BYTES).is_mapped() {
-                return Err("the device does not reach host memory".to_string());
-            }
-            span.device = data.address as DevicePtr;
+            let span = copy.span(data.address as DevicePtr, 0, BYTES);
+            let reached = data.record().and(span.fingerprints());
+            let (table, saved) = reached.ok_or("the device does not reach host memory")?;
             let bytes = |buffer: *mut c_void| {
                 // SAFETY: `BYTES` bytes of ours; the device is done with them
                 // whenever they are looked at, because every launch is waited for.
@@ -102,7 +100,6 @@ impl Fingerprints {
             }
             self.take(driver, stream, &span).map_err(failed)?;
             driver.stream_synchronize(stream).map_err(failed)?;
-            let (table, saved) = span.fingerprints().expect("mapped");
             // SAFETY: a table entry and a count for each of three pieces; the stream is idle.
             let (table, saved) = unsafe {
                 (std::slice::from_raw_parts(table, 3), std::slice::from_raw_parts(saved, 3))

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use autooffload_core::fingerprint::{PIECE_BYTES, Saving, Standing};
 
-use super::FRAME_BYTES;
+use crate::engine::FRAME_BYTES;
 use crate::driver::abi::DevicePtr;
 
 /// Bytes that one copy moves, and what is known of them in the host.
