@@ -14,7 +14,7 @@ parser.add_argument("--attention", action="store_true")
 parser.add_argument("--bare", action="store_true",
                     help="blocks of one matrix, executed in the order of creation")
 parser.add_argument("--dtype", default="float32")
-parser.add_argument("--update", choices=["copy", "kernel"],
+parser.add_argument("--update", choices=["copy", "kernel", "toggle"],
                     help="write to weights between iterations")
 parser.add_argument("--check", action="store_true",
                     help="in the end read all weights back, as saving a state does")
@@ -33,8 +33,13 @@ def update(model, iteration):
     """Changes two weights, so that a stale copy of either shows."""
     first = model[iteration % len(model)]
     second = model[(7 * iteration + 3) % len(model)]
+    if options.update == "toggle":
+        first = second = model[iteration // 2 % len(model)]  # away and back, bit by bit
     for block in (first, second):
         weight = next(p for p in block.parameters() if p.dim() == 2)
+        if options.update == "toggle":
+            weight.neg_()
+            break
         if options.update == "copy":
             weight.copy_(torch.full(weight.shape, 0.001 * iteration, dtype=dtype))
         else:
