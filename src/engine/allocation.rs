@@ -7,11 +7,10 @@ use std::sync::atomic::Ordering;
 use autooffload_core::address_map::NO_CHUNK;
 use autooffload_core::config::Limit;
 
-use super::account::{WaitReason, report};
+use super::account::{PassedOn, WaitReason, report};
 use super::device::{Device as DeviceState, DeviceBackend};
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::operation::current_device;
-use super::passed_on::PassedOn;
 use super::setup::{self, set_up};
 use super::state::{Engine, Failure, Space, engine, hot, lock};
 use super::{

@@ -44,13 +44,14 @@ mod streams;
 
 use autooffload_core::memory::Effect;
 
+pub use account::PassedOn;
 pub use account::report::{device_total_mem, mem_get_info, stats_json, summary};
 pub use allocation::{mem_alloc, mem_free, release_for_retry};
 pub use autooffload_core::address_map::ChunkId;
 pub use captures::{any_capture, capture_count_changed, is_kept, pin_for_good, pin_for_graph};
 pub use contexts::{context_destroyed, context_lost, peer_access_enabled, stream_destroyed};
 pub use operation::begin;
-pub use passed_on::{PassedOn, pass_on, pass_on_mapping};
+pub use passed_on::{pass_on, pass_on_mapping};
 pub use state::{reconfigure, start};
 pub use stream_ordered::{mem_alloc_async, mem_free_async, pool_trim, pool_usage};
 

@@ -1,5 +1,5 @@
-//! Device memory that the program gets from the driver itself: why it is not
-//! ours, how much it is, and that the budget holds all the same.
+//! Device memory that the program gets from the driver itself, within the
+//! budget.
 //!
 //! Such memory cannot move. So that it fits, ours does: a call that asks for it
 //! is let through when the budget has room, which evictions make, and answered
@@ -7,100 +7,18 @@
 //!
 //! Not counted against the budget: memory in the host, imported and multicast
 //! handles, unified memory (the driver moves it), and our own frames.
-
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+//! Not here: why it is the driver's, and how much it is (`account`).
 
 use autooffload_core::config::Limit;
 use autooffload_core::units::format_bytes;
-use serde_json::{Map, Value, json};
 
 use super::FRAME_BYTES;
-use super::account::WaitReason;
+use super::account::{PassedOn, WaitReason};
 use super::allocation::refresh_cap;
 use super::device::Device as DeviceState;
 use super::setup::set_up;
 use super::state::{Engine, Failure, engine};
 use crate::driver::abi::*;
-
-/// Why an allocation is not managed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PassedOn {
-    /// The library is switched off, or does not run yet.
-    Inactive,
-    /// Below the size that is worth a frame.
-    TooSmall,
-    /// No context is current: the driver's own error.
-    NoContext,
-    /// The driver gives no device address space.
-    NoAddressSpace,
-    /// The device has no frames of 2 MiB to map, or no stream for us.
-    NoFrames,
-    /// The driver does not say what kernels take (before CUDA 12.4).
-    NoParameters,
-    /// It becomes a node of a graph that is being captured.
-    Capturing,
-    /// From a pool of host memory, or one whose memory can be exported.
-    ForeignPool,
-    /// The program maps device memory itself (`cuMemCreate`).
-    OwnMapping,
-}
-
-/// With its name in the statistics, and what the summary says.
-const REASONS: [(PassedOn, &str, &str); 9] = [
-    (PassedOn::Inactive, "inactive", "asked for before the library was ready"),
-    (PassedOn::TooSmall, "too_small", "in allocations below 1 MiB"),
-    (PassedOn::NoContext, "no_context", "asked for without a context"),
-    (PassedOn::NoAddressSpace, "no_address_space", "for want of device address space"),
-    (PassedOn::NoFrames, "no_frames", "on a device without virtual memory of 2 MiB frames"),
-    (PassedOn::NoParameters, "no_parameters", "because this driver is older than CUDA 12.4"),
-    (PassedOn::Capturing, "capturing", "allocated inside a graph"),
-    (PassedOn::ForeignPool, "foreign_pool", "from pools of host or exportable memory"),
-    (PassedOn::OwnMapping, "own_mapping", "mapped by the program itself (cuMemCreate)"),
-];
-
-/// Calls let through and their bytes, by reason, since the start.
-#[derive(Default)]
-pub(super) struct Passed {
-    calls: [AtomicU64; REASONS.len()],
-    bytes: [AtomicU64; REASONS.len()],
-    said: AtomicBool,
-}
-
-impl Passed {
-    fn count(&self, reason: PassedOn, bytes: usize) {
-        self.calls[reason as usize].fetch_add(1, Ordering::Relaxed);
-        self.bytes[reason as usize].fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
-    fn some(&self) -> impl Iterator<Item = (&'static str, &'static str, u64, u64)> + '_ {
-        REASONS.iter().zip(self.calls.iter().zip(&self.bytes)).filter_map(
-            |(&(_, name, text), (calls, bytes))| {
-                let calls = calls.load(Ordering::Relaxed);
-                (calls > 0).then(|| (name, text, calls, bytes.load(Ordering::Relaxed)))
-            },
-        )
-    }
-
-    pub(super) fn json(&self) -> Value {
-        let rows = self.some().map(|(name, text, calls, bytes)| {
-            let row = json!({ "calls": calls, "bytes": bytes, "why": text });
-            (name.to_string(), row)
-        });
-        Value::Object(rows.collect::<Map<_, _>>())
-    }
-
-    /// "Why is my memory not managed?", in a line; `None`: all of it is.
-    pub(super) fn line(&self) -> Option<String> {
-        let parts: Vec<String> = self
-            .some()
-            .map(|(_, text, calls, bytes)| {
-                let plural = if calls == 1 { "" } else { "s" };
-                format!("{} {text} ({calls} call{plural})", format_bytes(bytes))
-            })
-            .collect();
-        (!parts.is_empty()).then(|| format!("not managed, in all: {}", parts.join("; ")))
-    }
-}
 
 /// Lets `forward`, which asks for `bytes` of device memory on the current
 /// context's device, through to the driver: within the budget, and counted.
@@ -137,13 +55,6 @@ fn pass_on_at(
         engine.passed.count(reason, bytes);
     }
     code
-}
-
-/// Says once why nothing is managed, where that is for the whole process.
-pub(super) fn say_unmanaged(engine: &Engine, why: &str) {
-    if !engine.passed.said.swap(true, Ordering::Relaxed) {
-        log::warn!("{why}: nothing is managed, and every call goes to the driver as it is");
-    }
 }
 
 /// Whether the budget has room for `bytes` more that are not ours. Evicts.

@@ -9,7 +9,7 @@ use autooffload_core::address_map::{AddressMap, Arena};
 use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::state::{Addresses, Engine, Hot, Space, lock, window};
-use super::{ARENA_BYTES, ARENA_BYTES_MIN, FRAME_BYTES, FRAME_SHIFT, passed_on};
+use super::{ARENA_BYTES, ARENA_BYTES_MIN, FRAME_BYTES, FRAME_SHIFT};
 use crate::driver::abi::*;
 
 /// The address space, reserved when it is first needed. `None`: the driver
@@ -17,7 +17,7 @@ use crate::driver::abi::*;
 pub(super) fn space(engine: &'static Engine) -> Option<&'static Space> {
     if engine.no_parameters {
         let why = "this driver does not say what kernels take (before CUDA 12.4)";
-        passed_on::say_unmanaged(engine, why);
+        engine.passed.say_unmanaged(why);
     }
     if engine.manages_nothing() {
         return None;
@@ -47,7 +47,7 @@ pub(super) fn space(engine: &'static Engine) -> Option<&'static Space> {
         .inspect_err(|code: &CuResult| {
             engine.no_space.store(true, Ordering::Relaxed);
             let why = format!("this driver gives no device address space ({code})");
-            passed_on::say_unmanaged(engine, &why);
+            engine.passed.say_unmanaged(&why);
         })
         .ok()
 }

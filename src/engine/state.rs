@@ -19,11 +19,10 @@ use autooffload_core::zone::Zone;
 use dashmap::DashMap;
 use once_cell::sync::OnceCell;
 
-use super::account::{Stats, WaitReason};
+use super::account::{Passed, Stats, WaitReason};
 use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::host::HostStore;
-use super::passed_on::Passed;
 use super::{Allocation, FRAME_SHIFT, MAX_DEVICES, allocation};
 use crate::driver::Driver;
 use crate::driver::abi::*;

@@ -12,10 +12,9 @@ use std::collections::HashMap;
 
 use autooffload_core::zone::{self, Freed, Zone};
 
-use super::account::WaitReason;
+use super::account::{PassedOn, WaitReason};
 use super::allocation::Served;
 use super::operation::current_device;
-use super::passed_on::PassedOn;
 use super::state::{Engine, engine, lock};
 use super::{Allocation, ChunkId, FRAME_BYTES, allocation, any_capture, chunk_of, inflight};
 use crate::driver::Driver;
