@@ -26,7 +26,7 @@ use serde_json::{Map, Value, json};
 
 use crate::hooks::registry;
 use crate::hooks::table::Group;
-use crate::{config, driver, engine, lifecycle};
+use crate::{config, driver, engine, left_behind, lifecycle};
 
 /// Raised when a function of this file changes incompatibly.
 const API_VERSION: c_int = 1;
@@ -171,19 +171,15 @@ fn hooked() -> Value {
     Value::Object(hooked.collect())
 }
 
+/// The account as the file has it.
+pub fn statistics() -> String {
+    format!("{:#}\n", account())
+}
+
 /// The summary on standard error and the JSON file, if asked for.
 pub fn report_at_exit() {
     for line in engine::summary() {
         config::say(&line);
     }
-    let Some(path) = config::get().and_then(|config| config.stats_path(std::process::id())) else {
-        return;
-    };
-    // Written beside and renamed: a reader never sees half an account.
-    let partial = format!("{path}.partial");
-    let written = std::fs::write(&partial, format!("{:#}\n", account()))
-        .and_then(|()| std::fs::rename(&partial, &path));
-    if let Err(why) = written {
-        config::say(&format!("warning: AUTOOFFLOAD_STATS={path}: {why}"));
-    }
+    left_behind::finish(&statistics());
 }

@@ -22,6 +22,7 @@
 //! - [`driver`]: the only room that calls CUDA, through originals;
 //! - [`config`]: the settings of this process;
 //! - [`exports`]: the C functions for tools, the report at exit;
+//! - [`left_behind`]: what there is to read should the process be killed;
 //! - [`lifecycle`]: when all of this is in force.
 //!
 //! One word means one thing, here and in `docs/`:
@@ -64,4 +65,5 @@ mod driver;
 mod engine;
 mod exports;
 mod hooks;
+mod left_behind;
 mod lifecycle;

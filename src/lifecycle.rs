@@ -16,7 +16,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::{config, driver, engine, exports};
+use crate::{config, driver, engine, exports, left_behind};
 
 const UNSTARTED: u8 = 0;
 const STARTING: u8 = 1;
@@ -62,6 +62,7 @@ pub fn started() {
         libc::atexit(at_exit);
     }
     STATE.store(ACTIVE, Ordering::Release);
+    left_behind::start(exports::statistics, is_active);
 }
 
 /// Tells the launcher, if one started this process, that CUDA is used here: an

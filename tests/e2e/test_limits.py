@@ -1,11 +1,17 @@
 """The budget holds for everything the program takes, managed or not, and what
 fits it fits."""
 
+import os
+import pathlib
+import shutil
+import signal
+
 import pytest
 
-from harness import MIB, assert_same, assert_streamed, reference, run
+from harness import MIB, ROOT, assert_same, assert_streamed, reference, run
 
 CAP = 40 * MIB
+LIBRARIES = pathlib.Path(os.environ.get("STANDIN_LIB_DIR", ROOT / "target" / "standin" / "lib"))
 
 
 @pytest.mark.parametrize("kind", ["handles", "small", "mixed"])
@@ -41,3 +47,34 @@ def test_what_is_too_large_is_told_whole():
     sentence = next(line for line in result.ours if "out of memory" in line)
     assert f"needs {CAP // MIB + 2}.00 MiB at once" in sentence
     assert f"leaves {CAP // MIB}.00 MiB" in sentence
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGABRT", "SIGKILL"])
+def test_statistics_survive_a_signal(name):
+    """Neither summary nor statistics need the program to end by itself."""
+    result = run("killed", name, AUTOOFFLOAD_VRAM=str(CAP))
+    assert result.returncode == -getattr(signal, name)
+    assert result.stats["streaming"]["streamed_bytes"] > 0
+    assert any("streamed uses" in line for line in result.ours), result.ours
+
+
+def test_a_driver_that_does_not_tell_parameters(tmp_path):
+    """Before CUDA 12.4: one sentence, and every call goes to the driver as it is."""
+    old = tmp_path / "lib"
+    shutil.copytree(LIBRARIES, old)
+    libcuda = old / "libcuda.so.1"
+    code = libcuda.read_bytes()
+    for name in (b"cuFuncGetParamInfo", b"cuKernelGetParamInfo"):
+        assert name in code
+        code = code.replace(name, name[:-1] + b"X")
+    libcuda.unlink()
+    libcuda.write_bytes(code)
+    arguments = ("large", CAP // MIB)
+    wanted = reference(*arguments)
+    result = run(*arguments, AUTOOFFLOAD_VRAM=str(CAP), STANDIN_LIB_DIR=old)
+    assert_same(result, wanted)
+    said = [line for line in result.ours if "does not say what kernels take" in line]
+    assert len(said) == 1, result.ours
+    assert not any("everything fitted" in line for line in result.ours)
+    assert result.account["h2d_bytes"] == wanted.account["h2d_bytes"]
+    assert result.stats["not_managed"]["no_parameters"]["bytes"] >= result.out["weight_bytes"]

@@ -42,7 +42,9 @@ pub(in crate::engine) fn forget_fill(engine: &Engine, id: ChunkId) {
 /// What `cuMemGetInfo` reports on the current context's device, given the
 /// driver's own answer: (free, total) bytes.
 pub fn mem_get_info(free: usize, total: usize) -> (usize, usize) {
-    let Some(engine) = engine() else { return (free, total) };
+    let Some(engine) = engine().filter(|engine| !engine.manages_nothing()) else {
+        return (free, total);
+    };
     let Some(device) = current_device(engine) else { return (free, total) };
     let guard = lock(&engine.devices[device].state);
     let (live, ring) = guard
@@ -77,7 +79,7 @@ pub fn mem_get_info(free: usize, total: usize) -> (usize, usize) {
 /// What `cuDeviceTotalMem` reports, given the driver's own answer.
 pub fn device_total_mem(device: Device, total: usize) -> usize {
     let _ = device;
-    let Some(engine) = engine() else { return total };
+    let Some(engine) = engine().filter(|engine| !engine.manages_nothing()) else { return total };
     let config = engine.config.read().unwrap_or_else(PoisonError::into_inner);
     let budget = match config.vram {
         Limit::Auto => total as u64,
