@@ -15,6 +15,9 @@ RATIOS = {"dit": (0.5, 1, 2), "mlp": (0.5, 1, 2), "decoder": (0.5, 1, 2)}
 TIGHT = {"dit": (44, 46, 50)}
 QUICK = {"dit": (50,), "mlp": (50,), "decoder-cat": (50,)}
 
+# Where copies in and out slow each other down.
+DUPLEX_SHARES, DUPLEX_ARMS = (50,), ("ours", "leaf", "spread")
+
 
 def cells(quick, only=None, arms=None, shares=None):
     """[{program, share or card, ratio, duplex, arm}]"""
@@ -34,6 +37,8 @@ def cells(quick, only=None, arms=None, shares=None):
         for share in SHARES:
             for ratio in RATIOS.get(name, (1,)):
                 add(name, ARMS, share=share, ratio=ratio)
+        for share in DUPLEX_SHARES:
+            add(name, DUPLEX_ARMS, share=share, duplex=True)
         for card in TIGHT.get(name, ()):
             add(name, ("ours", "leaf", "spread"), card=card)
     return [cell for cell in found if (not arms or cell["arm"] in arms)

@@ -141,7 +141,7 @@ def everything(found):
         head += (" (a PART of the grid: what holds here need not hold in the whole, "
                  "scripts/bench peers)")
     notes = [head, "", table(rows), "", "ms a settled step; * on a larger card, since it met the "
-             "end of memory on this one"]
+             "end of memory on this one; duplex: copies in and out slow each other (no targets)"]
     if failures(rows):
         notes += ["", "what failed:", failures(rows)]
     notes += ["", "targets:", target_lines(judged), "",

@@ -17,6 +17,7 @@ from .shapes import SHAPES
 MIB = 1 << 20
 FRAME = 2 * MIB
 MEMORY = 40          # GB/s of the card's memory: a tenth of a real one, as models and links are
+PRICES = "light:10"  # what calls cost, stretched as much as links are slow
 SECONDS = 150        # a cell that takes longer has hung
 # Who meets the end of memory is given other room, and tried again: the libraries a larger
 # card (`vram` in their rows), those that are told how much to fill a smaller budget.
@@ -61,6 +62,7 @@ class Runner:
         shape = SHAPES[cell["program"]]
         env = {"STANDIN_VRAM": str(int(vram)), "STANDIN_LINK": repr(link),
                "STANDIN_MEMORY": str(MEMORY), "STANDIN_TFLOPS": str(shape.tflops),
+               "STANDIN_PRICES": PRICES, "STANDIN_DUPLEX": "shared" if cell["duplex"] else "full",
                "STANDIN_ACCOUNT": str(folder / "account.json")}
         if cell["arm"] == "ours":
             env["AUTOOFFLOAD_STATS"] = str(folder / "stats.json")
@@ -184,7 +186,7 @@ class Resident:
 
 def resident(runner, name):
     shape = SHAPES[name]
-    cell = {"program": name, "arm": "resident"}
+    cell = {"program": name, "arm": "resident", "duplex": False}
     out, account, _, said = runner.once(cell, 4 << 30, 0, 2.5)
     if out is None:
         raise RuntimeError(f"{name} does not run with everything on the card: {said[-3:]}")

@@ -12,6 +12,7 @@ use crate::abi::{
 };
 use crate::edge::In;
 use crate::engine::gpu::{self, DefaultStream, Session};
+use crate::engine::prices::Call;
 use crate::engine::work::{Copy, Fill, Side, Work};
 use std::sync::Arc;
 
@@ -61,6 +62,10 @@ fn enqueue_copy(
         let bytes = unsafe { std::slice::from_raw_parts(src as *const u8, extent) };
         copy.src = Side::Staged(Arc::from(bytes));
     }
+    let bytes = copy.bytes();
+    if from_pageable && !capturing {
+        session.clock.pays(Call::HostCopy, bytes);
+    }
     let wait = !capturing
         && match mode {
             Mode::Sync => src_host || dst_host,
@@ -69,8 +74,11 @@ fn enqueue_copy(
     let queued = session.enqueue(stream, Work::Copy(copy))?;
     match queued {
         Some(submitted) if wait => {
-            let session = session.block(&[submitted.op], submitted.end_ns);
+            let mut session = session.block(&[submitted.op], submitted.end_ns);
             session.live_context(context)?;
+            if to_pageable {
+                session.clock.pays(Call::HostCopy, bytes);
+            }
             Ok(session)
         }
         _ => Ok(session),

@@ -7,6 +7,7 @@ use crate::abi::{
 };
 use crate::edge::Out;
 use crate::engine::gpu::{self, Session};
+use crate::engine::prices::Call;
 use crate::engine::space::Pinned;
 use std::ffi::c_void;
 
@@ -48,6 +49,7 @@ pub fn alloc_with_flags(out: Out<Pointer>, bytes: usize, flags: u32) -> Outcome 
     let pinned = Pinned { bytes, flags, owned: true };
     session.gpu.space_mut().pinned.insert(memory as u64, pinned);
     session.account.pinned(bytes);
+    session.clock.pays(Call::HostAlloc, bytes);
     out.set(memory)
 }
 
@@ -87,6 +89,7 @@ pub fn register(pointer: Pointer, bytes: usize, flags: u32) -> Outcome {
     space.pinned.insert(start, Pinned { bytes: bytes as u64, flags, owned: false });
     drop(space);
     session.account.pinned(bytes as u64);
+    session.clock.pays(Call::HostRegister, bytes as u64);
     Ok(())
 }
 

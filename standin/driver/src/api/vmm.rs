@@ -7,6 +7,7 @@ use crate::abi::{
 };
 use crate::edge::{In, Out};
 use crate::engine::gpu;
+use crate::engine::prices::Call;
 use crate::engine::settings::{HostLocated, MAX_DEVICES};
 use crate::engine::space::{FRAME, check_frames};
 
@@ -79,6 +80,7 @@ pub fn create(out: Out<u64>, bytes: usize, prop: In<AllocationProp>, flags: u64)
     session.faults.check("alloc")?;
     let gpu = session.gpu;
     let mut space = gpu.space_mut();
+    session.clock.pays(Call::Create, bytes as u64);
     out.set(session.memory.create(&mut space, place, bytes as u64, prop)?)
 }
 
@@ -97,6 +99,7 @@ pub fn map(address: u64, bytes: usize, offset: usize, handle: u64, flags: u64) -
     if !address.is_multiple_of(FRAME) {
         return Err(INVALID_VALUE);
     }
+    session.clock.pays(Call::Map, bytes as u64);
     let gpu = session.gpu;
     session.memory.map(&mut gpu.space_mut(), address, handle, false)
 }
@@ -106,13 +109,15 @@ pub fn unmap(address: u64, bytes: usize) -> Outcome {
     let mut session = gpu::lock()?.implied_wait();
     let gpu = session.gpu;
     gpu.space().whole_mappings(address, bytes as u64)?;
+    session.clock.pays(Call::Unmap, bytes as u64);
     session.check_unneeded(address, bytes as u64, "cuMemUnmap");
     session.uses.forget(address, address + bytes as u64);
     session.memory.unmap(&mut gpu.space_mut(), address, bytes as u64)
 }
 
 pub fn set_access(address: u64, bytes: usize, descs: In<AccessDesc>, count: usize) -> Outcome {
-    let session = gpu::lock()?.implied_wait();
+    let mut session = gpu::lock()?.implied_wait();
+    session.clock.pays(Call::SetAccess, bytes as u64);
     let mut space = session.gpu.space_mut();
     for desc in descs.list(count)? {
         let device = device_of(desc.location)?;

@@ -6,6 +6,7 @@
 //! the work fits after it is ready, as hardware that serves ready work first.
 //! Not here: dependencies (see `stream`), which become the `ready` argument.
 
+use super::prices::{Call, Prices};
 use super::settings::Settings;
 use std::collections::BTreeMap;
 
@@ -17,6 +18,9 @@ pub const COPY_LATENCY_NS: f64 = 8_000.0;
 pub const LAUNCH_LATENCY_NS: f64 = 3_000.0;
 /// Of the link's rate, what kernels reach that read the host's memory by themselves.
 pub const IN_PLACE_SHARE: f64 = 0.85;
+/// Of the link's rate, what a copy gets while one runs the other way: PCIe 4
+/// brings 26.0 GB/s in, and 18.6 GB/s while as much goes out.
+pub const SHARED_SHARE: f64 = 18.6 / 26.0;
 /// What a host function is taken to last.
 pub const HOST_FUNCTION_NS: u64 = 5_000;
 
@@ -35,22 +39,48 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Books `duration` in the earliest gap at or after `ready`.
-    fn book(&mut self, ready: u64, duration: u64) -> (u64, u64) {
+    /// Books work in the earliest gap at or after `ready` that holds it;
+    /// `duration` tells how long it takes from a given start.
+    fn book(&mut self, ready: u64, duration: impl Fn(u64) -> u64) -> (u64, u64) {
         let mut start = ready;
         if let Some((_, &end)) = self.busy.range(..=ready).next_back() {
             start = start.max(end);
         }
+        let mut ns = duration(start);
         for (&from, &to) in self.busy.range(ready..) {
-            if from >= start + duration {
+            if from >= start + ns {
                 break;
             }
-            start = start.max(to);
+            if to > start {
+                start = to;
+                ns = duration(start);
+            }
         }
-        let end = start + duration;
-        self.busy_ns += duration;
+        let end = start + ns;
+        self.busy_ns += ns;
         self.insert(start, end);
         (start, end)
+    }
+
+    /// How long work of `ns` takes from `start` on, that gets `share` of its
+    /// rate while this engine is busy.
+    fn slowed(&self, start: u64, ns: u64, share: f64) -> u64 {
+        let (mut now, mut left) = (start as f64, ns as f64);
+        let before = self.busy.range(..=start).next_back();
+        for (&from, &to) in before.into_iter().chain(self.busy.range(start + 1..)) {
+            let (from, to) = ((from as f64).max(now), to as f64);
+            if from - now >= left {
+                break;
+            }
+            if to <= from {
+                continue;
+            }
+            left -= from - now;
+            let done = ((to - from) * share).min(left);
+            now = from + done / share;
+            left -= done;
+        }
+        (now + left) as u64 - start
     }
 
     /// Adds an interval, joined to neighbours it touches.
@@ -88,6 +118,8 @@ pub struct Clock {
     link_rate: f64,
     memory_rate: f64,
     flop_rate: f64,
+    shared_link: bool,
+    prices: Option<Prices>,
 }
 
 impl Clock {
@@ -99,6 +131,8 @@ impl Clock {
             link_rate: settings.link_rate,
             memory_rate: settings.memory_rate,
             flop_rate: settings.flop_rate,
+            shared_link: settings.shared_link,
+            prices: settings.prices,
         }
     }
 
@@ -107,16 +141,33 @@ impl Clock {
         self.host_ns += HOST_CALL_NS;
     }
 
+    /// The host spends what a call costs besides its submission.
+    pub fn pays(&mut self, call: Call, bytes: u64) {
+        self.host_ns += self.prices.map_or(0, |prices| prices.ns(call, bytes));
+    }
+
     /// The host has waited until `ns`.
     pub fn host_waited(&mut self, ns: u64) {
         self.host_ns = self.host_ns.max(ns);
     }
 
     pub fn book(&mut self, device: usize, kind: EngineKind, ready: u64, ns: u64) -> (u64, u64) {
-        let host_ns = self.host_ns;
-        let engine = &mut self.engines[device][kind as usize];
-        engine.forget_before(host_ns);
-        let span = engine.book(ready, ns.max(1));
+        let (host_ns, ns) = (self.host_ns, ns.max(1));
+        let engines = &mut self.engines[device];
+        engines[kind as usize].forget_before(host_ns);
+        let opposite = match kind {
+            EngineKind::HostToDevice if self.shared_link => Some(EngineKind::DeviceToHost),
+            EngineKind::DeviceToHost if self.shared_link => Some(EngineKind::HostToDevice),
+            _ => None,
+        };
+        // Whichever is booked later bears the loss of both.
+        let opposite = opposite.map(|other| std::mem::take(&mut engines[other as usize]));
+        let span = engines[kind as usize].book(ready, |start| {
+            opposite.as_ref().map_or(ns, |other| other.slowed(start, ns, SHARED_SHARE))
+        });
+        if let Some(other) = opposite {
+            engines[1 - kind as usize] = other;
+        }
         self.device_ns = self.device_ns.max(span.1);
         span
     }
@@ -148,19 +199,34 @@ mod tests {
     #[test]
     fn ready_work_fills_gaps() {
         let mut engine = Engine::default();
-        assert_eq!(engine.book(0, 10), (0, 10));
-        assert_eq!(engine.book(50, 10), (50, 60));
-        assert_eq!(engine.book(5, 20), (10, 30));
-        assert_eq!(engine.book(5, 30), (60, 90));
-        assert_eq!(engine.book(0, 20), (30, 50));
+        assert_eq!(engine.book(0, |_| 10), (0, 10));
+        assert_eq!(engine.book(50, |_| 10), (50, 60));
+        assert_eq!(engine.book(5, |_| 20), (10, 30));
+        assert_eq!(engine.book(5, |_| 30), (60, 90));
+        assert_eq!(engine.book(0, |_| 20), (30, 50));
         assert_eq!(engine.busy.len(), 1);
     }
 
     #[test]
     fn starting_exactly_at_a_busy_interval() {
         let mut engine = Engine::default();
-        engine.book(10, 10);
-        assert_eq!(engine.book(10, 5), (20, 25));
-        assert_eq!(engine.book(5, 5), (5, 10));
+        engine.book(10, |_| 10);
+        assert_eq!(engine.book(10, |_| 5), (20, 25));
+        assert_eq!(engine.book(5, |_| 5), (5, 10));
+    }
+
+    #[test]
+    fn what_goes_the_other_way_slows() {
+        let mut engine = Engine::default();
+        engine.book(100, |_| 50);
+        assert_eq!(engine.slowed(0, 100, 0.5), 100);
+        assert_eq!(engine.slowed(0, 120, 0.5), 140);
+        assert_eq!(engine.slowed(120, 10, 0.5), 20);
+        assert_eq!(engine.slowed(120, 40, 0.5), 55);
+        assert_eq!(engine.slowed(150, 40, 0.5), 40);
+        // It fits the gap at its own rate, but not at the slower one.
+        let mut own = Engine::default();
+        own.book(130, |_| 100);
+        assert_eq!(own.book(110, |start| engine.slowed(start, 15, 0.5)), (230, 245));
     }
 }

@@ -13,6 +13,7 @@ pub mod graph;
 pub mod memory;
 pub mod module;
 pub mod physical;
+pub mod prices;
 pub mod scheduler;
 pub mod settings;
 pub mod space;

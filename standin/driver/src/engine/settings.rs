@@ -3,6 +3,7 @@
 //! A value that cannot be read is named on stderr and the default is used.
 //! Not here: what a setting means (see the module that takes it).
 
+use super::prices::Prices;
 use std::env;
 
 /// In what order runnable work is executed. Every policy is legal: it chooses
@@ -75,6 +76,10 @@ pub struct Settings {
     pub memory_rate: f64,
     /// Floating-point operations per second.
     pub flop_rate: f64,
+    /// Copies in are slower while copies go out, and the other way round.
+    pub shared_link: bool,
+    /// What calls cost the host.
+    pub prices: Option<Prices>,
     /// Path of the account written at exit; `%p` is the process id.
     pub account: Option<String>,
     pub faults: Vec<FaultRule>,
@@ -115,6 +120,12 @@ impl Settings {
             link_rate: 1e9 * read("STANDIN_LINK", 25.0, parse_positive),
             memory_rate: 1e9 * read("STANDIN_MEMORY", 400.0, parse_positive),
             flop_rate: 1e12 * read("STANDIN_TFLOPS", 1.0, parse_positive),
+            shared_link: read("STANDIN_DUPLEX", false, |t| match t {
+                "full" => Some(false),
+                "shared" => Some(true),
+                _ => None,
+            }),
+            prices: read("STANDIN_PRICES", None, |t| Prices::parse(t).map(Some)),
             account: env::var("STANDIN_ACCOUNT").ok().filter(|p| !p.is_empty()),
             faults: read("STANDIN_FAULT", Vec::new(), parse_faults),
             capability: read("STANDIN_SM", (8, 6), |t| {
