@@ -219,7 +219,7 @@ class Cached(nn.Module):
         return x + self.down(torch.sigmoid(self.gate(y)) * self.up(y))
 
     def leaves(self):
-        return [self.query, self.key, self.value, self.output, self.gate, self.up, self.down]
+        return [self.key, self.value, self.query, self.output, self.gate, self.up, self.down]
 
 
 class Decoder(nn.Module):
