@@ -1,25 +1,30 @@
-//! The `autooffload` program: what a card would give, before there is one, and
-//! how good the planner is. Everything happens on the model clock of
-//! `autooffload-core`; nothing here touches a device.
+//! The `autooffload` program: the launcher under a shorter name, what a card
+//! would give before there is one, and how good the planner is. Forecasts and
+//! benches happen on a model clock; nothing here touches a device.
 //!
 //! ```text
 //!   arguments  what the words on the command line mean
 //!   scene      a trace on a card over a link: its bounds, a policy's run
 //!   forecast   `autooffload forecast`
 //!   bench      `autooffload bench-plan`
+//!   launch     `autooffload run`, `autooffload doctor`: passed on to the launcher
+//!   papers     completions and manual pages
 //! ```
 
 mod arguments;
 mod bench;
 mod forecast;
+mod launch;
+mod papers;
 mod scene;
 
 use arguments::{Source, source};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// What a card would give a program whose weights exceed its memory.
+/// Runs PyTorch programs whose weights exceed the card's memory, unchanged.
 #[derive(Parser)]
 #[command(name = "autooffload", version)]
 struct Arguments {
@@ -47,19 +52,33 @@ enum Command {
         #[arg(long, default_value_t = 8)]
         iterations: u32,
     },
+    /// Print completions for a shell: autooffload completions bash >>~/.bashrc
+    Completions { shell: papers::Completions },
+    /// Write the manual pages into a folder
+    Manual { folder: PathBuf },
     /// Run every trace on every card, link and budget, beside other policies (scripts/bench plan)
     BenchPlan(bench::Options),
 }
 
+/// What is parsed here, and what the launcher parses.
+fn commands() -> clap::Command {
+    Arguments::command().subcommand(launch::run_command()).subcommand(launch::doctor_command())
+}
+
+/// The words after `autooffload run`; after `autooffload doctor`, with the option that it is.
+fn for_the_launcher() -> Option<Vec<OsString>> {
+    let mut words = std::env::args_os().skip(1);
+    match words.next()?.to_str()? {
+        "run" => Some(words.collect()),
+        "doctor" => Some(std::iter::once("--doctor".into()).chain(words).collect()),
+        _ => None,
+    }
+}
+
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
-        Command::Forecast(options) => forecast::run(&options),
-        Command::Traces => arguments::list_traces(),
-        Command::Cards => arguments::list_cards(),
-        Command::Trace { trace, output, iterations } => {
-            arguments::write_trace(&trace, &output, iterations)
-        }
-        Command::BenchPlan(options) => bench::run(&options),
+    let done = match for_the_launcher() {
+        Some(words) => launch::pass_on(words.into_iter()).map(|never| match never {}),
+        None => run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,5 +86,23 @@ fn main() -> ExitCode {
             eprintln!("autooffload: {why}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run() -> Result<(), String> {
+    let parsed = Arguments::from_arg_matches(&commands().get_matches())
+        .unwrap_or_else(|error| error.exit());
+    match parsed.command {
+        Command::Forecast(options) => forecast::run(&options),
+        Command::Traces => arguments::list_traces(),
+        Command::Cards => arguments::list_cards(),
+        Command::Trace { trace, output, iterations } => {
+            arguments::write_trace(&trace, &output, iterations)
+        }
+        Command::Completions { shell } => {
+            papers::complete(shell, commands(), launch::run_command())
+        }
+        Command::Manual { folder } => papers::manual(commands(), &folder),
+        Command::BenchPlan(options) => bench::run(&options),
     }
 }

@@ -82,6 +82,10 @@ def build_parser():
         parser.add_argument(option, choices=values, default=values[0], help=text)
     parser.add_argument("--dry-run", action="store_true",
                         help="say what would be started, and how, and start nothing")
+    parser.add_argument("--doctor", action="store_true",
+                        help="look at this machine and say what is ok, what is a problem and "
+                             "what to do; --json: for programs")
+    parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--version", action="version", version=f"autooffload {version()}")
     return parser
 
@@ -176,6 +180,7 @@ def run(options, command):
         path, command, env = prepared(options, command, private_dir)
         if options.dry_run:
             describe(path, command, env)
+            sys.stdout.flush()
             return
         status, old_mask = child.run(path, command, env)
         tell_what_was_left(private_dir)
@@ -192,10 +197,15 @@ def main(argv=None):
     ours, command = split_command(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     options = parser.parse_args(ours)
-    if not command:
+    if not command and not options.doctor:
         parser.error("name the program to run, e.g. `autooffload-launch python main.py`")
     try:
+        if options.doctor:
+            from . import doctor
+            sys.exit(doctor.run(options.json))
         run(options, command)
     except Refusal as refusal:
         say(str(refusal))
         sys.exit(refusal.status)
+    except BrokenPipeError:  # the reader of a dry run or of the doctor has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

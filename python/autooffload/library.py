@@ -53,3 +53,14 @@ def preload_value(library, private_dir, inherited):
     others = [entry for entry in re.split(r"[\s:]+", inherited or "")
               if entry and os.path.realpath(entry) != os.path.realpath(library)]
     return ":".join([library] + others)
+
+
+def find_program_of_ours():
+    """The program `autooffload`: beside this Python where it is installed, else in the build tree."""
+    looked = [os.path.dirname(sys.executable), *folders()]
+    for folder in looked:
+        path = os.path.join(folder, "autooffload")
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    raise Refusal(f"the program autooffload was not found (looked in {', '.join(looked)}): build "
+                  "it with scripts/build", EXIT_NOT_FOUND)
