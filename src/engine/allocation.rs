@@ -69,6 +69,7 @@ pub(super) fn allocate(
     hot.device.store(device as u32, Ordering::Relaxed);
     hot.filled_kib.store(0, Ordering::Relaxed);
     hot.kept.store(false, Ordering::Relaxed);
+    hot.dead.store(false, Ordering::Relaxed);
     hot.forget_uses();
 
     let outcome = engine.with_device(device as usize, WaitReason::Allocation, |state| {

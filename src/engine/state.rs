@@ -39,6 +39,8 @@ pub(super) struct Hot {
     pub(super) weight_bytes: AtomicU64,
     /// Pinned, by a graph or for good.
     pub(super) kept: AtomicBool,
+    /// Freed in stream order, and not given out again since.
+    pub(super) dead: AtomicBool,
 }
 
 impl Hot {
@@ -186,6 +188,10 @@ pub fn reconfigure(config: &Config) {
             if excess > 0 {
                 streamer.give_back(excess, backend)?;
                 allocation::refresh_cap(engine, streamer, backend);
+            }
+            // A larger one may have room for all.
+            if streamer.return_everything(backend)? {
+                backend.free_leaving(true);
             }
             Ok(())
         });

@@ -9,13 +9,14 @@
 //! Locks: the zones' own, taken before a device's and never after one.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use autooffload_core::zone::{self, Freed, Zone};
 
 use super::account::{PassedOn, WaitReason};
 use super::allocation::Served;
 use super::operation::current_device;
-use super::state::{Engine, engine, lock};
+use super::state::{Engine, engine, hot, lock};
 use super::{Allocation, ChunkId, FRAME_BYTES, allocation, any_capture, chunk_of, inflight};
 use crate::driver::Driver;
 use crate::driver::abi::*;
@@ -83,6 +84,7 @@ fn large(
         .is_some_and(|state| state.streamer.would_evict(frames));
     let most = frames.saturating_add(if tight { frames } else { frames / 8 });
     if let Some((chunk, freed)) = zone.take_chunk(frames, most, tag(stream)) {
+        hot(chunk).dead.store(false, Ordering::Release);
         let base = engine.allocations.get(&chunk).expect("a chunk that is kept").base;
         return Ok(order(engine, freed, stream).map(|()| base));
     }
@@ -159,6 +161,8 @@ pub fn mem_free_async(address: DevicePtr, stream: CUstream) -> Option<Result<()>
     }
     let frames = allocation.bytes.div_ceil(FRAME_BYTES) as u32;
     zone.give_chunk(id, frames, freed);
+    // Should it have to go before somebody takes it, it need not be saved.
+    hot(id).dead.store(true, Ordering::Release);
     if inflight::pressure()
         && let Some(state) = lock(&engine.devices[allocation.device as usize].state).as_mut()
     {

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from harness import MIB, ROOT, assert_same, assert_streamed, reference, run
+from harness import ASYNC, MIB, NATIVE, ROOT, assert_same, assert_streamed, reference, run
 
 CAP = 40 * MIB
 LIBRARIES = pathlib.Path(os.environ.get("STANDIN_LIB_DIR", ROOT / "target" / "standin" / "lib"))
@@ -78,3 +78,23 @@ def test_a_driver_that_does_not_tell_parameters(tmp_path):
     assert not any("everything fitted" in line for line in result.ours)
     assert result.account["h2d_bytes"] == wanted.account["h2d_bytes"]
     assert result.stats["not_managed"]["no_parameters"]["bytes"] >= result.out["weight_bytes"]
+
+
+@pytest.mark.parametrize("allocator", [NATIVE, ASYNC])
+def test_a_deleted_model_keeps_nothing(allocator):
+    """What is free once a model is gone is what was free before: not its ring."""
+    cap = 64 * MIB
+    wanted = reference("swapped", allocator=allocator)
+    result = run("swapped", AUTOOFFLOAD_VRAM=str(cap), allocator=allocator)
+    assert_same(result, wanted)
+    assert_streamed(result, cap, wanted.account["h2d_bytes"] + 3 * MIB)
+    assert min(result.out["free"]) >= cap - 4 * MIB, result.out["free"]
+
+
+def test_dead_memory_is_never_copied():
+    """Freed in stream order before memory got short: it goes without a copy."""
+    wanted = reference("dead", allocator=ASYNC)
+    result = run("dead", AUTOOFFLOAD_VRAM=str(CAP), allocator=ASYNC)
+    assert_same(result, wanted)
+    assert result.account["d2h_bytes"] == wanted.account["d2h_bytes"]
+    assert result.stats["plan"]["demotions"] > 0, "nothing had to go: this proves nothing"

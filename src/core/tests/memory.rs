@@ -1211,3 +1211,48 @@ fn what_fits_the_cap_fits_to_the_last_frame() {
         }
     }
 }
+
+#[test]
+fn a_raised_cap_with_room_for_all_leaves_nothing_on_the_host() {
+    for host_frames in [0, 16] {
+        let (mut program, activation) = loaded(40, 40, 2);
+        program.model.host_frames = host_frames;
+        let iteration = |program: &mut Program| {
+            for weight in 0..40 {
+                program.run(&[(weight, Effect::Write), (activation, Effect::Write)]).unwrap();
+            }
+        };
+        (0..6).for_each(|_| iteration(&mut program));
+        assert!(program.model.host.values().flatten().any(|frame| frame.is_some()));
+        program.model.capacity = 200;
+        program.streamer.set_cap(60);
+        assert_eq!(program.streamer.return_everything(&mut program.model), Ok(false), "no room");
+        program.streamer.set_cap(200);
+        assert_eq!(program.streamer.return_everything(&mut program.model), Ok(true));
+        program.streamer.check();
+        assert_eq!(program.streamer.ring_frames(), 0);
+        assert!((0..40).all(|id| !program.streamer.is_streamed(id)));
+        assert!(program.model.host.values().flatten().all(|frame| frame.is_none()));
+        let fetched = program.model.fetched_frames;
+        (0..3).for_each(|_| iteration(&mut program));
+        assert_eq!(program.model.fetched_frames, fetched);
+        assert_eq!(program.streamer.return_everything(&mut program.model), Ok(false), "all there");
+    }
+}
+
+#[test]
+fn a_ring_is_as_large_as_what_lives_needs() {
+    let mut program = Program::new(64);
+    for id in 0..20 {
+        program.allocate(id, if id == 0 { 40 } else { 4 }).unwrap();
+        program.write(id);
+    }
+    for _ in 0..4 {
+        (0..20).for_each(|id| program.write(id));
+    }
+    assert!(program.streamer.smallest_ring() > 0);
+    for id in 0..19 {
+        program.free(id);
+    }
+    assert!(program.streamer.smallest_ring() <= 4, "{}", program.streamer.smallest_ring());
+}

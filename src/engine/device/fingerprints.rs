@@ -10,9 +10,9 @@ use std::ffi::{CStr, c_void};
 
 use autooffload_core::fingerprint::{self, PIECE_BYTES};
 
-use crate::engine::host::{HostStore, Span};
 use crate::driver::Driver;
 use crate::driver::abi::*;
+use crate::engine::host::{HostStore, Span};
 
 /// NUL-terminated, as the driver takes it.
 const TEXT: &str = concat!(include_str!("../../../shim/fingerprint.ptx"), "\0");

@@ -129,7 +129,7 @@ impl DeviceBackend {
 
     /// Frees what [`Self::leave`] was asked to and nothing uses any more;
     /// `wait`: all of it, once it is so. `true`: something was freed.
-    pub(super) fn free_leaving(&mut self, wait: bool) -> bool {
+    pub(in crate::engine) fn free_leaving(&mut self, wait: bool) -> bool {
         let before = self.leaving.len();
         // In the order in which they were given up, which is that of their ends.
         while let Some(Leaving { events, .. }) = self.leaving.first() {

@@ -334,6 +334,10 @@ impl MemoryOps for DeviceBackend {
         inflight::begin_pressure();
     }
 
+    fn is_dead(&self, chunk: ChunkId) -> bool {
+        super::state::hot(chunk).dead.load(std::sync::atomic::Ordering::Acquire)
+    }
+
     fn reserve_host(
         &mut self,
         chunk: ChunkId,

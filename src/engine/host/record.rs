@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use autooffload_core::fingerprint::{PIECE_BYTES, Saving, Standing};
 
-use crate::engine::FRAME_BYTES;
 use crate::driver::abi::DevicePtr;
+use crate::engine::FRAME_BYTES;
 
 /// Bytes that one copy moves, and what is known of them in the host.
 #[derive(Clone)]

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::chunk::{ChunkState, PartExt};
+use super::chunk::{self, ChunkState, PartExt};
 use super::frames::KEEP_NONE;
 use super::{ChunkId, MemoryOps, Shortage, Streamer};
 
@@ -75,7 +75,8 @@ impl Streamer {
         self.order.forget(id);
         self.leave_host(id, 0, ops);
         let chunk = self.chunks[id as usize].take().expect("a chunk that lives");
-        self.streamed_chunks -= u32::from(!chunk.resident());
+        let streamed = !chunk.resident();
+        self.streamed_chunks -= u32::from(streamed);
         if let Some(place) = chunk.place {
             self.slabs.take_back(place, chunk.frames);
         }
@@ -84,12 +85,65 @@ impl Streamer {
             streamed.part.slots().for_each(|slot| self.occupants[slot as usize] = None);
         }
         self.unplanned_changes += u64::from(self.plan.is_none() || chunk.planned);
+        if streamed {
+            // An operation that named it does not come again.
+            let frames = |chunk: &ChunkState| if chunk.resident() { 0 } else { chunk.frames };
+            let streamed = self.chunks.iter().flatten().map(frames).sum();
+            self.largest_operation = self.largest_operation.min(streamed);
+        }
         if self.streamed_chunks == 0 && self.host_frames == 0 {
             // Everything fits again: no ring, and nothing held back.
             self.cut_ring(0, ops);
             self.plan = None;
             self.release_free(ops);
         }
+    }
+
+    /// There is room for everything: it comes back to the device for good, and
+    /// nothing of it stays on the host. `false`: there is none, or it is there.
+    pub fn return_everything(&mut self, ops: &mut impl MemoryOps) -> Result<bool, Shortage> {
+        let all: u32 = self.chunks.iter().flatten().map(|chunk| chunk.frames).sum();
+        let away = |chunk: &ChunkState| !chunk.complete() || chunk.on_host > 0;
+        let absent: Vec<ChunkId> = self.ids().filter(|&id| away(self.chunk(id))).collect();
+        if all > self.cap_frames || absent.is_empty() {
+            return Ok(false);
+        }
+        if absent.iter().any(|&id| self.chunk(id).holds > 0) {
+            return Err(Shortage::Busy);
+        }
+        for &id in &absent {
+            if self.chunk(id).on_host > 0 {
+                self.recall(id, ops)?;
+            } else if !self.chunk(id).parts.is_empty() {
+                self.detach(id, ops)?;
+            }
+        }
+        self.cut_ring(0, ops);
+        for id in absent {
+            if !self.chunk(id).resident() {
+                self.promote(id, ops)?;
+            }
+            self.fill_blanks(id, false, ops);
+        }
+        self.plan = None;
+        self.largest_operation = 0;
+        let ids: Vec<ChunkId> = self.ids().collect();
+        for id in ids {
+            self.forget_host_copy(id, ops);
+        }
+        Ok(true)
+    }
+
+    /// Gives up the host memory of `id`, all of whose content is on the device.
+    fn forget_host_copy(&mut self, id: ChunkId, ops: &mut impl MemoryOps) {
+        let chunk = self.chunk(id);
+        let hosted = chunk::runs(0..chunk.frames, |index| chunk.hosted[index as usize]);
+        for run in hosted {
+            ops.release_host(id, run);
+        }
+        let chunk = self.chunk_mut(id);
+        chunk.hosted.fill(false);
+        chunk.saved.fill(false);
     }
 
     /// A copy from the host fills `addresses` of `id`: weights, until it is freed.

@@ -198,6 +198,14 @@ impl Streamer {
                 movable && !held
             })
             .collect();
+        if !candidates.is_empty() {
+            ops.about_to_evict();
+        }
+        for &id in &candidates {
+            if ops.is_dead(id) {
+                self.forget_content(id);
+            }
+        }
         let loading = self.is_loading();
         candidates.sort_by_key(|&id| {
             let ChunkState { undefined, touched_at, .. } = *self.chunk(id);

@@ -47,6 +47,11 @@ pub trait MemoryOps {
     /// Residents are about to lose their frames: launches that believed nothing
     /// would ever move must be over when this returns.
     fn about_to_evict(&mut self);
+    /// The program gave up `chunk`'s content, and nobody took the chunk since.
+    fn is_dead(&self, chunk: ChunkId) -> bool {
+        let _ = chunk;
+        false
+    }
     /// Makes host memory for `frames` of `chunk`, which have none: at `place`,
     /// which is where the chunk's first frame belongs, if that can be. Slabs
     /// are of [`crate::plan::SLAB_FRAMES`] frames; a number comes back for
