@@ -1,5 +1,6 @@
-"""Reads, from a 64-bit little-endian ELF shared object, what it asks of others:
-the libraries it needs and its undefined dynamic symbols with their versions.
+"""Reads, from a 64-bit little-endian ELF shared object, what it asks of others
+(the libraries it needs and its undefined dynamic symbols with their versions)
+and what it offers.
 
 Not here: what is done with the answer (generate.py).
 """
@@ -27,10 +28,19 @@ class Import:
 
 def read(path):
     """(needed sonames, imports) of the shared object at `path`."""
+    return _with(path, _Reader.read)
+
+
+def exports(path):
+    """Names of the dynamic symbols that the shared object at `path` defines."""
+    return _with(path, _Reader.exports)
+
+
+def _with(path, ask):
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:6] != b"\x7fELF\x02\x01":
             raise ValueError(f"{path} is not a 64-bit little-endian ELF file")
-        return _Reader(data).read()
+        return ask(_Reader(data))
 
 
 class _Reader:
@@ -79,17 +89,25 @@ class _Reader:
                 return found
             at += following
 
+    def symbols(self):
+        """(index, name, info, section index) of each dynamic symbol."""
+        table = self.section(SHT_DYNSYM)
+        for i in range(1, table[5] // 24):
+            name, info, _, shndx = struct.unpack_from("<IBBH", self.data, table[4] + 24 * i)
+            yield i, self.string(table[6], name), info, shndx
+
+    def exports(self):
+        return {name for _, name, _, shndx in self.symbols() if shndx != SHN_UNDEF}
+
     def imports(self):
-        symbols, versym = self.section(SHT_DYNSYM), self.section(SHT_GNU_VERSYM)
-        versions = self.versions()
+        versym, versions = self.section(SHT_GNU_VERSYM), self.versions()
         found = []
-        for i in range(1, symbols[5] // 24):
-            name, info, _, shndx = struct.unpack_from("<IBBH", self.data, symbols[4] + 24 * i)
+        for i, name, info, shndx in self.symbols():
             if shndx != SHN_UNDEF:
                 continue
             index = 0
             if versym is not None:
                 index, = struct.unpack_from("<H", self.data, versym[4] + 2 * i)
             library, version = versions.get(index & 0x7FFF, (None, None))
-            found.append(Import(self.string(symbols[6], name), library, version, info >> 4 == STB_WEAK))
+            found.append(Import(name, library, version, info >> 4 == STB_WEAK))
         return found

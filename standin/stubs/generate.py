@@ -1,19 +1,24 @@
 #!/usr/bin/env python3
-"""Makes stub libraries for what PyTorch is linked to and the stand-in lacks.
+"""Makes the libraries that PyTorch is linked to, whatever its version.
 
     generate.py SITE_PACKAGES OUTPUT_DIR
 
 Reads the shared objects of the torch package in SITE_PACKAGES and writes to
-OUTPUT_DIR one shared object for each NVIDIA library they need, except those
-the stand-in implements: same soname, same symbol versions, one function per
-imported symbol. Such a function computes nothing: it says its name on stderr,
-once, and returns its library's own code for "not supported". The few that
-return text or a version say what they are instead.
+OUTPUT_DIR one shared object for each NVIDIA library they need (except the
+driver): same soname, same symbol versions, one function per imported symbol.
+Such a function computes nothing: it says its name on stderr, once, and returns
+its library's own code for "not supported". The few that return text or a
+version say what they are instead.
+
+Where the stand-in implements a library, for whichever release of CUDA
+(libstandin_*.so in OUTPUT_DIR), the made one stands in front of it: what is
+implemented is found there, so that only the rest is a stub.
 
 Python's standard library and a C compiler (`cc`, or $CC) are enough.
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,12 +27,23 @@ from pathlib import Path
 
 import elf
 
-# Built from source in standin/, never stubbed.
-IMPLEMENTED = {"libcuda.so.1", "libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13"}
+# Stem of a library -> what stands behind it, built from source in standin/.
+IMPLEMENTED = {
+    "libcudart": "libstandin_cudart.so",
+    "libcublas": "libstandin_cublas.so",
+    "libcublasLt": "libstandin_cublasLt.so",
+}
+
+# Of the names that changed their signature, the implementation has the form of
+# CUDA 13; libcudart.so.12 leads them to functions with this in front.
+CUDA_12 = "standin_cuda12_"
 
 # Stem of a stubbed library -> (the result code that says "not supported" in
 # its own numbering, prefixes of the functions torch imports without a version).
 LIBRARIES = {
+    "libcublas": (15, ("cublas",)),
+    "libcublasLt": (15, ("cublasLt",)),
+    "libcudart": (801, ("cuda", "__cuda")),
     "libcudnn": (3000, ("cudnn",)),
     "libcufft": (16, ("cufft",)),
     "libcufile": (5001, ("cuFile",)),
@@ -39,7 +55,12 @@ LIBRARIES = {
     "libnccl": (3, ("nccl",)),
     "libnvrtc": (11, ("nvrtc",)),
     "libnvshmem_host": (1, ("nvshmem",)),
+    "libnvidia-ml": (3, ("nvml",)),
 }
+
+# Of the driver's own libraries, the one that torch opens by name, and the
+# object of torch whose text holds the names it then looks up.
+OPENED = ("libnvidia-ml.so.1", "libc10_cuda.so", rb"\0(nvml[A-Z]\w*)\0")
 
 # Functions for which an error code would be a wrong answer: they return text,
 # or a version by value, and are asked while nothing is being computed. They
@@ -55,6 +76,10 @@ SPOKEN = {
     "ncclGetErrorString": "const char *%s(int code) { (void)code; return TEXT; }",
     "ncclGetLastError": "const char *%s(void *comm) { (void)comm; return TEXT; }",
     "ncclGetVersion": "int %s(int *version) { *version = 0; return 0; }",
+    # torch takes these for granted where the library is; there are no other processes.
+    "nvmlDeviceGetComputeRunningProcesses": "int %s(void *device, unsigned *count) { *count = 0; return 0; }",
+    "nvmlDeviceGetHandleByPciBusId_v2": "int %s(const char *id, void **device) { *device = device; return 0; }",
+    "nvmlInit_v2": "int %s(void) { return 0; }",
     "nvrtcGetErrorString": "const char *%s(int code) { (void)code; return TEXT; }",
 }
 
@@ -66,7 +91,12 @@ PRELUDE = """\
     if (!__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED)) \\
         fprintf(stderr, "standin: " #name ": " TEXT "\\n"); \\
     return {code}; }}
+/* To the same function under another name, arguments and all. */
+#define LEAD(name, target) __attribute__((naked)) void name(void) {{ \\
+    __asm__("jmp *" #target "@GOTPCREL(%rip)"); }}
 """
+# The driver serves no runtime without it (standin/driver).
+MARKER = 'const char standin_front[] = "standin_runtime_marker";\n'
 
 
 def stem(soname):
@@ -111,25 +141,46 @@ def collect(site_packages):
         soname = sonames.get(owner(name))
         if soname:
             wanted[soname][None].add(name)
+    soname, opener, pattern = OPENED
+    for path in objects:
+        if path.name == opener:
+            names = re.findall(pattern, path.read_bytes().replace(b"\0", b"\0\0"))
+            wanted[soname] = {None: {name.decode() for name in names}}
     return wanted
 
 
-def source(soname, names):
+def source(soname, names, led):
     code, _ = LIBRARIES[stem(soname)]
     lines = [PRELUDE.format(soname=soname, code=code)]
-    lines += [SPOKEN[name] % name if name in SPOKEN else f"STUB({name})" for name in sorted(names)]
+    if stem(soname) == "libcudart":
+        lines.append(MARKER)
+    for name in sorted(names):
+        if name in led:
+            lines.append(f"LEAD({name}, {led[name]})")
+        else:
+            lines.append(SPOKEN[name] % name if name in SPOKEN else f"STUB({name})")
     return "\n".join(lines) + "\n"
 
 
 def build(soname, versions, output):
+    behind, linked = set(), []
+    if stem(soname) in IMPLEMENTED:
+        library = output / IMPLEMENTED[stem(soname)]
+        behind = elf.exports(library)
+        linked = ["-Wl,--no-as-needed", str(library), "-Wl,-rpath,$ORIGIN"]
+    # Name -> the function it leads to instead of its namesake.
+    led = {name.removeprefix(CUDA_12): name for name in behind
+           if name.startswith(CUDA_12) and soname.endswith(".so.12")}
+    versions = {version: {name for name in names if name in led or name not in behind}
+                for version, names in versions.items()}
     names = set().union(*versions.values())
     target = output / soname
     with tempfile.TemporaryDirectory(dir=output) as scratch:
         scratch = Path(scratch)
-        (scratch / "stub.c").write_text(source(soname, names))
+        (scratch / "stub.c").write_text(source(soname, names, led))
         command = [os.environ.get("CC", "cc"), "-shared", "-fPIC", "-O1", "-w",
-                   f"-Wl,-soname,{soname}", "-o", str(scratch / "stub.so"), str(scratch / "stub.c")]
-        nodes = [f"{version} {{ global: {' '.join(f'{name};' for name in sorted(names))} }};"
+                   f"-Wl,-soname,{soname}", "-o", str(scratch / "stub.so"), str(scratch / "stub.c"), *linked]
+        nodes = [f"{version} {{ global: {' '.join(f'{name};' for name in sorted(names)) or 'standin_front;'} }};"
                  for version, names in versions.items() if version]
         if nodes:
             (scratch / "stub.map").write_text("\n".join(nodes) + "\n")
@@ -149,8 +200,7 @@ def main():
     site_packages, output = Path(sys.argv[1]), Path(sys.argv[2])
     output.mkdir(parents=True, exist_ok=True)
     for soname, versions in sorted(collect(site_packages).items()):
-        if soname not in IMPLEMENTED:
-            build(soname, versions, output)
+        build(soname, versions, output)
 
 
 if __name__ == "__main__":

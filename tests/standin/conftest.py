@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 def pytest_sessionstart(session):
     try:
-        ctypes.CDLL("libcudart.so.13").standin_runtime_marker
+        ctypes.CDLL("libstandin_cudart.so").standin_runtime_marker
     except (OSError, AttributeError):
         pytest.exit("these tests need the stand-in: standin/run python -m pytest tests/standin", returncode=2)
 

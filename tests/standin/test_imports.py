@@ -2,12 +2,14 @@
 
 import ctypes
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+OURS = Path(os.environ["LD_LIBRARY_PATH"].split(":")[0]).resolve()
 sys.path.insert(0, str(ROOT / "standin" / "stubs"))
 
 import elf  # noqa: E402
@@ -35,20 +37,46 @@ def test_needed_libraries_are_ours():
     """None of NVIDIA's run-time libraries is mapped."""
     import torch
     torch.cuda.init()
-    ours = Path(os.environ["LD_LIBRARY_PATH"].split(":")[0]).resolve()
     needed = {soname for path in torch_objects() for soname in elf.read(path)[0]}
-    sonames = {s for s in needed if generate.stem(s) in generate.LIBRARIES} | generate.IMPLEMENTED
+    sonames = {s for s in needed if generate.stem(s) in generate.LIBRARIES} | {"libcuda.so.1"}
     mapped = {line.split(maxsplit=5)[5].strip() for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
     for path in map(Path, mapped):
         if path.name in sonames:
-            assert path.resolve().parent == ours, path
+            assert path.resolve().parent == OURS, path
 
 
 def test_a_stub_refuses_and_says_its_name_once(capfd):
-    stub = ctypes.CDLL("libcusolver.so.12").cusolverDnDestroy
+    soname = next(OURS.glob("libcusolver.so.*")).name
+    stub = ctypes.CDLL(soname).cusolverDnDestroy
     assert stub(None) == 9 and stub(None) == 9
     said = capfd.readouterr().err
     assert said.count("cusolverDnDestroy") == 1 and "stub of the stand-in" in said
+
+
+def test_what_is_not_implemented_is_a_stub_too(tmp_path):
+    """A function that a future PyTorch might import from a library that is implemented."""
+    site = tmp_path / "site"
+    (site / "torch").mkdir(parents=True)
+    (site / "torch" / "lib.c").write_text("int cudaNewest(void); int cudaFree(void *);"
+                                          "int both(void) { return cudaFree(0) ? -1 : cudaNewest(); }")
+    out = tmp_path / "out"
+    out.mkdir()
+    for library in generate.IMPLEMENTED.values():
+        (out / library).symlink_to(OURS / library)
+    runtime = next(OURS.glob("libcudart.so.*")).name
+    (tmp_path / "runtime.c").write_text("int cudaNewest(void) { return 0; } int cudaFree(void *p) { return 0; }")
+    (tmp_path / "map").write_text(f"{runtime} {{ global: *; }};")
+    for command in (["-o", tmp_path / runtime, tmp_path / "runtime.c", f"-Wl,-soname,{runtime}",
+                     f"-Wl,--version-script={tmp_path / 'map'}"],
+                    ["-o", site / "torch" / "lib.so", site / "torch" / "lib.c", tmp_path / runtime]):
+        subprocess.run(["cc", "-shared", "-fPIC", *command], check=True)
+    subprocess.run([sys.executable, generate.__file__, site, out], check=True)
+    assert [path.name for path in out.glob("libcudart*")] == [runtime]
+    done = subprocess.run([sys.executable, "-c", "import ctypes, sys; print(ctypes.CDLL(sys.argv[1]).both())",
+                           site / "torch" / "lib.so"], text=True, capture_output=True,
+                          env={**os.environ, "LD_LIBRARY_PATH": f"{out}:{OURS}"})
+    assert done.stdout == "801\n", done.stderr
+    assert "cudaNewest" in done.stderr and "stub of the stand-in" in done.stderr
 
 
 def test_cudnn_fails_cleanly():
@@ -78,7 +106,7 @@ def test_the_device_says_what_it_is():
     (123456, b"unrecognized error code", b"unrecognized error code"),
 ])
 def test_error_texts(code, name, text):
-    runtime = ctypes.CDLL("libcudart.so.13")
+    runtime = ctypes.CDLL("libstandin_cudart.so")
     for function, expected in ((runtime.cudaGetErrorName, name), (runtime.cudaGetErrorString, text)):
         function.restype = ctypes.c_char_p
         assert function(code) == expected
@@ -87,7 +115,7 @@ def test_error_texts(code, name, text):
 def test_last_error_is_kept_until_read():
     import torch
     torch.cuda.init()
-    runtime = ctypes.CDLL("libcudart.so.13")
+    runtime = ctypes.CDLL("libstandin_cudart.so")
     assert runtime.cudaSetDevice(99) == 101
     assert runtime.cudaPeekAtLastError() == 101
     assert runtime.cudaGetLastError() == 101

@@ -1,18 +1,17 @@
-//! The stand-in's libcublas.so.13: real-valued matrix products, matrix-vector
+//! The stand-in's libcublas: real-valued matrix products, matrix-vector
 //! products and dot products in single, double, half and bfloat16 precision.
 //!
 //! Each is one launch (see `standin-blas-common`). The rest of what PyTorch
-//! imports exists and answers `NOT_SUPPORTED`, saying its name once.
+//! imports is a generated stub (`standin/stubs`).
 //!
 //! [`handle`]: handles and their settings · [`level3`]: matrix · matrix ·
-//! [`level2`]: matrix · vector, vector · vector · [`refused`]: the rest.
+//! [`level2`]: matrix · vector, vector · vector.
 
 #![allow(non_snake_case, reason = "CUDA's names are kept as they are")]
 
 mod handle;
 mod level2;
 mod level3;
-mod refused;
 
 /// Defines exported cuBLAS functions; the body is a `Result<(), Status>`.
 macro_rules! api {

@@ -2,7 +2,7 @@
 //!
 //! | kernel | parameters |
 //! |---|---|
-//! | `vectorized_elementwise_kernel<n, F, A>` | `int N, F, A data` |
+//! | `vectorized_elementwise_kernel<n, F, A[, bool]>` | `int N, F, A data` |
 //! | `unrolled_elementwise_kernel<F, A, n, In, Out, Load, Store>` | `int N, F, A data, In, Out, Load, Store` |
 //! | `elementwise_kernel<nt, vt, lambda>` | `int N, lambda{OffsetCalculator, A data, F[, ScalarType[]]}` |
 //!
@@ -37,7 +37,9 @@ struct Elementwise {
 
 pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
     let (form, functor) = match (name.base.as_str(), name.args.as_slice()) {
-        ("vectorized_elementwise_kernel", [_, functor, _]) => (Form::Vectorized, resolve(functor)?),
+        ("vectorized_elementwise_kernel", [_, functor, _, ..]) => {
+            (Form::Vectorized, resolve(functor)?)
+        }
         ("unrolled_elementwise_kernel", [functor, ..]) => (Form::Unrolled, resolve(functor)?),
         ("elementwise_kernel", [_, _, lambda]) => {
             let Callable::Lambda(lambda) = callable(lambda)? else {

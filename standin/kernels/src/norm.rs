@@ -6,7 +6,7 @@
 //! | `RowwiseMomentsCUDAKernel<T, A, rms>` | `int64_t N, A eps, T* X, A* mean, A* rstd` |
 //! | `LayerNormForwardCUDAKernel<T, A, rms>` | `int64_t N, T* X, A* mean, A* rstd, T* gamma, T* beta, T* Y` |
 //!
-//! One block of threads per row of N; gamma and beta may be null. With `rms`
+//! Up to PyTorch 2.9 there is no `rms`. One block of threads per row of N; gamma and beta may be null. With `rms`
 //! there is no mean, and its buffer is not written.
 
 use crate::block::{Source, Target};
@@ -38,14 +38,14 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
         _ => return None,
     };
     // GroupNorm has a RowwiseMomentsCUDAKernel of its own, with one argument.
-    let [data, accumulator, rms] = name.args.as_slice() else {
+    let [data, accumulator, rms @ ..] = name.args.as_slice() else {
         return None;
     };
     Some(Box::new(Norm {
         form,
         data: DType::from_cpp(data)?,
         accumulator: DType::from_cpp(accumulator)?,
-        rms: rms == "true",
+        rms: rms.first().is_some_and(|rms| rms == "true"),
     }))
 }
 

@@ -83,18 +83,7 @@ impl Random {
         memory: Option<&dyn Memory>,
     ) -> Result<Decoded<'a>, Fault> {
         let count = Cursor::parameter(launch, 0)?.i64()?.max(0) as u64;
-        let mut philox = Cursor::parameter(launch, 1)?;
-        let (mut seed, mut offset, within) = (philox.u64()?, philox.u64()?, philox.u64()?);
-        if philox.u8()? != 0 {
-            // In a captured graph, both are pointers to device memory.
-            match memory {
-                None => (seed, offset) = (0, 0),
-                Some(memory) => {
-                    seed = read_u64(memory, seed)?;
-                    offset = read_u64(memory, offset)?.wrapping_add(within);
-                }
-            }
-        }
+        let (seed, offset) = philox_state(Cursor::parameter(launch, 1)?, memory)?;
         let mut lambda = Cursor::parameter(launch, 3)?;
         let (out, offsets) = if self.strided {
             let offsets = Offsets::read(&mut lambda, 1)?;
@@ -113,6 +102,20 @@ impl Random {
         }
         Ok(Decoded { count, seed, offset, state, out, offsets })
     }
+}
+
+/// Seed and offset out of a `PhiloxCudaState`; without memory to look into, 0
+/// where they lie there.
+pub fn philox_state(mut state: Cursor, memory: Option<&dyn Memory>) -> Result<(u64, u64), Fault> {
+    let (seed, offset) = (state.u64()?, state.u64()?);
+    // Up to PyTorch 2.9 this is an unsigned int.
+    let within = if state.size() == 24 { u64::from(state.u32()?) } else { state.u64()? };
+    if state.u8()? == 0 {
+        return Ok((seed, offset));
+    }
+    // In a captured graph, both are pointers to device memory.
+    let Some(memory) = memory else { return Ok((0, 0)) };
+    Ok((read_u64(memory, seed)?, read_u64(memory, offset)?.wrapping_add(within)))
 }
 
 fn read_u64(memory: &dyn Memory, address: u64) -> Result<u64, Fault> {

@@ -2,7 +2,7 @@
 //!
 //! | kernel | parameters | rows |
 //! |---|---|---|
-//! | `softmax_warp_forward<In, Out, A, log2, is_log, is_masked>` | `Out*, In*, int rows, int stride, int row, bool* mask, int, bool` | given |
+//! | `softmax_warp_forward<In, Out, A, log2, is_log, is_masked[, int]>` | `Out*, In*, int rows, int stride, int row, bool* mask, int, bool` | given |
 //! | `cunn_SoftMaxForward<n, In, A, Out, Epilogue>` | `Out*, In*, int row` | `grid.x` |
 //! | `cunn_SoftMaxForwardSmem<n, In, A, Out, Epilogue, I>` | `Out*, In*, I row` | `grid.x` |
 //! | `cunn_SoftMaxForwardReg<In, A, Out, Epilogue, I, n>` | `Out*, In*, I row` | `grid.x` |
@@ -33,7 +33,7 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
     let args: Vec<&str> = name.args.iter().map(String::as_str).collect();
     let (form, input, output, log) = match (name.base.as_str(), args.as_slice()) {
         // The masked variant is only used by nested tensors.
-        ("softmax_warp_forward", [input, output, _, _, log, "false"]) => {
+        ("softmax_warp_forward", [input, output, _, _, log, "false", ..]) => {
             (Form::Warp, input, output, *log == "true")
         }
         ("cunn_SoftMaxForward", [_, input, _, output, epilogue])

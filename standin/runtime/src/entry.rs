@@ -40,8 +40,23 @@ api! {
         flags: u64,
         result: *mut i32,
     ) {
-        let driver = driver::get()?;
         // SAFETY: the caller's NUL-terminated name and pointers; `result` may be null.
-        check(unsafe { (driver.cuGetProcAddress_v2)(symbol, function, version as i32, flags, result) })
+        unsafe { by_version(symbol, function, version, flags, result) }
     }
+}
+
+/// The driver's function of a name, as it was in a version.
+///
+/// # Safety
+/// A NUL-terminated name; the results are the caller's, `result` may be null.
+pub unsafe fn by_version(
+    symbol: *const c_char,
+    function: *mut *mut c_void,
+    version: u32,
+    flags: u64,
+    result: *mut i32,
+) -> Result<(), Status> {
+    let driver = driver::get()?;
+    // SAFETY: by this function's contract.
+    check(unsafe { (driver.cuGetProcAddress_v2)(symbol, function, version as i32, flags, result) })
 }

@@ -27,6 +27,12 @@ api! {
         unsafe { context::bind()?.cuGraphNodeGetDependencies(node, dependencies, edges, count) }
     }
 
+    /// The form of CUDA 12 and later.
+    fn cudaGraphInstantiate(exec: *mut Handle, graph: Handle, flags: u64) {
+        // SAFETY: the caller's pointer and graph.
+        unsafe { context::bind()?.cuGraphInstantiateWithFlags(exec, graph, flags) }
+    }
+
     fn cudaGraphInstantiateWithFlags(exec: *mut Handle, graph: Handle, flags: u64) {
         // SAFETY: the caller's pointer and graph.
         unsafe { context::bind()?.cuGraphInstantiateWithFlags(exec, graph, flags) }

@@ -1,4 +1,5 @@
-//! The stand-in's libcudart.so.13: the CUDA runtime API, as far as PyTorch
+//! The stand-in's libcudart: the CUDA runtime API of CUDA 13 and, in
+//! [`cuda12`], what CUDA 12 declares otherwise, as far as PyTorch
 //! uses it, over the public driver API.
 //!
 //! A translation and nothing more: it holds no memory, no queues and no
@@ -20,6 +21,7 @@
 mod abi;
 mod context;
 mod copy;
+mod cuda12;
 mod device;
 mod driver;
 mod entry;

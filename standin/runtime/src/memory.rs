@@ -37,6 +37,11 @@ api! {
     }
 
     /// The flags have the same values in both APIs.
+    fn cudaMallocHost(address: *mut *mut c_void, bytes: usize) {
+        // SAFETY: the caller's pointer.
+        unsafe { context::bind()?.cuMemHostAlloc(address, bytes, 0) }
+    }
+
     fn cudaHostAlloc(address: *mut *mut c_void, bytes: usize, flags: u32) {
         // SAFETY: the caller's pointer.
         unsafe { context::bind()?.cuMemHostAlloc(address, bytes, flags) }
@@ -82,7 +87,7 @@ mod pointer_attribute {
     pub const DEVICE_ORDINAL: i32 = 9;
 }
 
-fn pointer_attributes(pointer: u64) -> Result<PointerAttributes, Status> {
+pub fn pointer_attributes(pointer: u64) -> Result<PointerAttributes, Status> {
     let driver = context::bind()?;
     let mut memory_type = 0i32;
     let mut device_pointer = 0u64;

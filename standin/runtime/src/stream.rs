@@ -11,6 +11,11 @@ api! {
         unsafe { context::bind()?.cuStreamCreate(stream, 0) }
     }
 
+    fn cudaStreamCreateWithFlags(stream: *mut Handle, flags: u32) {
+        // SAFETY: the caller's pointer.
+        unsafe { context::bind()?.cuStreamCreate(stream, flags) }
+    }
+
     fn cudaStreamCreateWithPriority(stream: *mut Handle, flags: u32, priority: i32) {
         // SAFETY: the caller's pointer.
         unsafe { context::bind()?.cuStreamCreateWithPriority(stream, flags, priority) }

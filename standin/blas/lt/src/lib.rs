@@ -1,4 +1,4 @@
-//! The stand-in's libcublasLt.so.13: matrix products with an epilogue.
+//! The stand-in's libcublasLt: matrix products with an epilogue.
 //!
 //! [`descriptors`] keeps what the program set; [`matmul`] turns it into one
 //! launch (see `standin-blas-common`). What the GEMM kernel has no case for
