@@ -47,7 +47,7 @@ pub enum Saving {
 /// What is known of the host copy of one frame: whether fingerprints of its
 /// bytes were taken, and how often in a row most of them had been written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
+pub struct History {
     taken: bool,
     written_in_a_row: u8,
     unseen: u8,
@@ -61,7 +61,7 @@ const WRITTEN_IN_A_ROW: u8 = 3;
 /// reading of device memory, some per cent of what the copy takes.
 const UNSEEN: u8 = 8;
 
-impl Standing {
+impl History {
     /// How the frame is to be saved now. `written`: most of what was looked at
     /// last time had been written.
     pub fn next(&mut self, written: bool) -> Saving {
@@ -101,18 +101,18 @@ mod tests {
 
     #[test]
     fn what_is_never_written_is_copied_once() {
-        let mut standing = Standing::default();
-        assert_eq!(standing.next(false), Saving::Anew);
-        assert!((0..100).all(|_| standing.next(false) == Saving::Written));
-        standing.forget();
-        assert_eq!(standing.next(false), Saving::Anew);
-        assert_eq!(standing.next(false), Saving::Written);
+        let mut history = History::default();
+        assert_eq!(history.next(false), Saving::Anew);
+        assert!((0..100).all(|_| history.next(false) == Saving::Written));
+        history.forget();
+        assert_eq!(history.next(false), Saving::Anew);
+        assert_eq!(history.next(false), Saving::Written);
     }
 
     #[test]
     fn what_is_always_written_is_seldom_looked_at() {
-        let mut standing = Standing::default();
-        let savings: Vec<Saving> = (0..1000).map(|_| standing.next(true)).collect();
+        let mut history = History::default();
+        let savings: Vec<Saving> = (0..1000).map(|_| history.next(true)).collect();
         let looked = savings.iter().filter(|&&saving| saving != Saving::All).count();
         assert!(looked < 300, "{looked}");
         // Fingerprints are only compared where the last saving left them of the same bytes.
@@ -123,9 +123,9 @@ mod tests {
 
     #[test]
     fn now_and_then_is_not_always() {
-        let mut standing = Standing::default();
-        standing.next(false);
-        assert!((0..1000).all(|round| standing.next(round % 3 != 0) == Saving::Written));
+        let mut history = History::default();
+        history.next(false);
+        assert!((0..1000).all(|round| history.next(round % 3 != 0) == Saving::Written));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::engine::host::{HostStore, Span};
 
 /// NUL-terminated, as the driver takes it.
 const TEXT: &str = concat!(include_str!("../../../shim/fingerprint.ptx"), "\0");
-const NAME: &CStr = c"autooffload_fingerprint";
+const NAME: &CStr = c"fingerprint_pieces";
 
 /// As the kernel is written: four warps, a piece each.
 const BLOCK_THREADS: u32 = 128;

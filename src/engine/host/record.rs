@@ -9,14 +9,14 @@
 //! Table and counts are written by the device alone, in the order of the
 //! copy-out stream, which is the only one that writes the bytes as well: so a
 //! table entry is always of the bytes that the last queued work leaves there,
-//! if the frame's [`Standing`] says that one was taken.
+//! if the frame's [`History`] says that one was taken.
 //! Threads: under the device's lock. Not here: the kernel (`fingerprints`).
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use autooffload_core::fingerprint::{PIECE_BYTES, Saving, Standing};
+use autooffload_core::fingerprint::{History, PIECE_BYTES, Saving};
 
 use crate::driver::abi::DevicePtr;
 use crate::engine::FRAME_BYTES;
@@ -80,7 +80,7 @@ impl Span {
     pub fn forget(&self) {
         let Some(record) = &self.record else { return };
         for start in (0..self.bytes).step_by(FRAME_BYTES) {
-            record.with(self.host as usize + start, |frame| frame.standing.forget());
+            record.with(self.host as usize + start, |frame| frame.history.forget());
         }
     }
 }
@@ -91,13 +91,13 @@ pub struct Record {
     base: usize,
     table: usize,
     stored: usize,
-    /// Counts, as last read, and standing, of each frame.
+    /// Counts, as last read, and history, of each frame.
     frames: Mutex<Vec<Frame>>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Frame {
-    standing: Standing,
+    history: History,
     counted: u32,
 }
 
@@ -143,7 +143,7 @@ impl Record {
         self.with(host, |frame| {
             let stored = count.wrapping_sub(frame.counted);
             frame.counted = count;
-            (frame.standing.next(2 * stored as usize >= pieces), stored)
+            (frame.history.next(2 * stored as usize >= pieces), stored)
         })
     }
 }

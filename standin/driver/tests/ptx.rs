@@ -26,7 +26,7 @@ fn changed_bytes_reach_the_host() {
     start();
     let (mut module, mut function) = (0u64, 0u64);
     assert_eq!(load(&mut module), 0);
-    let name = CStr::from_bytes_with_nul(b"autooffload_fingerprint\0").unwrap();
+    let name = CStr::from_bytes_with_nul(b"fingerprint_pieces\0").unwrap();
     ok!(cuModuleGetFunction(&mut function => &mut u64, module => u64, name.as_ptr() => *const i8));
     let bytes = 2 * PIECE + 100;
     let base = alloc(bytes);

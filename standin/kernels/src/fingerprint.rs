@@ -1,4 +1,4 @@
-//! `autooffload_fingerprint`, whose text is `shim/fingerprint.ptx`, once more in
+//! `fingerprint_pieces`, whose text is `shim/fingerprint.ptx`, once more in
 //! Rust: the interpreter in `ptx` runs the text itself, some hundred times
 //! slower. `tests/all/ptx.rs` shows that both do the same.
 
@@ -12,7 +12,7 @@ const GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 struct Fingerprint;
 
 pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
-    (name.base == "autooffload_fingerprint").then(|| Box::new(Fingerprint) as Box<dyn Kernel>)
+    (name.base == "fingerprint_pieces").then(|| Box::new(Fingerprint) as Box<dyn Kernel>)
 }
 
 fn mix(mut word: u64) -> u64 {

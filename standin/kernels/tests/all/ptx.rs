@@ -7,7 +7,7 @@ use standin_kernels::{Kernel, Launch, find};
 use crate::common::{Bytes, Host};
 
 const TEXT: &str = include_str!("../../../../shim/fingerprint.ptx");
-const NAME: &str = "autooffload_fingerprint";
+const NAME: &str = "fingerprint_pieces";
 const PIECE: usize = 1 << 16;
 
 /// Deterministic, and another sequence for each seed (xorshift64*).
