@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use autooffload_core::address_map::NO_CHUNK;
 use autooffload_core::config::Limit;
+use autooffload_core::memory::{Shortage, Streamer};
 
 use super::account::{PassedOn, WaitReason, report};
 use super::device::{Device as DeviceState, DeviceBackend};
@@ -76,7 +77,12 @@ pub(super) fn allocate(
         let DeviceState { streamer, backend, .. } = state;
         refresh_cap(engine, streamer, backend);
         backend.add(id, base, bytes, frames);
-        let outcome = streamer.allocate(id, frames, inflight::pressure(), backend);
+        let watched = inflight::pressure();
+        let mut outcome = streamer.allocate(id, frames, watched, backend);
+        if let Err(Shortage::Device { .. }) = outcome {
+            take_all_room(engine, streamer, backend);
+            outcome = streamer.allocate(id, frames, watched, backend);
+        }
         if outcome.is_ok() && backend.failure.is_some() {
             // Answered as an error: then there is no such chunk.
             streamer.free(id, backend);
@@ -117,13 +123,40 @@ pub(super) fn give_address_back(space: &Space, id: ChunkId, base: DevicePtr, fra
     addresses.unused_ids.push(id);
 }
 
-/// Reads the card again: what others took or gave back changes our cap.
-pub(super) fn refresh_cap(
-    engine: &Engine,
-    streamer: &mut autooffload_core::memory::Streamer,
-    backend: &mut DeviceBackend,
-) {
-    let Ok((free, total)) = engine.driver.mem_get_info() else { return };
+/// Reads the card again: what others took or gave back changes our cap. What
+/// was there for a moment only does not count yet (`RecentCaps`).
+pub(super) fn refresh_cap(engine: &Engine, streamer: &mut Streamer, backend: &mut DeviceBackend) {
+    if let Some(frames) = room_on_card(engine, streamer, backend) {
+        streamer.set_cap(backend.caps.limit(frames));
+    }
+}
+
+/// The same when something would fail otherwise: what there is counts.
+pub(super) fn take_all_room(engine: &Engine, streamer: &mut Streamer, backend: &mut DeviceBackend) {
+    backend.caps.forget();
+    refresh_cap(engine, streamer, backend);
+}
+
+/// Reads the card now and then while memory moves: another process may need
+/// some, or have given some back.
+#[inline]
+pub(super) fn follow_card(engine: &Engine, streamer: &mut Streamer, backend: &mut DeviceBackend) {
+    if backend.caps.due(streamer.operations(), streamer.period()) {
+        look_at_card(engine, streamer, backend);
+    }
+}
+
+#[cold]
+fn look_at_card(engine: &Engine, streamer: &mut Streamer, backend: &mut DeviceBackend) {
+    if let Some(frames) = room_on_card(engine, streamer, backend) {
+        let counts = backend.caps.saw(frames, streamer.operations(), streamer.period());
+        streamer.follow_cap(counts, backend);
+    }
+}
+
+/// Frames that may be ours, by what the card says.
+fn room_on_card(engine: &Engine, streamer: &Streamer, backend: &mut DeviceBackend) -> Option<u32> {
+    let (free, total) = engine.driver.mem_get_info().ok()?;
     let (free, total) = (free as u64, total as u64);
     let ours = u64::from(streamer.live_frames()) << FRAME_SHIFT;
     let untracked = total.saturating_sub(free + ours);
@@ -143,7 +176,7 @@ pub(super) fn refresh_cap(
         Limit::Given(_) => budget,
     };
     engine.stats.budget_bytes.store(reported, Ordering::Relaxed);
-    streamer.set_cap((for_frames >> FRAME_SHIFT) as u32);
+    Some((for_frames >> FRAME_SHIFT) as u32)
 }
 
 /// `cuMemFree`; blocks until the device is idle, as the driver's does.

@@ -14,7 +14,7 @@ use autooffload_core::order::Named;
 use smallvec::SmallVec;
 
 use super::account::{WaitReason, report};
-use super::allocation::refresh_cap;
+use super::allocation::{follow_card, take_all_room};
 use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::inflight::FastLaunch;
@@ -146,7 +146,11 @@ impl Streaming {
         let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
             let DeviceState { streamer, backend, planner } = state;
             // Not while something captures: what it uses cannot be waited for.
-            if !any_capture() && planner.poll(streamer, backend) {
+            let settled = !any_capture();
+            if settled {
+                follow_card(engine, streamer, backend);
+            }
+            if settled && planner.poll(streamer, backend) {
                 engine.publish_streamer(streamer);
                 engine.stats.plan_began(streamer.operations(), streamer.period().unwrap_or(0));
                 log::debug!("device {device}: adopted a plan: {}", streamer.describe());
@@ -161,7 +165,7 @@ impl Streaming {
             streamer.touch_named(&living, &names, backend).or_else(|shortage| match shortage {
                 Shortage::Device { .. } => {
                     // Others may have given memory back since the card was asked.
-                    refresh_cap(engine, streamer, backend);
+                    take_all_room(engine, streamer, backend);
                     streamer.touch_named(&living, &names, backend)
                 }
                 other => Err(other),

@@ -14,7 +14,7 @@ use autooffload_core::units::format_bytes;
 
 use super::FRAME_BYTES;
 use super::account::{PassedOn, WaitReason};
-use super::allocation::refresh_cap;
+use super::allocation::take_all_room;
 use super::device::Device as DeviceState;
 use super::setup::set_up;
 use super::state::{Engine, Failure, engine};
@@ -71,7 +71,7 @@ fn has_room(engine: &'static Engine, device: Device, bytes: usize) -> bool {
     let Ok(frames) = u32::try_from(bytes.div_ceil(FRAME_BYTES)) else { return false };
     let outcome = engine.with_device(index, WaitReason::Allocation, |state| {
         let DeviceState { streamer, backend, .. } = state;
-        refresh_cap(engine, streamer, backend);
+        take_all_room(engine, streamer, backend);
         streamer.leave_room(frames, backend)
     });
     match outcome {

@@ -183,11 +183,11 @@ pub fn reconfigure(config: &Config) {
         let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
             let DeviceState { streamer, backend, .. } = state;
             streamer.set_window(window(config));
-            allocation::refresh_cap(engine, streamer, backend);
+            allocation::take_all_room(engine, streamer, backend);
             let excess = streamer.live_frames().saturating_sub(streamer.cap_frames());
             if excess > 0 {
                 streamer.give_back(excess, backend)?;
-                allocation::refresh_cap(engine, streamer, backend);
+                allocation::take_all_room(engine, streamer, backend);
             }
             // A larger one may have room for all.
             if streamer.return_everything(backend)? {

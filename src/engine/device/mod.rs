@@ -33,7 +33,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::memory::{FrameId, MemoryOps, Refused, Streamer, Window};
+use autooffload_core::memory::{FrameId, MemoryOps, RecentCaps, Refused, Streamer, Window};
 use autooffload_core::plan::Place;
 use smallvec::SmallVec;
 
@@ -171,6 +171,8 @@ pub struct DeviceBackend {
     pub failure: Option<CuResult>,
     /// Bytes of the card that other processes held when we began.
     pub foreign_bytes: Option<u64>,
+    /// What there was room for of late.
+    pub caps: RecentCaps,
     /// Timed copy whose rate is read at the next wait: events and bytes.
     probe: Option<(CUevent, CUevent, usize)>,
     /// Copies since the last one that was timed.
@@ -231,6 +233,7 @@ impl Device {
                 reason: WaitReason::PlanChange,
                 failure: None,
                 foreign_bytes: None,
+                caps: RecentCaps::default(),
                 probe: None,
                 unprobed: u32::MAX,
                 link_bytes_per_s: None,

@@ -15,6 +15,17 @@ impl Streamer {
         self.cap_frames = frames;
     }
 
+    /// The cap is `frames` from now on, and that is met now, as far as it goes.
+    /// Much more than before is worth a plan.
+    pub fn follow_cap(&mut self, frames: u32, ops: &mut impl MemoryOps) {
+        const WORTH_ONE_IN: u32 = 16;
+        let former = std::mem::replace(&mut self.cap_frames, frames);
+        self.meet_cap(ops);
+        if frames > former + former / WORTH_ONE_IN {
+            self.unplanned_changes += 1;
+        }
+    }
+
     /// Gives back what a lowered cap no longer allows, as far as that goes
     /// now: what is pinned, or in a launch of another thread, stays.
     fn meet_cap(&mut self, ops: &mut impl MemoryOps) {

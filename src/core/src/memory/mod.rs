@@ -58,6 +58,7 @@
 
 mod ahead;
 mod allocations;
+mod cap;
 mod carry_out;
 mod chunk;
 mod frames;
@@ -72,6 +73,7 @@ mod runs;
 mod slabs;
 mod unpredictable;
 
+pub use cap::RecentCaps;
 pub use ops::{Effect, FrameId, MemoryOps, Refused, Shortage};
 
 use crate::address_map::ChunkId;
