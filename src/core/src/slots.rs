@@ -13,13 +13,11 @@
 //!
 //! Pure. Not here: how names, sizes and the release are asked for.
 
-use std::ops::RangeInclusive;
-
 use crate::params::ADDRESS_MASK;
 
 /// Releases whose kernels were read: (major, minor).
 const MAJOR: u32 = 2;
-const MINORS: RangeInclusive<u32> = 11..=11;
+const MINORS: [u32; 3] = [10, 11, 15];
 
 const WORD: usize = 8;
 
@@ -55,16 +53,42 @@ enum Used {
     Rows,
     /// Those that the table of blocks names for a block of the grid.
     Blocks {
-        /// First byte of the table.
+        /// First byte of the table, its entries, and the bytes of each.
         table: usize,
+        entries: usize,
+        entry_bytes: usize,
         /// One more array of addresses, with a slot for each tensor as well:
         /// its first byte, and how many slots it has.
         steps: Option<(usize, usize)>,
     },
 }
 
-/// Blocks of a launch at the most, and so entries of the table.
-const MOST_BLOCKS: usize = 320;
+/// How large the structs of `multi_tensor_apply` are made.
+struct Form {
+    /// Slots, by the number of lists less one; and of those with a scalar each.
+    slots: [usize; 5],
+    slots_with_scalars: [usize; 5],
+    /// Blocks of a launch at the most, and so entries of the table; the bytes
+    /// of an entry.
+    blocks: usize,
+    entry_bytes: usize,
+}
+
+/// For 4 KiB of parameters, and (from 2.12 on, where built for CUDA 13) for 32.
+const FORMS: [Form; 2] = [
+    Form {
+        slots: [110, 64, 48, 36, 30],
+        slots_with_scalars: [96, 64, 48, 36, 30],
+        blocks: 320,
+        entry_bytes: 1,
+    },
+    Form {
+        slots: [770, 448, 336, 252, 210],
+        slots_with_scalars: [672, 448, 336, 252, 210],
+        blocks: 2240,
+        entry_bytes: 2,
+    },
+];
 
 const NAMESPACE: &str = "_ZN2at6native";
 const CAT: &str = "CatArrayBatchedCopy";
@@ -78,7 +102,8 @@ impl Slots {
         // Not somebody's own of the same name.
         let name = name.strip_prefix(NAMESPACE)?;
         if let Some(at) = name.find(MULTI_TENSOR) {
-            return Self::multi_tensor(&name[at + MULTI_TENSOR.len()..], sizes);
+            let name = &name[at + MULTI_TENSOR.len()..];
+            return FORMS.iter().find_map(|form| Self::multi_tensor(name, sizes, form));
         }
         Self::cat(&name[name.find(CAT)? + CAT.len()..], sizes)
     }
@@ -110,9 +135,7 @@ impl Slots {
 
     /// `multi_tensor_apply_kernel(struct, functor, ...)`: each block works on
     /// the tensor that the struct's table says.
-    fn multi_tensor(name: &str, sizes: &[usize]) -> Option<Slots> {
-        const SLOTS: [usize; 5] = [110, 64, 48, 36, 30];
-        const SLOTS_WITH_SCALARS: [usize; 5] = [96, 64, 48, 36, 30];
+    fn multi_tensor(name: &str, sizes: &[usize], form: &Form) -> Option<Slots> {
         const PLAIN: &str = "NS1_18TensorListMetadataILi";
         const SCALARS: &str = "NS1_28TensorListScalarListMetadataI";
         const OPTIMIZER: &str = "NS1_32FusedOptimizerTensorListMetadataILi";
@@ -126,7 +149,7 @@ impl Slots {
         // What lies between the addresses and the table, and behind it.
         let (lists, slots, between, steps, tail) = if let Some(rest) = name.strip_prefix(PLAIN) {
             let lists = lists_of(rest)?;
-            let slots = of(SLOTS, lists)?;
+            let slots = of(form.slots, lists)?;
             (lists, slots, slots * WORD, None, 4)
         } else if let Some(rest) = name.strip_prefix(SCALARS) {
             let scalar = match rest.as_bytes().first()? {
@@ -135,23 +158,28 @@ impl Slots {
                 _ => return None,
             };
             let lists = lists_of(rest[1..].strip_prefix("Li")?)?;
-            let slots = of(SLOTS_WITH_SCALARS, lists)?;
+            let slots = of(form.slots_with_scalars, lists)?;
             (lists, slots, slots * (WORD + scalar), None, 0)
         } else {
             let lists = lists_of(name.strip_prefix(OPTIMIZER)?)?;
-            let slots = of(SLOTS, lists)?;
-            let step_slots = of(SLOTS_WITH_SCALARS, lists)?;
+            let slots = of(form.slots, lists)?;
+            let step_slots = of(form.slots_with_scalars, lists)?;
             let steps = ((lists + 1) * slots * WORD, step_slots);
             (lists, slots, slots * WORD + step_slots * WORD, Some(steps), 4)
         };
         let table = lists * slots * WORD + between;
-        let bytes = (table + MOST_BLOCKS * (1 + 4) + tail).next_multiple_of(WORD);
+        let bytes = (table + form.blocks * (form.entry_bytes + 4) + tail).next_multiple_of(WORD);
         (sizes.first() == Some(&bytes)).then_some(Slots {
             param: 0,
             bytes,
             lists,
             slots,
-            used: Used::Blocks { table, steps },
+            used: Used::Blocks {
+                table,
+                entries: form.blocks,
+                entry_bytes: form.entry_bytes,
+                steps,
+            },
         })
     }
 
@@ -179,20 +207,25 @@ impl Slots {
                 }
                 (0..rows).for_each(|slot| word(slot * WORD));
             }
-            Used::Blocks { table, steps } => {
+            Used::Blocks { table, entries, entry_bytes, steps } => {
                 let columns = columns as usize;
-                if columns > MOST_BLOCKS {
+                if columns > entries {
                     return false;
                 }
-                let mut read = [false; 256];
-                for &slot in &param[table..table + columns] {
-                    read[slot as usize] = true;
-                }
+                let blocks = &param[table..table + columns * entry_bytes];
+                let slot_of = |entry: &[u8]| {
+                    entry.iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte))
+                };
                 let most = steps.map_or(self.slots, |(_, slots)| slots.min(self.slots));
-                if read[most..].contains(&true) {
+                if blocks.chunks(entry_bytes).any(|entry| slot_of(entry) >= most) {
                     return false;
                 }
-                for slot in (0..most).filter(|&slot| read[slot]) {
+                // Blocks of one tensor follow each other.
+                let mut last = usize::MAX;
+                for slot in blocks.chunks(entry_bytes).map(slot_of) {
+                    if std::mem::replace(&mut last, slot) == slot {
+                        continue;
+                    }
                     (0..self.lists).for_each(|list| word((list * self.slots + slot) * WORD));
                     if let Some((first, _)) = steps {
                         word(first + slot * WORD);
@@ -285,13 +318,21 @@ mod tests {
             ("NS1_28TensorListScalarListMetadataIdLi3EEE", 3, 48, None, 3520),
             ("NS1_32FusedOptimizerTensorListMetadataILi4EEE", 4, 36, Some(5 * 36), 3336),
             ("NS1_32FusedOptimizerTensorListMetadataILi5EEE", 5, 30, Some(6 * 30), 3288),
+            ("NS1_18TensorListMetadataILi1EEE", 1, 770, None, 25768),
+            ("NS1_18TensorListMetadataILi5EEE", 5, 210, None, 23528),
+            ("NS1_28TensorListScalarListMetadataIfLi2EEE", 2, 448, None, 25984),
+            ("NS1_32FusedOptimizerTensorListMetadataILi4EEE", 4, 252, Some(5 * 252), 25544),
         ] {
             let known = Slots::of(&apply_name(argument), &[bytes, 1, 8, 4]);
             let known = known.unwrap_or_else(|| panic!("{argument} of {bytes} bytes"));
-            let Used::Blocks { table, .. } = known.used else { panic!("{argument}") };
+            let Used::Blocks { table, entries, entry_bytes, .. } = known.used else {
+                panic!("{argument}")
+            };
             let mut param = stale(bytes);
+            let entry = |slot: u64| slot.to_le_bytes()[..entry_bytes].to_vec();
             // Three blocks: two of tensor 0, one of the last. What follows is stale.
-            param[table..table + 3].copy_from_slice(&[0, 0, slots as u8 - 1]);
+            let blocks = [entry(0), entry(0), entry(slots - 1)].concat();
+            param[table..table + blocks.len()].copy_from_slice(&blocks);
             let of = |slot: u64| {
                 let lists = (0..lists).map(move |list| list * slots + slot);
                 lists.chain(steps.map(|first| first + slot))
@@ -299,9 +340,9 @@ mod tests {
             let expected: Vec<u64> = of(0).chain(of(slots - 1)).collect();
             assert_eq!(read(&known, &param, (3, 1)), Some(expected), "{argument}");
             assert_eq!(read(&known, &param, (0, 1)), Some(Vec::new()));
-            param[table + 2] = slots as u8;
+            param[table + 2 * entry_bytes..table + 3 * entry_bytes].copy_from_slice(&entry(slots));
             assert_eq!(read(&known, &param, (3, 1)), None, "a tensor that is none");
-            assert_eq!(read(&known, &param, (321, 1)), None);
+            assert_eq!(read(&known, &param, (entries as u32 + 1, 1)), None);
             assert_eq!(Slots::of(&apply_name(argument), &[bytes + 8, 1]), None);
             assert_eq!(Slots::of(&apply_name(argument), &[]), None);
         }
@@ -315,7 +356,7 @@ mod tests {
 
     #[test]
     fn only_releases_that_were_read_are_known() {
-        assert!(knows_release("2.11.0+cu130") && knows_release("2.11.1"));
+        assert!(knows_release("2.11.0+cu130") && knows_release("2.15.1"));
         for other in ["2.5.1", "2.99.0", "3.11.0", "1.11.0", "2", "", "2.x.0", "nightly"] {
             assert!(!knows_release(other), "{other}");
         }
