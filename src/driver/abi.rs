@@ -29,6 +29,7 @@ pub struct CuResult(pub c_int);
 impl CuResult {
     pub const SUCCESS: Self = Self(0);
     pub const INVALID_VALUE: Self = Self(1);
+    pub const NOT_FOUND: Self = Self(500);
     pub const OUT_OF_MEMORY: Self = Self(2);
     pub const NOT_INITIALIZED: Self = Self(3);
     /// The driver is shutting down: stop silently.

@@ -87,6 +87,8 @@ own_calls! {
     cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int);
     cuFuncGetParamInfo(func: CUfunction, index: usize, offset: *mut usize, size: *mut usize);
     cuKernelGetParamInfo(kernel: CUkernel, index: usize, offset: *mut usize, size: *mut usize);
+    cuDeviceGetMemPool(pool: *mut CUmemoryPool, device: Device);
+    cuMemPoolGetAttribute(pool: CUmemoryPool, attribute: c_int, value: *mut c_void);
     cuFuncGetName(name: *mut *const c_char, func: CUfunction);
     cuKernelGetName(name: *mut *const c_char, kernel: CUkernel);
 }

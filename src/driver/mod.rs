@@ -298,6 +298,22 @@ impl Driver {
         call!(self.cuMemcpyDtoHAsync_v2(dst, src, bytes, stream)).ok()
     }
 
+    // --- pools --------------------------------------------------------------
+
+    /// The pool that `cuMemAllocAsync` takes from on `device`.
+    pub fn current_pool(&self, device: Device) -> Result<CUmemoryPool> {
+        let mut pool = std::ptr::null_mut();
+        call!(self.cuDeviceGetMemPool(&mut pool, device)).ok()?;
+        Ok(pool)
+    }
+
+    /// Errors: the driver's, for what is no pool.
+    pub fn pool_exists(&self, pool: CUmemoryPool) -> Result<()> {
+        const RELEASE_THRESHOLD: c_int = 4;
+        let mut value = 0u64;
+        call!(self.cuMemPoolGetAttribute(pool, RELEASE_THRESHOLD, (&raw mut value).cast())).ok()
+    }
+
     // --- host memory --------------------------------------------------------
 
     /// Page-locks existing host memory for every context, and lets devices

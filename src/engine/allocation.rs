@@ -185,6 +185,9 @@ pub fn mem_free(address: DevicePtr) -> Option<Result<()>> {
     let id = chunk_of(address)?;
     let engine = engine()?;
     let allocation = *engine.allocations.get(&id)?;
+    if engine.driver.ctx_get_current().is_ok_and(|ctx| ctx.is_null()) {
+        return Some(Err(CuResult::INVALID_CONTEXT));
+    }
     if allocation.pool.is_some() {
         // Legal for stream-ordered memory as well, and waits all the same.
         if let Err(code) = engine.driver.ctx_synchronize() {

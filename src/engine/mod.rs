@@ -53,7 +53,7 @@ pub use contexts::{context_destroyed, context_lost, peer_access_enabled, stream_
 pub use operation::begin;
 pub use passed_on::{pass_on, pass_on_mapping};
 pub use state::{reconfigure, start};
-pub use stream_ordered::{mem_alloc_async, mem_free_async, pool_trim, pool_usage};
+pub use stream_ordered::{mem_alloc_async, mem_free_async, pool_of, pool_trim, pool_usage};
 
 use crate::driver::abi::*;
 use state::{engine, space};
@@ -126,6 +126,12 @@ pub fn chunk_of(address: DevicePtr) -> Option<ChunkId> {
 #[inline]
 pub fn arena() -> (DevicePtr, DevicePtr) {
     space().map_or((0, 0), |space| space.map.bounds())
+}
+
+/// Whether `address` is where only managed memory can be, or nothing.
+pub fn is_reserved(address: DevicePtr) -> bool {
+    let (low, high) = arena();
+    (low..high).contains(&address)
 }
 
 /// The managed allocation that contains `address`.

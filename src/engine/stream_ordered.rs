@@ -31,19 +31,46 @@ fn tag(stream: CUstream) -> u64 {
 /// [`effective_stream`]); `pool` is `None` for the device's current pool.
 pub fn mem_alloc_async(bytes: usize, pool: Option<CUmemoryPool>, stream: CUstream) -> Served {
     let engine = engine().ok_or(PassedOn::Inactive)?;
-    // Inside a capture the allocation becomes a node of the graph: the driver's.
-    if any_capture() && engine.driver.stream_is_capturing(stream) != Ok(false) {
-        return Err(PassedOn::Capturing);
+    match is_capturing(engine, stream) {
+        Ok(false) => {}
+        // It becomes a node of the graph: the driver's.
+        Ok(true) => return Err(PassedOn::Capturing),
+        Err(code) => return Ok(Err(code)),
     }
     let device = current_device(engine).ok_or(PassedOn::NoContext)?;
     let pool = pool.unwrap_or(std::ptr::null_mut());
     let mut zones = lock(&engine.zones);
-    let zone = zones.entry((device as Device, pool as usize)).or_default();
+    let key = (device as Device, pool as usize);
+    if !zones.contains_key(&key)
+        && !pool.is_null()
+        && let Err(code) = engine.driver.pool_exists(pool)
+    {
+        return Ok(Err(code));
+    }
+    let zone = zones.entry(key).or_default();
     let answer = match zone::class_of(bytes as u64) {
         Some(class) => small(engine, zone, class, pool, stream),
         None => large(engine, zone, device, bytes, pool, stream),
     };
     answer
+}
+
+/// Whether `stream` captures. Errors: the driver's, for what is no stream.
+fn is_capturing(engine: &Engine, stream: CUstream) -> Result<bool> {
+    // The default streams always are.
+    let named = stream as usize > STREAM_PER_THREAD as usize;
+    if named || any_capture() { engine.driver.stream_is_capturing(stream) } else { Ok(false) }
+}
+
+/// The pool that `allocation` came from, null for none.
+pub fn pool_of(allocation: &Allocation) -> CUmemoryPool {
+    let none = std::ptr::null_mut();
+    match (allocation.pool, engine()) {
+        (Some(pool), _) if !pool.is_null() => pool,
+        // Of the device's current pool.
+        (Some(_), Some(engine)) => engine.driver.current_pool(allocation.device).unwrap_or(none),
+        _ => none,
+    }
 }
 
 fn small(
@@ -131,6 +158,9 @@ pub fn mem_free_async(address: DevicePtr, stream: CUstream) -> Option<Result<()>
     let id = chunk_of(address)?;
     let engine = engine()?;
     let allocation = *engine.allocations.get(&id)?;
+    if let Err(code) = is_capturing(engine, stream) {
+        return Some(Err(code));
+    }
     let Some(pool) = allocation.pool else {
         // Legal for memory of `cuMemAlloc` too; then it waits.
         if allocation.base != address {

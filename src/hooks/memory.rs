@@ -54,7 +54,7 @@ pub unsafe fn alloc_pitch(
     pitch: *mut usize,
     width: usize,
     height: usize,
-    _element: c_uint,
+    element: c_uint,
 ) -> CuResult {
     /// What drivers answer on every card so far; a multiple of it is enough.
     const PITCH_BYTES: usize = 512;
@@ -63,7 +63,8 @@ pub unsafe fn alloc_pitch(
     let (Some(row), Some(bytes)) = (row, bytes) else {
         return forward();
     };
-    if address.is_null() || pitch.is_null() {
+    // Elements of these sizes there are; others are the driver's own error.
+    if address.is_null() || pitch.is_null() || !matches!(element, 4 | 8 | 16) {
         return forward();
     }
     match engine::mem_alloc(bytes) {
@@ -139,7 +140,8 @@ pub unsafe fn get_address_range(
     address: DevicePtr,
 ) -> CuResult {
     let Some(allocation) = engine::lookup(address) else {
-        return forward();
+        // Behind an allocation's last byte there may be the rest of a frame.
+        return if engine::is_reserved(address) { CuResult::NOT_FOUND } else { forward() };
     };
     // SAFETY: either is null or the caller's to be written.
     unsafe {
@@ -175,6 +177,7 @@ pub unsafe fn pointer_get_attribute(
                 None => CuResult::INVALID_VALUE,
             }
         }
+        None if engine::is_reserved(address) => CuResult::INVALID_VALUE,
         _ => forward(),
     }
 }
@@ -201,7 +204,7 @@ pub unsafe fn pointer_get_attributes(
     for i in 0..count as usize {
         // SAFETY: both arrays have `count` entries.
         let (attribute, data) = unsafe { (*attributes.add(i), *data.add(i)) };
-        if data.is_null() {
+        if data.is_null() || !(attribute::CONTEXT..=attribute::LAST).contains(&attribute) {
             return CuResult::INVALID_VALUE;
         }
         let value = attribute_of(&allocation, address, attribute).or_else(|| {
@@ -258,6 +261,8 @@ mod attribute {
     pub const MAPPING_BASE_ADDR: c_int = 19;
     pub const MEMORY_BLOCK_ID: c_int = 20;
     pub const IS_HW_DECOMPRESS_CAPABLE: c_int = 21;
+    /// Of those that there are.
+    pub const LAST: c_int = IS_HW_DECOMPRESS_CAPABLE;
 }
 
 /// An attribute's value in the size that cuda.h gives it.
@@ -304,11 +309,9 @@ fn attribute_of(allocation: &Allocation, address: DevicePtr, attribute: c_int) -
         attribute::IS_LEGACY_CUDA_IPC_CAPABLE
         | attribute::IS_GPU_DIRECT_RDMA_CAPABLE
         | attribute::IS_HW_DECOMPRESS_CAPABLE => Value::Byte(0),
-        attribute::ALLOWED_HANDLE_TYPES => Value::Word(0),
+        attribute::ALLOWED_HANDLE_TYPES => Value::Half(0),
         attribute::ACCESS_FLAGS => Value::Half(ACCESS_READ_WRITE),
-        attribute::MEMPOOL_HANDLE => {
-            Value::Word(allocation.pool.unwrap_or(std::ptr::null_mut()) as u64)
-        }
+        attribute::MEMPOOL_HANDLE => Value::Word(engine::pool_of(allocation) as u64),
         _ => return None,
     })
 }

@@ -121,6 +121,48 @@ static void fills(void *stream)
     tell_contents("fills");
 }
 
+/* Arguments that the driver refuses, and values of the size it writes. */
+static void answers(void)
+{
+    ptr address = 0, other = 0;
+    size_t pitch = 0, bytes = 0;
+    for (unsigned element = 0; element < 18; element += 3)
+        TELL(cuMemAllocPitch_v2, &address, &pitch, (size_t)1000, (size_t)2000, element);
+    OK(cuMemAlloc_v2, &address, (size_t)5 * MIB + 1);
+    TELL(cuMemGetAddressRange_v2, &other, &bytes, address + 5 * MIB);
+    TELL(cuMemGetAddressRange_v2, &other, &bytes, address + 5 * MIB + 1);
+    int numbers[] = { 2, 6, 8, 14, 17 };
+    for (int i = 0; i < 5; i++) {
+        unsigned char value[16];
+        memset(value, 0xaa, sizeof value);
+        TELL(cuPointerGetAttribute, value, numbers[i], address + 5 * MIB);
+        printf("attribute %d:", numbers[i]);
+        for (unsigned at = 0; at < sizeof value; at += 4)
+            printf(" %02x", value[at]);
+        printf("\n");
+        TELL(cuPointerGetAttribute, value, numbers[i], address + 5 * MIB + 1);
+    }
+    unsigned type = 0, unknown = 0;
+    int attributes[] = { 2, 9999 };
+    void *data[] = { &type, &unknown };
+    TELL(cuPointerGetAttributes, 2u, attributes, data, address);
+    TELL(cuMemAllocAsync, &other, (size_t)4 * MIB, (void *)0x1234);
+    TELL(cuMemFreeAsync, address, (void *)0x1234);
+    TELL(cuMemAllocFromPoolAsync, &other, (size_t)4 * MIB, (void *)0x1234, NULL);
+    OK(cuMemAllocAsync, &other, (size_t)4 * MIB, NULL);
+    void *pool = NULL, *usual = NULL;
+    OK(cuPointerGetAttribute, &pool, 17, other);
+    OK(cuDeviceGetDefaultMemPool, &usual, 0);
+    printf("of the usual pool: %d\n", pool && pool == usual);
+    OK(cuMemFreeAsync, other, NULL);
+    void *context = NULL;
+    OK(cuCtxPopCurrent_v2, &context);
+    TELL(cuMemFree_v2, address);
+    OK(cuCtxPushCurrent_v2, context);
+    TELL(cuMemFree_v2, address);
+    TELL(cuMemFree_v2, address);
+}
+
 static void pitched(void *stream)
 {
     enum { HOST = 1, DEVICE = 2, UNIFIED = 4 };
@@ -227,6 +269,7 @@ int main(void)
     queries();
     linear(stream);
     fills(stream);
+    answers();
     pitched(stream);
     launches(stream);
     stream_ordered(stream);
