@@ -31,7 +31,8 @@ pub fn run_command() -> Command {
                 Arg::new(*long).long(*long).help(*help).action(ArgAction::SetTrue)
             }
             None => {
-                let long = setting.name["AUTOOFFLOAD_".len()..].to_ascii_lowercase().replace('_', "-");
+                let long =
+                    setting.name["AUTOOFFLOAD_".len()..].to_ascii_lowercase().replace('_', "-");
                 Arg::new(long.clone()).long(long).help(setting.doc).value_name("VALUE")
             }
         };

@@ -90,8 +90,8 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), String> {
-    let parsed = Arguments::from_arg_matches(&commands().get_matches())
-        .unwrap_or_else(|error| error.exit());
+    let parsed =
+        Arguments::from_arg_matches(&commands().get_matches()).unwrap_or_else(|error| error.exit());
     match parsed.command {
         Command::Forecast(options) => forecast::run(&options),
         Command::Traces => arguments::list_traces(),

@@ -214,6 +214,12 @@ impl Driver {
         out!(call!(self.cuCtxGetStreamPriorityRange(&mut least, &mut greatest)), greatest)
     }
 
+    /// The context of a stream that was made (not a default one).
+    pub fn stream_get_ctx(&self, stream: CUstream) -> Result<CUcontext> {
+        let mut ctx: CUcontext = ptr::null_mut();
+        out!(call!(self.cuStreamGetCtx(stream, &mut ctx)), ctx)
+    }
+
     /// Later work of `stream` waits, on the device, for what `event` last recorded.
     pub fn stream_wait_event(&self, stream: CUstream, event: CUevent) -> Result<()> {
         call!(self.cuStreamWaitEvent(stream, event, 0)).ok()

@@ -10,7 +10,7 @@ use autooffload_core::memory::{Shortage, Streamer};
 
 use super::account::{PassedOn, WaitReason, report};
 use super::device::{Device as DeviceState, DeviceBackend};
-use super::guards::{ContextGuard, RelaxedCapture};
+use super::guards::ContextGuard;
 use super::operation::current_device;
 use super::setup::{self, set_up};
 use super::state::{Engine, Failure, Space, engine, hot, lock};
@@ -71,7 +71,7 @@ pub(super) fn allocate(
     hot.filled_kib.store(0, Ordering::Relaxed);
     hot.kept.store(false, Ordering::Relaxed);
     hot.dead.store(false, Ordering::Relaxed);
-    hot.forget_uses();
+    engine.users.forget_uses(id, hot);
 
     let outcome = engine.with_device(device as usize, WaitReason::Allocation, |state| {
         let DeviceState { streamer, backend, .. } = state;
@@ -83,11 +83,11 @@ pub(super) fn allocate(
             take_all_room(engine, streamer, backend);
             outcome = streamer.allocate(id, frames, watched, backend);
         }
-        if outcome.is_ok() && backend.failure.is_some() {
+        if outcome.is_ok() && backend.order.failure.is_some() {
             // Answered as an error: then there is no such chunk.
             streamer.free(id, backend);
         }
-        if outcome.is_err() || backend.failure.is_some() {
+        if outcome.is_err() || backend.order.failure.is_some() {
             backend.remove(id);
         }
         outcome
@@ -198,58 +198,36 @@ pub fn mem_free(address: DevicePtr) -> Option<Result<()>> {
     if allocation.base != address {
         return Some(Err(CuResult::INVALID_VALUE));
     }
-    Some(free(engine, id, allocation).map(|_| ()))
+    Some(free(engine, id, allocation))
 }
 
-/// Everything queued on a device is over: true as long as the number of
-/// things that we queued there is still this.
-#[derive(Clone, Copy)]
-pub(super) struct Settled {
-    queued: u64,
+/// Frees the chunk after everything queued in its context is over.
+pub(super) fn free(engine: &'static Engine, id: ChunkId, allocation: Allocation) -> Result<()> {
+    match synchronize(engine, allocation.ctx) {
+        // While something captures, its context cannot be waited for: then the
+        // chunk's own uses are.
+        Ok(()) | Err(CuResult::STREAM_CAPTURE_UNSUPPORTED) => {}
+        Err(code) => return Err(code),
+    }
+    release(engine, id, allocation);
+    Ok(())
 }
 
-/// Frees the chunk after everything queued on its device is over; answers what
-/// is known of the device then.
-pub(super) fn free(
-    engine: &'static Engine,
-    id: ChunkId,
-    allocation: Allocation,
-) -> Result<Option<Settled>> {
-    // Before the wait: another thread's launch may queue copies of this very
-    // chunk (a prefetch, an eviction) while we wait, or after.
-    let before = lock(&engine.devices[allocation.device as usize].state)
-        .as_ref()
-        .map(|state| (state.backend.ctx, state.backend.queued));
-    let settled = {
-        let _context = ContextGuard::enter(engine.driver, allocation.ctx);
-        let _relaxed = RelaxedCapture::enter(engine.driver);
-        // While something captures, its context cannot be waited for: then
-        // the chunk's own uses are.
-        let over = if any_capture() {
-            Err(CuResult::STREAM_CAPTURE_UNSUPPORTED)
-        } else {
-            engine.driver.ctx_synchronize()
-        };
-        match over {
-            // Our copies run in our context, which may be another.
-            Ok(()) => before
-                .filter(|&(ours, _)| ours == allocation.ctx)
-                .map(|(_, queued)| Settled { queued }),
-            Err(CuResult::STREAM_CAPTURE_UNSUPPORTED) => None,
-            Err(code) => return Err(code),
-        }
-    };
-    release(engine, id, allocation, settled);
-    Ok(settled)
+/// Everything queued in `ctx` is over when this returns, and is known to be.
+pub(super) fn synchronize(engine: &Engine, ctx: CUcontext) -> Result<()> {
+    if any_capture() {
+        return Err(CuResult::STREAM_CAPTURE_UNSUPPORTED);
+    }
+    let _context = ContextGuard::enter(engine.driver, ctx);
+    // Before the wait: another thread may queue more while we wait.
+    let ended = engine.users.end_stretches(ctx);
+    engine.driver.ctx_synchronize()?;
+    engine.users.are_over(&ended);
+    Ok(())
 }
 
-/// Takes the chunk apart. `settled`: what is known of its device.
-pub(super) fn release(
-    engine: &'static Engine,
-    id: ChunkId,
-    allocation: Allocation,
-    settled: Option<Settled>,
-) {
+/// Takes the chunk apart, when what uses it is over.
+pub(super) fn release(engine: &'static Engine, id: ChunkId, allocation: Allocation) {
     let Some(space) = engine.space.get() else { return };
     let frames = allocation.bytes.div_ceil(FRAME_BYTES) as u32;
     // Unlisted first: from here on nobody takes the address for ours.
@@ -258,10 +236,8 @@ pub(super) fn release(
     let device = allocation.device as usize;
     let outcome = engine.with_device(device, WaitReason::Native, |state| {
         let DeviceState { streamer, backend, .. } = state;
-        backend.idle = settled.is_some_and(|settled| settled.queued == backend.queued);
         streamer.free(id, backend);
         backend.remove(id);
-        backend.idle = false;
         Ok(())
     });
     if outcome.is_err() {

@@ -5,9 +5,6 @@
 //! are rewritten at instantiation, their memory does not move. Said once.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
-
-use autooffload_core::memory::MemoryOps;
 
 use super::account::WaitReason;
 use super::device::Device as DeviceState;
@@ -18,18 +15,13 @@ use crate::driver::abi::*;
 /// The hook sees a capture begin (+1, before it does) or end (-1) anywhere in
 /// the process.
 ///
-/// A stream that captures cannot be waited for, and whatever is queued on it
-/// becomes part of its graph. Should chunks that it used have to move
-/// meanwhile, those uses must be over: they are waited for here.
+/// A stream that captures cannot be marked, and whatever is queued on it
+/// becomes part of its graph: all that was used before gets its mark here, so
+/// that it can be waited for without a call that a capture forbids.
 pub fn capture_count_changed(by: i32) {
     let Some(engine) = engine() else { return };
-    let first = by > 0 && engine.captures.load(Ordering::Relaxed) == 0;
-    if first && engine.space.get().is_some() {
-        let began = Instant::now();
-        if let Err(code) = engine.driver.ctx_synchronize() {
-            log::debug!("waiting before a capture: {code}");
-        }
-        engine.stats.waited(WaitReason::PlanChange, began.elapsed());
+    if by > 0 && engine.space.get().is_some() {
+        engine.users.mark_all();
     }
     engine.captures.fetch_add(by, Ordering::Relaxed);
 }
@@ -82,12 +74,10 @@ fn pin(chunk: ChunkId, why: &'static str) -> Result<bool> {
             // A word that only looked like an address; freed meanwhile.
             return Ok(());
         }
-        let moved = streamer.is_streamed(chunk) || streamer.host_frames_of(chunk) > 0;
         let newly = streamer.pin(chunk, backend)?;
-        if moved {
-            // A captured launch cannot wait for an event from outside.
-            backend.retire(chunk);
-        }
+        // A captured launch cannot wait for an event from outside, nor can one
+        // that reaches the chunk through a table.
+        backend.order.await_content(chunk);
         hot(chunk).kept.store(true, Ordering::Relaxed);
         if newly {
             changed = true;
@@ -103,5 +93,29 @@ fn pin(chunk: ChunkId, why: &'static str) -> Result<bool> {
             engine.explain(device, why, shortage);
             Err(CuResult::OUT_OF_MEMORY)
         }
+    }
+}
+
+/// `stream` is about to wait for another stream: if that one captures, this one
+/// joins it, and cannot be marked from then on.
+pub fn stream_joins(stream: CUstream) {
+    if any_capture()
+        && let Some(engine) = engine()
+    {
+        engine.users.blocks(stream);
+    }
+}
+
+/// `stream` is about to wait for the host or for a word in memory.
+pub fn stream_blocks(stream: CUstream) {
+    if let Some(engine) = engine() {
+        engine.users.blocks(stream);
+    }
+}
+
+/// It was made to wait.
+pub fn stream_blocked(stream: CUstream) {
+    if let Some(engine) = engine() {
+        engine.users.blocked(stream);
     }
 }

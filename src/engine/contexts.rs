@@ -2,24 +2,23 @@
 
 use std::sync::atomic::Ordering;
 
-use autooffload_core::address_map::NO_CHUNK;
-
-use super::account::{WaitReason, report};
-use super::allocation::{free, give_address_back};
-use super::state::{engine, lock, space};
-use super::{Allocation, ChunkId, FRAME_BYTES, MAX_DEVICES, stream_ordered, streams};
-use crate::driver::Driver;
+use super::account::WaitReason;
+use super::allocation::{release, synchronize};
+use super::device::Device as DeviceState;
+use super::state::{Engine, engine, lock};
+use super::{Allocation, ChunkId, stream_ordered};
 use crate::driver::abi::*;
 
 /// Called before the original destroys `stream`.
 pub fn stream_destroyed(stream: CUstream) {
     let Some(engine) = engine() else { return };
-    streams::forget(stream);
-    stream_ordered::stream_destroyed(engine, stream);
-    for device in &engine.devices[..engine.device_count.min(MAX_DEVICES)] {
-        if let Some(state) = lock(&device.state).as_mut() {
-            state.backend.forget_stream(stream);
-        }
+    engine.users.stream_ends(stream);
+}
+
+/// Called before the original makes a context.
+pub fn context_made() {
+    if let Some(engine) = engine() {
+        engine.users.context_made();
     }
 }
 
@@ -47,70 +46,99 @@ pub fn peer_access_enabled(accessor: Device, owner: Device) {
     }
 }
 
-/// Called before `ctx` of `device` is destroyed: its allocations end with it.
+/// Called before `ctx`, which is not a primary one, is destroyed: its
+/// allocations end with it.
 pub fn context_destroyed(device: Device, ctx: CUcontext) {
     let Some(engine) = engine() else { return };
-    let Some(slot) = engine.devices.get(device as usize) else { return };
-    match lock(&slot.state).as_ref().map(|state| state.backend.ctx) {
-        None => return,
-        Some(ours) if ours == ctx => return context_lost(device),
-        Some(_) => {}
+    // The driver's own waits for it as well.
+    if let Err(code) = synchronize(engine, ctx) {
+        log::debug!("waiting for an ending context: {code}");
     }
-    let ended: Vec<(ChunkId, Allocation)> = engine
-        .allocations
-        .iter()
-        .filter(|entry| entry.device == device && entry.ctx == ctx && entry.pool.is_none())
-        .map(|entry| (*entry.key(), *entry.value()))
-        .collect();
-    for (id, allocation) in ended {
-        if let Err(code) = free(engine, id, allocation) {
-            log::debug!("freeing an ending context's memory: {code}");
-        }
-    }
+    take_back(engine, device, ctx);
+    engine.users.context_ends(ctx);
 }
 
-/// Called before a primary context is reset, or when it has ended: the driver
-/// takes everything on that device down, so we forget it.
-pub fn context_lost(device: Device) {
-    let (Some(engine), Some(space)) = (engine(), space()) else { return };
-    let Some(slot) = engine.devices.get(device as usize) else { return };
-    let Some(mut state) = lock(&slot.state).take() else { return };
-    // Whoever waits for chunks to be let go finds the device gone.
-    slot.released.notify_all();
-    let lost: Vec<(ChunkId, Allocation)> = engine
+/// Takes back what was allocated in `ctx`, which is over. Stream-ordered memory
+/// belongs to the device's pools: it goes when nobody else has any there.
+fn take_back(engine: &'static Engine, device: Device, ctx: CUcontext) {
+    let here: Vec<(ChunkId, Allocation)> = engine
         .allocations
         .iter()
         .filter(|entry| entry.device == device)
         .map(|entry| (*entry.key(), *entry.value()))
         .collect();
-    for (id, allocation) in lost {
-        let frames = allocation.bytes.div_ceil(FRAME_BYTES) as u32;
-        space.map.set(allocation.base, frames, NO_CHUNK);
-        engine.allocations.remove(&id);
-        engine.stats.freed(allocation.bytes);
-        report::forget_fill(engine, id);
-        give_address_back(space, id, allocation.base, frames);
+    let shared = here.iter().any(|(_, other)| other.ctx != ctx);
+    for &(id, allocation) in &here {
+        if allocation.ctx == ctx && (allocation.pool.is_none() || !shared) {
+            release(engine, id, allocation);
+        }
     }
-    state.backend.abandon();
-    stream_ordered::context_lost(engine, device);
+    if !shared {
+        stream_ordered::context_lost(engine, device);
+    }
 }
 
-/// For work of one device that used memory of another: rare, so thorough.
-pub(super) fn synchronize_every_device(driver: &Driver) -> Result<()> {
-    let Some(engine) = engine() else { return Ok(()) };
-    for device in 0..engine.device_count {
-        let device = device as Device;
-        // One that nobody uses has nothing queued, and must not be made.
-        if driver.primary_ctx_is_active(device) != Ok(true) {
-            continue;
-        }
-        // Retaining answers the primary context without touching locks of ours.
-        let ctx = driver.primary_ctx_retain(device)?;
-        driver.ctx_push_current(ctx)?;
-        let outcome = driver.ctx_synchronize();
-        let _ = driver.ctx_pop_current();
-        let _ = driver.primary_ctx_release(device);
-        outcome?;
+/// The context that our streams of `device` are in, if it was set up.
+fn our_context(engine: &Engine, device: Device) -> Option<CUcontext> {
+    let slot = engine.devices.get(device as usize)?;
+    lock(&slot.state).as_ref().map(|state| state.backend.ctx)
+}
+
+/// Called before the primary context of `device` is reset. Our streams go with
+/// it; what other contexts have on the device lives on.
+pub fn primary_context_resets(device: Device) {
+    let Some(engine) = engine() else { return };
+    let Some(ctx) = our_context(engine, device) else { return };
+    if let Err(code) = synchronize(engine, ctx) {
+        log::debug!("waiting for an ending context: {code}");
     }
-    Ok(())
+    primary_context_ends(engine, device, ctx);
+}
+
+fn primary_context_ends(engine: &'static Engine, device: Device, ctx: CUcontext) {
+    let slot = &engine.devices[device as usize];
+    engine.users.context_ends(ctx);
+    if let Some(state) = lock(&slot.state).as_mut() {
+        state.backend.order.forget_events();
+    }
+    take_back(engine, device, ctx);
+    if !engine.allocations.iter().any(|entry| entry.device == device) {
+        // The next allocation sets the device up again.
+        *lock(&slot.state) = None;
+        // Whoever waits for chunks to be let go finds the device gone.
+        slot.released.notify_all();
+    }
+}
+
+/// Called when it was reset: what lives there is served by streams in the next.
+pub fn primary_context_reset(device: Device) {
+    let Some(engine) = engine() else { return };
+    let Some(slot) = engine.devices.get(device as usize) else { return };
+    if let Some(state) = lock(&slot.state).as_mut()
+        && let Err(code) = state.backend.renew(&engine.users)
+    {
+        log::error!("device {device}: no internal stream to be had after a reset ({code})");
+    }
+}
+
+/// Called before the program gives up its hold on the primary context of
+/// `device`: what other contexts have there needs our streams in it.
+pub fn primary_context_releases(device: Device) {
+    let Some(engine) = engine() else { return };
+    let Some(slot) = engine.devices.get(device as usize) else { return };
+    let mut state = lock(&slot.state);
+    let Some(DeviceState { backend, .. }) = state.as_mut() else { return };
+    let ctx = backend.ctx;
+    let foreign = || engine.allocations.iter().any(|a| a.device == device && a.ctx != ctx);
+    if !backend.holds_context && foreign() {
+        backend.holds_context = engine.driver.primary_ctx_retain(device).is_ok();
+    }
+}
+
+/// Called when the primary context of `device` is no longer active.
+pub fn primary_context_lost(device: Device) {
+    let Some(engine) = engine() else { return };
+    if let Some(ctx) = our_context(engine, device) {
+        primary_context_ends(engine, device, ctx);
+    }
 }

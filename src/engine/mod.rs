@@ -29,6 +29,7 @@
 mod account;
 mod allocation;
 mod captures;
+mod chunk_bits;
 mod contexts;
 mod device;
 mod guards;
@@ -40,7 +41,7 @@ mod planning;
 mod setup;
 mod state;
 mod stream_ordered;
-mod streams;
+mod users;
 
 use autooffload_core::memory::Effect;
 
@@ -48,11 +49,17 @@ pub use account::PassedOn;
 pub use account::report::{device_total_mem, mem_get_info, stats_json, summary};
 pub use allocation::{mem_alloc, mem_free, release_for_retry};
 pub use autooffload_core::address_map::ChunkId;
-pub use captures::{any_capture, capture_count_changed, is_kept, pin_for_good, pin_for_graph};
-pub use contexts::{context_destroyed, context_lost, peer_access_enabled, stream_destroyed};
+pub use captures::{
+    any_capture, capture_count_changed, is_kept, pin_for_good, pin_for_graph, stream_blocked,
+    stream_blocks, stream_joins,
+};
+pub use contexts::{
+    context_destroyed, context_made, peer_access_enabled, primary_context_lost,
+    primary_context_releases, primary_context_reset, primary_context_resets, stream_destroyed,
+};
 pub use operation::begin;
 pub use passed_on::{pass_on, pass_on_mapping};
-pub use state::{reconfigure, start};
+pub use state::{panicked, reconfigure, start};
 pub use stream_ordered::{mem_alloc_async, mem_free_async, pool_of, pool_trim, pool_usage};
 
 use crate::driver::abi::*;

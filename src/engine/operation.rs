@@ -1,10 +1,10 @@
 //! One operation of the program: its chunks made present, held while the
-//! original runs, and its use recorded after.
+//! original runs, and its use noted after.
 //!
-//! Two regimes. While everything fits, a launch sets a bit per chunk and takes
-//! no lock (`inflight`). Once anything had to move, a launch that names managed
-//! memory takes its device's lock before and after the original, never across
-//! it; in between its chunks are held by count.
+//! Two regimes. While everything fits, a launch notes its use in each chunk and
+//! takes no lock (`inflight`, `chunk_bits`). Once anything had to move, a launch
+//! that names managed memory takes its device's lock before and after the
+//! original, never across it; in between its chunks are held by count.
 
 use std::sync::atomic::Ordering;
 
@@ -19,7 +19,8 @@ use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::inflight::FastLaunch;
 use super::state::{Engine, Failure, engine, hot, lock};
-use super::{Touch, any_capture, inflight, streams};
+use super::users::UserId;
+use super::{Touch, any_capture, inflight};
 use crate::driver::abi::*;
 
 type Touches = SmallVec<[(ChunkId, Effect); 16]>;
@@ -33,25 +34,23 @@ type Names = SmallVec<[Named; 16]>;
 /// Errors: `OUT_OF_MEMORY` when they cannot all be present at once; the hook
 /// returns it to the program and does not call the original.
 #[inline]
-pub fn begin(
+pub fn begin<'a>(
     stream: CUstream,
-    touches: &[(ChunkId, Touch)],
+    touches: &'a [(ChunkId, Touch)],
     addresses: &[DevicePtr],
-) -> Result<Access> {
+) -> Result<Access<'a>> {
     if touches.is_empty() {
         return Ok(Access(Held::Nothing));
     }
     let Some(engine) = engine() else { return Ok(Access(Held::Nothing)) };
+    if engine.is_broken() {
+        return Err(CuResult::UNKNOWN);
+    }
     note_fills(engine, touches, addresses);
-    if let Some(launch) = inflight::enter() {
-        let index = streams::index_of(stream);
-        // One device: a stream's device is the chunk's. Several: ask.
-        let here = if engine.device_count > 1 { current_device(engine) } else { None };
-        for &(id, _) in touches {
-            let foreign = here.is_some_and(|here| here != hot(id).device());
-            hot(id).used_on(if foreign { streams::FOREIGN } else { index });
-        }
-        return Ok(Access(Held::Fast { _launch: launch }));
+    if let Some(launch) = inflight::enter()
+        && let Some(user) = engine.users.of(stream)
+    {
+        return Ok(Access(Held::Fast(Fast { engine, user, stream, touches, _launch: launch })));
     }
     begin_streaming(engine, stream, touches, addresses)
 }
@@ -84,7 +83,7 @@ fn begin_streaming(
     stream: CUstream,
     touches: &[(ChunkId, Touch)],
     addresses: &[DevicePtr],
-) -> Result<Access> {
+) -> Result<Access<'static>> {
     let mut unique: Touches = SmallVec::new();
     for &(id, touch) in touches {
         match unique.iter_mut().find(|(known, _)| *known == id) {
@@ -101,9 +100,8 @@ fn begin_streaming(
     // By device, in the order of the locks.
     unique.sort_by_key(|&(id, _)| hot(id).device());
     let ctx = engine.driver.ctx_get_current()?;
-    // One device: every context is of it.
-    let here = if engine.device_count > 1 { current_device(engine) } else { None };
-    let mut access = Streaming { engine, stream, ctx, here, held: SmallVec::new() };
+    let user = engine.users.of(stream);
+    let mut access = Streaming { engine, stream, user, ctx, held: SmallVec::new() };
     let mut rest = &unique[..];
     while let Some(&(first, _)) = rest.first() {
         let device = hot(first).device();
@@ -115,24 +113,49 @@ fn begin_streaming(
     Ok(Access(Held::Streaming(access)))
 }
 
-/// The chunks of one operation, held. Dropping it records the last use: drop
-/// it right after the original returned, whatever it returned.
+/// The chunks of one operation, held. Dropping it notes the use: drop it right
+/// after the original returned, whatever it returned.
 #[must_use]
-pub struct Access(#[allow(dead_code, reason = "held for what dropping it does")] Held);
+pub struct Access<'a>(#[allow(dead_code, reason = "held for what dropping it does")] Held<'a>);
 
-enum Held {
+enum Held<'a> {
     Nothing,
-    Fast { _launch: FastLaunch },
+    Fast(#[allow(dead_code, reason = "held for what dropping it does")] Fast<'a>),
     Streaming(#[allow(dead_code, reason = "held for what dropping it does")] Streaming),
+}
+
+/// An operation while nothing moves.
+struct Fast<'a> {
+    engine: &'static Engine,
+    user: UserId,
+    stream: CUstream,
+    touches: &'a [(ChunkId, Touch)],
+    /// Given up after the use was noted.
+    _launch: FastLaunch,
+}
+
+impl Drop for Fast<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        let users = &self.engine.users;
+        for &(id, _) in self.touches {
+            users.note(id, hot(id), self.user);
+        }
+        if self.stream == STREAM_PER_THREAD {
+            // No other thread can name this stream later.
+            let _ = users.mark(self.user);
+        }
+    }
 }
 
 /// An operation on the careful path.
 struct Streaming {
     engine: &'static Engine,
     stream: CUstream,
-    /// The calling thread's context and its device.
+    /// `None`: too many to be told apart.
+    user: Option<UserId>,
+    /// The calling thread's context.
     ctx: CUcontext,
-    here: Option<usize>,
     held: SmallVec<[(usize, Touches); 1]>,
 }
 
@@ -145,8 +168,10 @@ impl Streaming {
         let mut names = Names::new();
         let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
             let DeviceState { streamer, backend, planner } = state;
-            // Not while something captures: what it uses cannot be waited for.
-            let settled = !any_capture();
+            backend.order.asks(self.user);
+            // Not while something captures or is held up: what it uses cannot be
+            // waited for.
+            let settled = !any_capture() && !engine.users.any_held_up();
             if settled {
                 follow_card(engine, streamer, backend);
             }
@@ -174,14 +199,16 @@ impl Streaming {
                 // A default stream is the one of the program's context.
                 let foreign = self.ctx != backend.ctx && !self.ctx.is_null();
                 let _context = foreign.then(|| ContextGuard::enter(engine.driver, self.ctx));
-                let timed = streamer.wants_times().then(|| streamer.operations() - 1);
-                backend.order_before_use(self.stream, self.ctx, &living, timed);
+                // An event is of a context, as its stream is.
+                let can_time = self.ctx == backend.ctx && backend.order.can_time(self.stream);
+                let timed = (can_time && streamer.wants_times()).then(|| streamer.operations() - 1);
+                backend.order.before_use(self.user, self.stream, &living, timed);
             }
             // Those that came while the host waited are caught up with.
-            for (operations, ns) in std::iter::from_fn(|| backend.read_times()).take(4) {
+            for (operations, ns) in std::iter::from_fn(|| backend.order.read_times()).take(4) {
                 streamer.measured(operations, ns);
             }
-            if backend.failure.is_some() {
+            if backend.order.failure.is_some() {
                 // Answered as an error: then nothing is held.
                 streamer.release(&living);
             }
@@ -207,21 +234,23 @@ impl Drop for Streaming {
             let slot = &self.engine.devices[*device];
             let mut state = lock(&slot.state);
             let Some(DeviceState { streamer, backend, .. }) = state.as_mut() else { continue };
-            let foreign = self.here.is_some_and(|here| here != *device);
-            for &(id, _) in group {
+            {
+                let foreign = self.ctx != backend.ctx && !self.ctx.is_null();
+                let _context = foreign.then(|| ContextGuard::enter(self.engine.driver, self.ctx));
                 // Freed by another thread meanwhile: the program's own race.
-                if streamer.contains(id) {
-                    let streamed = streamer.is_streamed(id);
-                    backend.record_use(self.stream, self.ctx, foreign, id, streamed);
-                }
+                let living = || group.iter().map(|&(id, _)| id).filter(|&id| streamer.contains(id));
+                let moving = living().any(|id| streamer.is_streamed(id));
+                backend.order.after_use(self.user, self.stream, living(), moving);
             }
             streamer.release(group);
             let _guard = ContextGuard::enter(self.engine.driver, backend.ctx);
             let _relaxed = RelaxedCapture::enter(self.engine.driver);
-            let named = self.ctx == backend.ctx && self.stream != STREAM_PER_THREAD;
-            backend.last_stream = named.then_some(self.stream);
-            streamer.look_ahead(backend);
-            backend.last_stream = None;
+            backend.order.asks(self.user);
+            // Copies ahead could queue up behind what does not end by itself.
+            if !self.engine.users.any_held_up() {
+                streamer.look_ahead(backend);
+            }
+            backend.order.asks(None);
             self.engine.publish(state.as_ref());
             if slot.waiting.load(Ordering::Relaxed) > 0 {
                 slot.released.notify_all();

@@ -6,9 +6,10 @@ use std::sync::{Mutex, PoisonError};
 
 use autooffload_core::address_map::{AddressMap, Arena};
 
+use super::chunk_bits::Hot;
 use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
-use super::state::{Addresses, Engine, Hot, Space, lock, window};
+use super::state::{Addresses, Engine, Space, lock, window};
 use super::{ARENA_BYTES, ARENA_BYTES_MIN, FRAME_BYTES, FRAME_SHIFT};
 use crate::driver::abi::*;
 
@@ -71,12 +72,22 @@ pub(super) fn set_up(engine: &'static Engine, device: Device, ctx: CUcontext) ->
     // Our streams live in the primary context, which outlives the program's
     // others. Somebody in it holds it already; else we do, for good.
     let primary = engine.driver.primary_ctx_retain(device).ok()?;
-    if primary == ctx {
+    let holds_context = primary != ctx;
+    if !holds_context {
         let _ = engine.driver.primary_ctx_release(device);
     }
     let ctx = primary;
     let _context = ContextGuard::enter(engine.driver, ctx);
-    match DeviceState::new(engine.driver, &engine.host_store, &engine.stats, device, ctx, window) {
+    match DeviceState::new(
+        engine.driver,
+        &engine.host_store,
+        &engine.stats,
+        &engine.users,
+        device,
+        ctx,
+        holds_context,
+        window,
+    ) {
         Ok(made) => *state = Some(made),
         Err(code) => {
             log::error!(

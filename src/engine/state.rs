@@ -2,7 +2,7 @@
 //! way, what peers may access, the zones of stream-ordered memory, the
 //! settings; and how a device's part of it is taken.
 //!
-//! Locks, in this order: the zones, one per device (by ordinal), the address
+//! Locks, in this order: one per device (by ordinal), the zones, the address
 //! space; the settings are read under any of them. The host waits of a plan
 //! change or an allocation happen under the device's lock: other threads'
 //! launches on that device wait with them.
@@ -20,50 +20,14 @@ use dashmap::DashMap;
 use once_cell::sync::OnceCell;
 
 use super::account::{Passed, Stats, WaitReason};
+use super::chunk_bits::Hot;
 use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::host::HostStore;
+use super::users::Users;
 use super::{Allocation, FRAME_SHIFT, MAX_DEVICES, allocation};
 use crate::driver::Driver;
 use crate::driver::abi::*;
-
-/// What the lock-free path knows of a chunk.
-#[derive(Default)]
-pub(super) struct Hot {
-    /// The streams that used it while resident; see [`streams`].
-    pub(super) streams: AtomicU64,
-    pub(super) device: AtomicU32,
-    /// KiB that copies from the host put into it, until it counts as weights.
-    pub(super) filled_kib: AtomicU32,
-    /// Its size, once it counts as weights: copies filled half of it.
-    pub(super) weight_bytes: AtomicU64,
-    /// Pinned, by a graph or for good.
-    pub(super) kept: AtomicBool,
-    /// Freed in stream order, and not given out again since.
-    pub(super) dead: AtomicBool,
-}
-
-impl Hot {
-    pub(super) fn used_on(&self, index: u32) {
-        let bit = 1 << index;
-        // Reading first keeps the line shared: the bit is nearly always set.
-        if self.streams.load(Ordering::Relaxed) & bit == 0 {
-            self.streams.fetch_or(bit, Ordering::Relaxed);
-        }
-    }
-
-    pub(super) fn streams(&self) -> u64 {
-        self.streams.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn forget_uses(&self) {
-        self.streams.store(0, Ordering::Relaxed);
-    }
-
-    pub(super) fn device(&self) -> usize {
-        self.device.load(Ordering::Relaxed) as usize
-    }
-}
 
 /// The address space, once the first managed allocation asked for it.
 pub(super) struct Space {
@@ -105,6 +69,7 @@ pub(super) struct Engine {
     pub(super) no_parameters: bool,
     /// What was let through.
     pub(super) passed: Passed,
+    pub(super) users: Users,
     /// Captures under way, anywhere in the process.
     pub(super) captures: AtomicI32,
     /// By owner: the devices (a bit each) that may access its memory.
@@ -115,6 +80,9 @@ pub(super) struct Engine {
     pub(super) zones: Mutex<HashMap<(Device, usize), Zone>>,
     /// It was said that captured memory stays resident.
     pub(super) graphs_said: AtomicBool,
+    /// A panic was caught in the middle of something: what it left cannot be
+    /// relied on.
+    broken: AtomicBool,
     /// What was last refused, and when: it is not repeated at once.
     complaint: Mutex<Option<(Instant, std::mem::Discriminant<Shortage>)>>,
 }
@@ -126,8 +94,7 @@ pub(super) fn engine() -> Option<&'static Engine> {
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic under the lock was caught at the hook; the state it left is
-    // checked by the next use, not by the poison flag.
+    // A panic under the lock was caught at the hook, which says so (`broken`).
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -162,13 +129,23 @@ pub fn start(driver: &'static Driver, config: &Config) {
         no_space: AtomicBool::new(false),
         no_parameters: !driver.tells_parameters(),
         passed: Passed::default(),
+        users: Users::new(driver, driver.device_count().unwrap_or(1) > 1),
         captures: AtomicI32::new(0),
         peers: [const { AtomicU64::new(0) }; MAX_DEVICES],
         weight_bytes: [const { AtomicU64::new(0) }; MAX_DEVICES],
         zones: Mutex::default(),
         graphs_said: AtomicBool::new(false),
+        broken: AtomicBool::new(false),
         complaint: Mutex::new(None),
     });
+}
+
+/// A panic was caught in a hook. `true`: that is news, and managed memory can no
+/// longer be relied on.
+pub fn panicked() -> bool {
+    engine().is_some_and(|engine| {
+        engine.space.get().is_some() && !engine.broken.swap(true, Ordering::Relaxed)
+    })
 }
 
 /// Takes over the settings that may change while the program runs. A smaller
@@ -231,6 +208,12 @@ impl Engine {
         self.no_parameters || self.no_space.load(Ordering::Relaxed)
     }
 
+    /// After a panic calls that touch managed memory fail: what they would run
+    /// on is not known.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
+    }
+
     /// Runs `action` on `device` with its context current, again and again
     /// while what it needs is held by other threads' launches.
     pub(super) fn with_device(
@@ -241,15 +224,18 @@ impl Engine {
     ) -> std::result::Result<(), Failure> {
         let slot = &self.devices[device];
         let mut guard = lock(&slot.state);
+        if self.is_broken() {
+            return Err(Failure::Driver(CuResult::UNKNOWN));
+        }
         loop {
             let Some(state) = guard.as_mut() else {
                 return Err(Failure::Driver(CuResult::INVALID_CONTEXT));
             };
             let _context = ContextGuard::enter(self.driver, state.backend.ctx);
             let _relaxed = RelaxedCapture::enter(self.driver);
-            state.backend.reason = reason;
+            state.backend.order.reason = reason;
             let outcome = action(state);
-            if let Some(code) = state.backend.failure.take() {
+            if let Some(code) = state.backend.order.failure.take() {
                 if outcome.is_ok() {
                     log::debug!("answering {code} for an internal call");
                 }

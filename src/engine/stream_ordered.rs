@@ -6,26 +6,22 @@
 //! apart by handle; their limits and attributes stay with the driver, which
 //! answers for what we pass through (allocations inside a capture).
 //!
-//! Locks: the zones' own, taken before a device's and never after one.
+//! Locks: the zones', alone: it is held across no call that can wait.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 
 use autooffload_core::zone::{self, Freed, Zone};
 
-use super::account::{PassedOn, WaitReason};
+use super::account::PassedOn;
 use super::allocation::Served;
 use super::operation::current_device;
 use super::state::{Engine, engine, hot, lock};
+use super::users::{Point, UserId};
 use super::{Allocation, ChunkId, FRAME_BYTES, allocation, any_capture, chunk_of, inflight};
-use crate::driver::Driver;
 use crate::driver::abi::*;
 
-/// The stream as a zone names it.
-fn tag(stream: CUstream) -> u64 {
-    // 0 and 1 are the same stream.
-    if stream.is_null() { STREAM_LEGACY as u64 } else { stream as u64 }
-}
+type Zones = HashMap<(Device, usize), Zone>;
 
 /// `cuMemAllocAsync` / `cuMemAllocFromPoolAsync`. `stream` is effective (see
 /// [`effective_stream`]); `pool` is `None` for the device's current pool.
@@ -38,21 +34,24 @@ pub fn mem_alloc_async(bytes: usize, pool: Option<CUmemoryPool>, stream: CUstrea
         Err(code) => return Ok(Err(code)),
     }
     let device = current_device(engine).ok_or(PassedOn::NoContext)?;
+    let user = engine.users.of(stream).ok_or(PassedOn::NoFrames)?;
     let pool = pool.unwrap_or(std::ptr::null_mut());
-    let mut zones = lock(&engine.zones);
     let key = (device as Device, pool as usize);
-    if !zones.contains_key(&key)
+    let known = lock(&engine.zones).contains_key(&key);
+    if !known
         && !pool.is_null()
         && let Err(code) = engine.driver.pool_exists(pool)
     {
         return Ok(Err(code));
     }
-    let zone = zones.entry(key).or_default();
-    let answer = match zone::class_of(bytes as u64) {
-        Some(class) => small(engine, zone, class, pool, stream),
-        None => large(engine, zone, device, bytes, pool, stream),
+    let taken = match zone::class_of(bytes as u64) {
+        Some(class) => small(engine, key, class, user),
+        None => large(engine, key, device, bytes, user),
     };
-    answer
+    Ok(match taken? {
+        Ok((address, freed)) => order(engine, freed, user, stream).map(|()| address),
+        Err(code) => Err(code),
+    })
 }
 
 /// Whether `stream` captures. Errors: the driver's, for what is no stream.
@@ -73,35 +72,34 @@ pub fn pool_of(allocation: &Allocation) -> CUmemoryPool {
     }
 }
 
+/// An address, and what its user has to wait for.
+type Taken = Result<(DevicePtr, Freed)>;
+
 fn small(
     engine: &'static Engine,
-    zone: &mut Zone,
+    key: (Device, usize),
     class: usize,
-    pool: CUmemoryPool,
-    stream: CUstream,
-) -> Served {
-    let taken = zone.take_slot(class, tag(stream));
-    let (address, freed) = match taken {
-        Some(taken) => taken,
-        None => {
-            match allocation::allocate(engine, zone::SLAB_BYTES as usize, Some(pool))? {
-                Ok((chunk, base)) => zone.add_slab(class, chunk, base),
-                Err(code) => return Ok(Err(code)),
-            }
-            zone.take_slot(class, tag(stream)).expect("a slab that is new")
-        }
-    };
-    Ok(order(engine, freed, stream).map(|()| address))
+    user: UserId,
+) -> std::result::Result<Taken, PassedOn> {
+    let take = |zones: &mut Zones| zones.entry(key).or_default().take_slot(class, user);
+    if let Some(taken) = take(&mut lock(&engine.zones)) {
+        return Ok(Ok(taken));
+    }
+    let pool = key.1 as CUmemoryPool;
+    Ok(allocation::allocate(engine, zone::SLAB_BYTES as usize, Some(pool))?.map(|(chunk, base)| {
+        let mut zones = lock(&engine.zones);
+        zones.entry(key).or_default().add_slab(class, chunk, base);
+        take(&mut zones).expect("a slab that is new")
+    }))
 }
 
 fn large(
     engine: &'static Engine,
-    zone: &mut Zone,
+    key: (Device, usize),
     device: usize,
     bytes: usize,
-    pool: CUmemoryPool,
-    stream: CUstream,
-) -> Served {
+    user: UserId,
+) -> std::result::Result<Taken, PassedOn> {
     let Ok(frames) = u32::try_from(bytes.div_ceil(FRAME_BYTES)) else {
         return Ok(Err(CuResult::OUT_OF_MEMORY));
     };
@@ -110,47 +108,32 @@ fn large(
         .as_ref()
         .is_some_and(|state| state.streamer.would_evict(frames));
     let most = frames.saturating_add(if tight { frames } else { frames / 8 });
-    if let Some((chunk, freed)) = zone.take_chunk(frames, most, tag(stream)) {
+    let taken = lock(&engine.zones).entry(key).or_default().take_chunk(frames, most, user);
+    if let Some((chunk, freed)) = taken {
         hot(chunk).dead.store(false, Ordering::Release);
         let base = engine.allocations.get(&chunk).expect("a chunk that is kept").base;
-        return Ok(order(engine, freed, stream).map(|()| base));
+        return Ok(Ok((base, freed)));
     }
     // Whole frames: the next taker of the chunk may ask for the last byte of
     // them, and what is kept on the host is as long as what was asked for first.
     let bytes = frames as usize * FRAME_BYTES;
+    let pool = key.1 as CUmemoryPool;
     Ok(allocation::allocate(engine, bytes, Some(pool))?.map(|(_, base)| {
-        zone.add_chunk(frames);
-        base
+        lock(&engine.zones).entry(key).or_default().add_chunk(frames);
+        (base, Freed::Long)
     }))
 }
 
-/// Makes later work of `stream` wait for what was freed.
-fn order(engine: &Engine, freed: Freed, stream: CUstream) -> Result<()> {
-    let driver = engine.driver;
-    let event = match freed {
-        Freed::Long => return Ok(()),
-        Freed::After(event) => event as CUevent,
-        // A capture began only after everything queued before was over; and
-        // an event recorded now would become a part of its graph.
-        Freed::On(other) if captures(driver, other as CUstream) => return Ok(()),
-        Freed::On(other) => {
-            // Later than the free itself, so never too early.
-            let event = driver.event_create(true)?;
-            if let Err(code) = driver.event_record(event, other as CUstream) {
-                let _ = driver.event_destroy(event);
-                return Err(code);
-            }
-            event
-        }
+/// Makes later work of `user`, which is `stream`, wait for what was freed.
+fn order(engine: &Engine, freed: Freed, user: UserId, stream: CUstream) -> Result<()> {
+    let Freed::By { user: former, stretch } = freed else { return Ok(()) };
+    let Some((behind, mark)) = engine.users.mark_behind(Point { user: former, stretch })? else {
+        return Ok(());
     };
-    let outcome = driver.stream_wait_event(stream, event);
-    // Destroyed by the driver once the wait is over.
-    let _ = driver.event_destroy(event);
-    outcome
-}
-
-fn captures(driver: &Driver, stream: CUstream) -> bool {
-    any_capture() && driver.stream_is_capturing(stream).unwrap_or(false)
+    if !engine.users.awaits(user, behind) {
+        return Ok(());
+    }
+    engine.driver.stream_wait_event(stream, mark.event())
 }
 
 /// `cuMemFreeAsync`. `None`: not ours.
@@ -166,39 +149,45 @@ pub fn mem_free_async(address: DevicePtr, stream: CUstream) -> Option<Result<()>
         if allocation.base != address {
             return Some(Err(CuResult::INVALID_VALUE));
         }
-        return Some(allocation::free(engine, id, allocation).map(|_| ()));
+        return Some(allocation::free(engine, id, allocation));
     };
-    let mut zones = lock(&engine.zones);
-    let zone = zones.get_mut(&(allocation.device, pool as usize))?;
-    let freed = if stream == STREAM_PER_THREAD {
-        // No other thread can name this stream later, so the mark is made now.
-        let marked = engine.driver.event_create(true).and_then(|event| {
-            engine.driver.event_record(event, stream).map(|()| Freed::After(event as u64))
-        });
-        match marked {
-            Ok(freed) => freed,
+    // Where it was freed. No other thread can mark a per-thread default stream.
+    let user = engine.users.of(stream);
+    let freed = match user {
+        Some(user) if stream == STREAM_PER_THREAD => match engine.users.mark(user) {
+            Ok(Point { user, stretch }) => Freed::By { user, stretch },
             Err(code) => return Some(Err(code)),
-        }
-    } else {
-        Freed::On(tag(stream))
+        },
+        Some(user) => Freed::By { user, stretch: engine.users.stretch(user) },
+        None => match engine.driver.stream_synchronize(stream) {
+            Ok(()) => Freed::Long,
+            Err(code) => return Some(Err(code)),
+        },
     };
-    if zone.is_slab(id) {
-        let known = zone.give_slot(id, address, freed);
-        return Some(if known { Ok(()) } else { Err(CuResult::INVALID_VALUE) });
+    {
+        let mut zones = lock(&engine.zones);
+        let zone = zones.get_mut(&(allocation.device, pool as usize))?;
+        if zone.is_slab(id) {
+            let known = zone.give_slot(id, address, freed);
+            return Some(if known { Ok(()) } else { Err(CuResult::INVALID_VALUE) });
+        }
+        if allocation.base != address || zone.is_cached(id) {
+            return Some(Err(CuResult::INVALID_VALUE));
+        }
     }
-    if allocation.base != address || zone.is_cached(id) {
-        return Some(Err(CuResult::INVALID_VALUE));
-    }
-    let frames = allocation.bytes.div_ceil(FRAME_BYTES) as u32;
-    zone.give_chunk(id, frames, freed);
-    // Should it have to go before somebody takes it, it need not be saved.
+    // Should it have to go before somebody takes it, it need not be saved; said
+    // before somebody can, for what they write must be kept.
     hot(id).dead.store(true, Ordering::Release);
     if inflight::pressure()
         && let Some(state) = lock(&engine.devices[allocation.device as usize].state).as_mut()
+        && state.streamer.contains(id)
     {
         // Need not be saved when it must go.
         state.streamer.forget_content(id);
     }
+    let frames = allocation.bytes.div_ceil(FRAME_BYTES) as u32;
+    let mut zones = lock(&engine.zones);
+    zones.get_mut(&(allocation.device, pool as usize))?.give_chunk(id, frames, freed);
     Some(Ok(()))
 }
 
@@ -206,21 +195,17 @@ pub fn mem_free_async(address: DevicePtr, stream: CUstream) -> Option<Result<()>
 /// the original as well.
 pub fn pool_trim(pool: CUmemoryPool, keep_bytes: usize) {
     let Some(engine) = engine() else { return };
-    let mut zones = lock(&engine.zones);
-    let Some(zone) = zone_of(engine, &mut zones, pool) else { return };
-    let mut settled = None;
-    let mut events = Vec::new();
-    let gone = zone.drain(keep_bytes as u64, &mut events);
-    for event in events {
-        let _ = engine.driver.event_destroy(event as CUevent);
-    }
+    let gone = {
+        let mut zones = lock(&engine.zones);
+        let Some(zone) = zone_of(engine, &mut zones, pool) else { return };
+        zone.drain(keep_bytes as u64)
+    };
     for id in gone {
         let Some(allocation) = engine.allocations.get(&id).map(|entry| *entry) else { continue };
-        if settled.is_some() {
-            allocation::release(engine, id, allocation, settled);
-        } else {
-            settled = allocation::free(engine, id, allocation).unwrap_or(None);
+        if let Err(code) = allocation::synchronize(engine, allocation.ctx) {
+            log::debug!("trimming a pool: {code}");
         }
+        allocation::release(engine, id, allocation);
     }
 }
 
@@ -238,11 +223,7 @@ pub fn pool_usage(pool: CUmemoryPool) -> (usize, usize) {
 
 /// The zone of a pool's handle; a handle never allocated from by name stands
 /// for the current device's pool.
-fn zone_of<'a>(
-    engine: &Engine,
-    zones: &'a mut HashMap<(Device, usize), Zone>,
-    pool: CUmemoryPool,
-) -> Option<&'a mut Zone> {
+fn zone_of<'a>(engine: &Engine, zones: &'a mut Zones, pool: CUmemoryPool) -> Option<&'a mut Zone> {
     let key = zones.keys().find(|&&(_, known)| known == pool as usize && known != 0).copied();
     let key = match key {
         Some(key) => key,
@@ -261,21 +242,6 @@ pub(super) fn slot_at(
     let engine = engine()?;
     let zones = lock(&engine.zones);
     zones.get(&(allocation.device, pool as usize))?.slot_at(id, address)
-}
-
-/// `stream` is about to be destroyed, perhaps with work still queued: what was
-/// freed on it may be reused once that is over.
-pub(super) fn stream_destroyed(engine: &Engine, stream: CUstream) {
-    let mut zones = lock(&engine.zones);
-    for zone in zones.values_mut() {
-        if zone.awaits(tag(stream)) {
-            let began = std::time::Instant::now();
-            if engine.driver.stream_synchronize(stream).is_ok() {
-                zone.settle(tag(stream));
-            }
-            engine.stats.waited(WaitReason::Native, began.elapsed());
-        }
-    }
 }
 
 /// The device's memory is gone.

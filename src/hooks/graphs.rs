@@ -71,6 +71,18 @@ pub unsafe fn begin_capture(
     begin_with(call.stream(stream), forward)
 }
 
+/// Hook for `cuStreamBeginCapture`, of CUDA 10.0.
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn begin_capture_v1(
+    call: Call,
+    forward: impl Fn() -> CuResult,
+    stream: CUstream,
+) -> CuResult {
+    begin_with(call.stream(stream), forward)
+}
+
 /// Hook for `cuStreamBeginCaptureToGraph`.
 ///
 /// # Safety

@@ -1,8 +1,8 @@
 //! Initialisation and the life of contexts.
 
-use std::ffi::c_uint;
+use std::ffi::{c_int, c_uint, c_void};
 
-use super::{Call, retry_when_out_of_memory};
+use super::{Call, layouts, retry_when_out_of_memory};
 use crate::driver::abi::*;
 use crate::driver::driver;
 use crate::{engine, lifecycle};
@@ -27,7 +27,35 @@ pub unsafe fn ctx_destroy(_call: Call, forward: impl Fn() -> CuResult, ctx: CUco
     if let Ok(device) = device_of(ctx) {
         engine::context_destroyed(device, ctx);
     }
-    forward()
+    let code = forward();
+    // Its functions' handles may come again for others.
+    layouts::forget_all();
+    code
+}
+
+/// `cuCtxCreate_v2` and later, `cuCtxFromGreenCtx`: from now on a default stream
+/// may be another context's.
+macro_rules! context_makers {
+    ($( $hook:ident ( $( $arg:ident : $ty:ty ),* ); )*) => { $(
+        /// # Safety
+        /// As cuda.h asks.
+        pub unsafe fn $hook(
+            _call: Call,
+            forward: impl Fn() -> CuResult,
+            $( $arg: $ty ),*
+        ) -> CuResult {
+            $( let _ = $arg; )*
+            engine::context_made();
+            retry_when_out_of_memory(forward)
+        }
+    )* };
+}
+
+context_makers! {
+    ctx_create(ctx: *mut CUcontext, flags: c_uint, device: Device);
+    ctx_create_v3(ctx: *mut CUcontext, affinity: *mut c_void, count: c_int, flags: c_uint, device: Device);
+    ctx_create_v4(ctx: *mut CUcontext, params: *mut c_void, flags: c_uint, device: Device);
+    ctx_from_green(ctx: *mut CUcontext, green: *mut c_void);
 }
 
 /// `cuCtxEnablePeerAccess`: memory of our keeping is opened to the current
@@ -67,8 +95,13 @@ pub unsafe fn primary_ctx_reset(
     forward: impl Fn() -> CuResult,
     device: Device,
 ) -> CuResult {
-    engine::context_lost(device);
-    forward()
+    engine::primary_context_resets(device);
+    let code = forward();
+    if code.is_success() {
+        engine::primary_context_reset(device);
+        layouts::forget_all();
+    }
+    code
 }
 
 /// `cuDevicePrimaryCtxRelease(_v2)`: libraries retain and release in pairs, so
@@ -81,9 +114,11 @@ pub unsafe fn primary_ctx_release(
     forward: impl Fn() -> CuResult,
     device: Device,
 ) -> CuResult {
+    engine::primary_context_releases(device);
     let code = retry_when_out_of_memory(forward);
     if code.is_success() && driver().primary_ctx_is_active(device) == Ok(false) {
-        engine::context_lost(device);
+        engine::primary_context_lost(device);
+        layouts::forget_all();
     }
     code
 }

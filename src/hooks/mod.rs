@@ -109,11 +109,13 @@ fn run(
 #[cold]
 fn after_panic(hook: Hook, forwarded: u64, forward: &dyn Fn() -> CuResult) -> CuResult {
     let safe = forwarded == 0 && !engine::memory_moves();
+    let broken = engine::panicked();
     say_once!(
         error,
-        "internal error in {:?}; the call {} (said once)",
+        "internal error in {:?}; the call {}{} (said once)",
         hook.name(),
-        if safe { "was passed on to the driver" } else { "fails" }
+        if safe { "was passed on to the driver" } else { "fails" },
+        if broken { "; later ones that name memory of our keeping fail" } else { "" }
     );
     if safe { forward() } else { CuResult::UNKNOWN }
 }

@@ -37,10 +37,60 @@ fn on_words(
             touches.add(address, Touch::DeviceWrite { bytes: WORD_BYTES });
         }
     }
-    if touches.is_empty() {
-        return retry_when_out_of_memory(forward);
+    engine::stream_blocks(stream);
+    let code = ordered(stream, &touches, forward);
+    if code.is_success() {
+        engine::stream_blocked(stream);
     }
-    ordered(stream, &touches, forward)
+    code
+}
+
+/// Hook for `cuLaunchHostFunc` and `cuStreamAddCallback`: the stream waits for
+/// the host.
+fn on_host(stream: CUstream, forward: impl Fn() -> CuResult) -> CuResult {
+    engine::stream_blocks(stream);
+    let code = retry_when_out_of_memory(forward);
+    if code.is_success() {
+        engine::stream_blocked(stream);
+    }
+    code
+}
+
+macro_rules! host_calls {
+    ($( $hook:ident ( $( $arg:ident : $ty:ty ),* ); )*) => { $(
+        /// # Safety
+        /// As cuda.h asks.
+        pub unsafe fn $hook(
+            call: Call,
+            forward: impl Fn() -> CuResult,
+            stream: CUstream,
+            $( $arg: $ty ),*
+        ) -> CuResult {
+            $( let _ = $arg; )*
+            on_host(call.stream(stream), forward)
+        }
+    )* };
+}
+
+host_calls! {
+    host_func(function: *mut c_void, data: *mut c_void);
+    host_func_v2(function: *mut c_void, data: *mut c_void, mode: c_uint);
+    add_callback(callback: *mut c_void, data: *mut c_void, flags: c_uint);
+}
+
+/// Hook for `cuStreamWaitEvent`: it may join a capture.
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn wait_event(
+    call: Call,
+    forward: impl Fn() -> CuResult,
+    stream: CUstream,
+    _event: CUevent,
+    _flags: c_uint,
+) -> CuResult {
+    engine::stream_joins(call.stream(stream));
+    forward()
 }
 
 /// Hook for `cuStreamWriteValue32_v2` and `cuStreamWaitValue32_v2`.

@@ -149,6 +149,10 @@ hooks! {
     handle Other cuInit(flags: c_uint) => init::init;
     handle Other cuGetProcAddress(name: *const c_char, function: *mut *mut c_void, version: c_int, flags: u64) => proc_address::get_v1;
     handle Other cuGetProcAddress_v2(name: *const c_char, function: *mut *mut c_void, version: c_int, flags: u64, status: *mut c_int) => proc_address::get_v2;
+    handle Other cuCtxCreate_v2(ctx: *mut CUcontext, flags: c_uint, device: Device) => init::ctx_create;
+    handle Other cuCtxCreate_v3(ctx: *mut CUcontext, affinity: *mut c_void, count: c_int, flags: c_uint, device: Device) => init::ctx_create_v3;
+    handle Other cuCtxCreate_v4(ctx: *mut CUcontext, params: *mut c_void, flags: c_uint, device: Device) => init::ctx_create_v4;
+    handle Other cuCtxFromGreenCtx(ctx: *mut CUcontext, green: *mut c_void) => init::ctx_from_green;
     handle Other cuCtxDestroy(ctx: CUcontext) => init::ctx_destroy;
     handle Other cuCtxDestroy_v2(ctx: CUcontext) => init::ctx_destroy;
     handle Other cuDevicePrimaryCtxReset(device: Device) => init::primary_ctx_reset;
@@ -310,12 +314,18 @@ hooks! {
     refuse Other cuStreamWaitValue64_ptsz(stream: CUstream, address: DevicePtr, value: u64, flags: c_uint) [per_thread] => streams::value64;
     refuse Other cuStreamBatchMemOp(stream: CUstream, count: c_uint, ops: *mut c_void, flags: c_uint) => streams::batch_mem_op;
     refuse Other cuStreamBatchMemOp_ptsz(stream: CUstream, count: c_uint, ops: *mut c_void, flags: c_uint) [per_thread] => streams::batch_mem_op;
-    pass Other cuLaunchHostFunc(stream: CUstream, function: *mut c_void, data: *mut c_void);
-    pass Other cuLaunchHostFunc_ptsz(stream: CUstream, function: *mut c_void, data: *mut c_void) [per_thread];
-    pass Other cuLaunchHostFunc_v2(stream: CUstream, function: *mut c_void, data: *mut c_void, mode: c_uint);
-    pass Other cuLaunchHostFunc_v2_ptsz(stream: CUstream, function: *mut c_void, data: *mut c_void, mode: c_uint) [per_thread];
+    handle Other cuLaunchHostFunc(stream: CUstream, function: *mut c_void, data: *mut c_void) => streams::host_func;
+    handle Other cuLaunchHostFunc_ptsz(stream: CUstream, function: *mut c_void, data: *mut c_void) [per_thread] => streams::host_func;
+    handle Other cuLaunchHostFunc_v2(stream: CUstream, function: *mut c_void, data: *mut c_void, mode: c_uint) => streams::host_func_v2;
+    handle Other cuLaunchHostFunc_v2_ptsz(stream: CUstream, function: *mut c_void, data: *mut c_void, mode: c_uint) [per_thread] => streams::host_func_v2;
+    handle Other cuStreamAddCallback(stream: CUstream, callback: *mut c_void, data: *mut c_void, flags: c_uint) => streams::add_callback;
+    handle Other cuStreamAddCallback_ptsz(stream: CUstream, callback: *mut c_void, data: *mut c_void, flags: c_uint) [per_thread] => streams::add_callback;
+    handle Other cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint) => streams::wait_event;
+    handle Other cuStreamWaitEvent_ptsz(stream: CUstream, event: CUevent, flags: c_uint) [per_thread] => streams::wait_event;
 
     // --- capture and graphs -----------------------------------------------------------
+    handle Other cuStreamBeginCapture(stream: CUstream) => graphs::begin_capture_v1;
+    handle Other cuStreamBeginCapture_ptsz(stream: CUstream) [per_thread] => graphs::begin_capture_v1;
     handle Other cuStreamBeginCapture_v2(stream: CUstream, mode: c_int) => graphs::begin_capture;
     handle Other cuStreamBeginCapture_v2_ptsz(stream: CUstream, mode: c_int) [per_thread] => graphs::begin_capture;
     handle Other cuStreamBeginCaptureToGraph(stream: CUstream, graph: CUgraph, dependencies: *const CUgraphNode, edges: *const c_void, count: usize, mode: c_int) => graphs::begin_capture_to_graph;

@@ -24,10 +24,9 @@ const CLASSES: usize = (SLOT_BYTES_MAX.ilog2() - SLOT_BYTES_MIN.ilog2() + 1) as 
 pub enum Freed {
     /// Nothing queued uses it.
     Long,
-    /// In the order of this stream; its later work may use it.
-    On(u64),
-    /// Once this event has passed (a stream nobody else can name).
-    After(u64),
+    /// After what `user` had queued up to `stretch`; its own later work may use
+    /// it at once.
+    By { user: u16, stretch: u64 },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,19 +76,18 @@ fn slot_bytes(class: usize) -> u64 {
     SLOT_BYTES_MIN << class
 }
 
-/// How good a fit is for `stream`: its own first, then what needs no wait.
-fn rank(freed: Freed, stream: u64) -> u8 {
+/// How good a fit is for `user`: its own first, then what needs no wait.
+fn rank(freed: Freed, user: u16) -> u8 {
     match freed {
-        Freed::On(other) if other == stream => 0,
+        Freed::By { user: other, .. } if other == user => 0,
         Freed::Long => 1,
-        Freed::After(_) => 2,
-        Freed::On(_) => 3,
+        Freed::By { .. } => 2,
     }
 }
 
-/// What the new user on `stream` has to wait for.
-fn wait_for(freed: Freed, stream: u64) -> Freed {
-    if freed == Freed::On(stream) { Freed::Long } else { freed }
+/// What the new user has to wait for.
+fn wait_for(freed: Freed, user: u16) -> Freed {
+    if rank(freed, user) == 0 { Freed::Long } else { freed }
 }
 
 impl Zone {
@@ -98,13 +96,13 @@ impl Zone {
         (self.reserved_bytes, self.used_bytes)
     }
 
-    /// A free slot of `class` for `stream`: address, and what to wait for.
-    pub fn take_slot(&mut self, class: usize, stream: u64) -> Option<(u64, Freed)> {
+    /// A free slot of `class` for `user`: address, and what to wait for.
+    pub fn take_slot(&mut self, class: usize, user: u16) -> Option<(u64, Freed)> {
         let slots = &mut self.free_slots[class];
         // The last freed is the likeliest to be ours, and warm.
-        let newest_own = slots.iter().rposition(|slot| rank(slot.freed, stream) == 0);
+        let newest_own = slots.iter().rposition(|slot| rank(slot.freed, user) == 0);
         let index = newest_own.or_else(|| {
-            (0..slots.len()).rev().min_by_key(|&index| rank(slots[index].freed, stream))
+            (0..slots.len()).rev().min_by_key(|&index| rank(slots[index].freed, user))
         })?;
         let slot = slots.swap_remove(index);
         let slab = self.slabs.get_mut(&slot.chunk).expect("a slot's slab lives");
@@ -112,7 +110,7 @@ impl Zone {
         slab.used[number / 64] |= 1 << (number % 64);
         slab.live += 1;
         self.used_bytes += slot_bytes(class);
-        Some((slot.address, wait_for(slot.freed, stream)))
+        Some((slot.address, wait_for(slot.freed, user)))
     }
 
     /// A new slab for `class`: `chunk`, [`SLAB_BYTES`] from `base` on.
@@ -159,17 +157,17 @@ impl Zone {
     }
 
     /// A freed chunk of at least `frames` frames, and at most `most`.
-    pub fn take_chunk(&mut self, frames: u32, most: u32, stream: u64) -> Option<(ChunkId, Freed)> {
+    pub fn take_chunk(&mut self, frames: u32, most: u32, user: u16) -> Option<(ChunkId, Freed)> {
         let fits = |cached: &Cached| (frames..=most).contains(&cached.frames);
         let (index, _) = self
             .cached
             .iter()
             .enumerate()
             .filter(|(_, cached)| fits(cached))
-            .min_by_key(|(_, cached)| (cached.frames, rank(cached.freed, stream)))?;
+            .min_by_key(|(_, cached)| (cached.frames, rank(cached.freed, user)))?;
         let cached = self.cached.swap_remove(index);
         self.used_bytes += u64::from(cached.frames) * SLAB_BYTES;
-        Some((cached.chunk, wait_for(cached.freed, stream)))
+        Some((cached.chunk, wait_for(cached.freed, user)))
     }
 
     /// A new chunk of `frames` frames is in use.
@@ -190,19 +188,12 @@ impl Zone {
     }
 
     /// Takes out everything that nobody uses, to be given back to the device,
-    /// until at most `keep_bytes` are reserved. Their [`Freed::After`] events
-    /// are added to `events`: nobody will wait for them any more.
-    pub fn drain(&mut self, keep_bytes: u64, events: &mut Vec<u64>) -> Vec<ChunkId> {
-        let mut forget = |freed: Freed| {
-            if let Freed::After(event) = freed {
-                events.push(event);
-            }
-        };
+    /// until at most `keep_bytes` are reserved.
+    pub fn drain(&mut self, keep_bytes: u64) -> Vec<ChunkId> {
         let mut gone = Vec::new();
         while self.reserved_bytes > keep_bytes {
             let Some(cached) = self.cached.pop() else { break };
             self.reserved_bytes -= u64::from(cached.frames) * SLAB_BYTES;
-            forget(cached.freed);
             gone.push(cached.chunk);
         }
         let empty: Vec<ChunkId> =
@@ -212,33 +203,11 @@ impl Zone {
                 break;
             }
             let slab = self.slabs.remove(&chunk).expect("just listed");
-            self.free_slots[slab.class].retain(|slot| {
-                if slot.chunk == chunk {
-                    forget(slot.freed);
-                }
-                slot.chunk != chunk
-            });
+            self.free_slots[slab.class].retain(|slot| slot.chunk != chunk);
             self.reserved_bytes -= SLAB_BYTES;
             gone.push(chunk);
         }
         gone
-    }
-
-    /// Everything freed on `stream` is over: the stream is being destroyed,
-    /// and the caller has seen to its end.
-    pub fn settle(&mut self, stream: u64) {
-        let slots = self.free_slots.iter_mut().flatten().map(|slot| &mut slot.freed);
-        for freed in slots.chain(self.cached.iter_mut().map(|cached| &mut cached.freed)) {
-            if *freed == Freed::On(stream) {
-                *freed = Freed::Long;
-            }
-        }
-    }
-
-    /// Whether anything was freed on `stream` and not taken since.
-    pub fn awaits(&self, stream: u64) -> bool {
-        let slots = self.free_slots.iter().flatten().map(|slot| slot.freed);
-        slots.chain(self.cached.iter().map(|c| c.freed)).any(|freed| freed == Freed::On(stream))
     }
 }
 
@@ -246,8 +215,12 @@ impl Zone {
 mod tests {
     use super::*;
 
-    const A: u64 = 10;
-    const B: u64 = 20;
+    const A: u16 = 10;
+    const B: u16 = 20;
+
+    fn by(user: u16) -> Freed {
+        Freed::By { user, stretch: 7 }
+    }
 
     #[test]
     fn classes_cover_every_small_size() {
@@ -268,11 +241,11 @@ mod tests {
         assert_eq!((first, wait), (0x4000_0000, Freed::Long));
         let (second, _) = zone.take_slot(class, B).unwrap();
         assert_eq!(zone.take_slot(class, A), None);
-        assert!(zone.give_slot(1, first, Freed::On(A)));
-        assert!(!zone.give_slot(1, first, Freed::On(A)), "freed twice");
-        assert!(zone.give_slot(1, second, Freed::On(B)));
+        assert!(zone.give_slot(1, first, by(A)));
+        assert!(!zone.give_slot(1, first, by(A)), "freed twice");
+        assert!(zone.give_slot(1, second, by(B)));
         assert_eq!(zone.take_slot(class, B), Some((second, Freed::Long)));
-        assert_eq!(zone.take_slot(class, B), Some((first, Freed::On(A))));
+        assert_eq!(zone.take_slot(class, B), Some((first, by(A))));
     }
 
     #[test]
@@ -281,11 +254,11 @@ mod tests {
         zone.add_chunk(4);
         zone.add_chunk(8);
         assert_eq!(zone.usage(), (12 * SLAB_BYTES, 12 * SLAB_BYTES));
-        zone.give_chunk(7, 4, Freed::On(A));
-        zone.give_chunk(8, 8, Freed::On(A));
-        assert_eq!(zone.take_chunk(3, 4, B), Some((7, Freed::On(A))));
+        zone.give_chunk(7, 4, by(A));
+        zone.give_chunk(8, 8, by(A));
+        assert_eq!(zone.take_chunk(3, 4, B), Some((7, by(A))));
         assert_eq!(zone.take_chunk(3, 4, B), None);
-        assert_eq!(zone.drain(0, &mut Vec::new()), [8]);
+        assert_eq!(zone.drain(0), [8]);
         assert_eq!(zone.usage(), (4 * SLAB_BYTES, 4 * SLAB_BYTES));
     }
 
@@ -294,12 +267,11 @@ mod tests {
         let mut zone = Zone::default();
         zone.add_slab(0, 3, 0);
         let (slot, _) = zone.take_slot(0, A).unwrap();
-        assert!(zone.drain(0, &mut Vec::new()).is_empty());
+        assert!(zone.drain(0).is_empty());
         assert_eq!(zone.slot_at(3, slot + 100), Some((slot, 512)));
-        zone.give_slot(3, slot, Freed::After(77));
+        zone.give_slot(3, slot, by(A));
         assert_eq!(zone.slot_at(3, slot), None);
-        let mut events = Vec::new();
-        assert_eq!((zone.drain(0, &mut events), events), (vec![3], vec![77]));
+        assert_eq!(zone.drain(0), [3]);
         assert_eq!(zone.take_slot(0, A), None);
         assert_eq!(zone.usage(), (0, 0));
     }

@@ -11,6 +11,7 @@ use autooffload_core::memory::FrameId;
 use smallvec::SmallVec;
 
 use super::DeviceBackend;
+use super::order::By;
 use crate::engine::FRAME_BYTES;
 use crate::engine::host::Span;
 
@@ -23,12 +24,11 @@ pub(super) fn frame_count(pieces: &Pieces) -> u32 {
 
 impl DeviceBackend {
     pub(super) fn copy_out(&mut self, chunk: ChunkId, frames: Range<u32>) {
-        self.queued += 1;
-        self.await_uses_before_copy_out(chunk);
+        self.order.await_uses(chunk, By::CopyOut);
         for span in self.backing(chunk).pieces(&frames) {
             self.save(&span);
         }
-        self.note_written_back(chunk);
+        self.order.copied_out([chunk].into_iter());
     }
 
     pub(super) fn copy_run_out(&mut self, pieces: &Pieces, slot: u32) {
@@ -38,15 +38,12 @@ impl DeviceBackend {
                     .iter()
                     .for_each(|(chunk, frames)| backend.copy_out(*chunk, frames.clone()));
             };
-            backend.queued += 1;
             for &(chunk, _) in run {
-                backend.await_uses_before_copy_out(chunk);
+                backend.order.await_uses(chunk, By::CopyOut);
             }
             backend.save(&span);
             backend.stats.merged(run.len());
-            for &(chunk, _) in run {
-                backend.note_written_back(chunk);
-            }
+            backend.order.copied_out(run.iter().map(|&(chunk, _)| chunk));
         });
     }
 
@@ -58,12 +55,11 @@ impl DeviceBackend {
         demanded: bool,
     ) {
         self.free_leaving(false);
-        self.queued += 1;
         let pieces = if content { self.backing(chunk).pieces(&frames) } else { SmallVec::new() };
         for span in pieces {
             self.copy_to_device(&span, demanded);
         }
-        self.raise_fence(chunk);
+        self.order.copied_in([chunk].into_iter());
     }
 
     pub(super) fn copy_run_in(&mut self, pieces: &Pieces, slot: u32, demanded: bool) {
@@ -73,12 +69,9 @@ impl DeviceBackend {
                     backend.copy_in(*chunk, frames.clone(), true, demanded);
                 });
             };
-            backend.queued += 1;
             backend.copy_to_device(&span, demanded);
             backend.stats.merged(run.len());
-            for &(chunk, _) in run {
-                backend.raise_fence(chunk);
-            }
+            backend.order.copied_in(run.iter().map(|&(chunk, _)| chunk));
         });
     }
 
@@ -139,13 +132,13 @@ impl DeviceBackend {
 
     /// Unmaps the ring's view from `slot` on.
     pub(super) fn cut_view(&mut self, slot: usize) {
-        if std::mem::take(&mut self.view.used) && !self.idle {
-            for stream in [self.copy_in, self.copy_out] {
-                self.wait(|driver| driver.stream_synchronize(stream));
+        if std::mem::take(&mut self.view.used) {
+            for point in self.order.copies_queued() {
+                self.order.await_point(point, By::Host);
             }
         }
         let outcome = self.view.cut(self.driver, slot);
-        self.note(outcome);
+        self.order.note(outcome);
     }
 
     /// Queues whatever brings the bytes of `span` to the host: a copy, or a
@@ -161,11 +154,11 @@ impl DeviceBackend {
                 }
                 Saving::Anew => {
                     self.copy_to_host(&part.span);
-                    fingerprints.take(self.driver, self.copy_out, &part.span)
+                    fingerprints.take(self.driver, self.order.copy_out(), &part.span)
                 }
                 Saving::Written => {
                     self.stats.compared(part.span.bytes);
-                    fingerprints.save_written(self.driver, self.copy_out, &part.span)
+                    fingerprints.save_written(self.driver, self.order.copy_out(), &part.span)
                 }
             };
             if queued.is_err() {
@@ -181,8 +174,9 @@ impl DeviceBackend {
         let &Span { device, host, bytes, .. } = span;
         // SAFETY: the buffer holds the bytes and lives until the chunks are
         // freed, which waits for this copy; nobody reads it before the event.
-        let copied = unsafe { self.driver.memcpy_dtoh_async(host, device, bytes, self.copy_out) };
-        self.note(copied);
+        let copied =
+            unsafe { self.driver.memcpy_dtoh_async(host, device, bytes, self.order.copy_out()) };
+        self.order.note(copied);
         self.stats.wrote_back(bytes);
     }
 
@@ -197,7 +191,7 @@ impl DeviceBackend {
         // SAFETY: the buffer holds the bytes, lives until the chunks are
         // freed, and is written only by copies this stream waited for.
         let copied = unsafe {
-            self.driver.memcpy_htod_async(device, host.cast_const(), bytes, self.copy_in)
+            self.driver.memcpy_htod_async(device, host.cast_const(), bytes, self.order.copy_in())
         };
         if let Some(start) = start
             && let Some(end) = self.timed_event()
@@ -205,7 +199,7 @@ impl DeviceBackend {
             self.probe = Some((start, end, bytes));
             self.unprobed = 0;
         }
-        self.note(copied);
+        self.order.note(copied);
         self.stats.streamed(bytes, demanded);
     }
 }

@@ -11,7 +11,7 @@ use autooffload_core::memory::{FrameId, Refused};
 use super::DeviceBackend;
 use crate::driver::abi::*;
 use crate::engine::FRAME_BYTES;
-use crate::engine::state::{engine, hot};
+use crate::engine::state::engine;
 
 /// A physical frame.
 pub(super) struct Frame {
@@ -64,7 +64,7 @@ impl DeviceBackend {
         }
         let Frame { handle, in_host } = self.frames[frame as usize];
         let outcome = self.driver.mem_release(handle);
-        self.note(outcome);
+        self.order.note(outcome);
         self.frames[frame as usize].in_host = false;
         self.unused_ids.push(frame);
         if in_host {
@@ -111,8 +111,8 @@ impl DeviceBackend {
         let (base, bytes) = (backing.base, backing.frames as usize * FRAME_BYTES);
         self.backing(chunk).placed.clear();
         let outcome = self.driver.mem_unmap(base, bytes);
-        self.note(outcome);
-        hot(chunk).forget_uses();
+        self.order.note(outcome);
+        self.order.forget(chunk);
     }
 
     /// Gives `accessor` access to the mapped chunk.

@@ -11,8 +11,9 @@ use autooffload_core::memory::Refused;
 use autooffload_core::plan::Place;
 
 use super::DeviceBackend;
-use crate::driver::abi::*;
+use super::order::By;
 use crate::engine::host::HostBuffer;
+use crate::engine::users::Point;
 
 /// Host memory of a run of frames of a chunk: small enough that giving it up
 /// by whole pieces wastes little, large enough that copies are not cut short.
@@ -39,8 +40,8 @@ impl HostPiece {
 /// Host memory that nothing new will use, until what is queued is over.
 pub(super) struct Leaving {
     pub(super) buffer: HostBuffer,
-    /// Recorded on both internal streams when it was given up.
-    events: [CUevent; 2],
+    /// Where both internal streams were when it was given up.
+    queued: [Point; 2],
 }
 
 impl DeviceBackend {
@@ -109,22 +110,7 @@ impl DeviceBackend {
 
     /// Frees `buffer` as soon as the copies that are queued are over.
     pub(super) fn leave(&mut self, buffer: HostBuffer) {
-        let events = [self.copy_in, self.copy_out].map(|stream| {
-            let event = self.event(self.ctx)?;
-            if self.driver.event_record(event, stream).is_ok() {
-                return Some(event);
-            }
-            self.spare(self.ctx, event);
-            None
-        });
-        let [Some(first), Some(second)] = events else {
-            for (event, stream) in events.into_iter().zip([self.copy_in, self.copy_out]) {
-                self.wait(|driver| driver.stream_synchronize(stream));
-                event.into_iter().for_each(|event| self.spare(self.ctx, event));
-            }
-            return self.host_store.free(buffer);
-        };
-        self.leaving.push(Leaving { buffer, events: [first, second] });
+        self.leaving.push(Leaving { buffer, queued: self.order.copies_queued() });
     }
 
     /// Frees what [`Self::leave`] was asked to and nothing uses any more;
@@ -132,18 +118,12 @@ impl DeviceBackend {
     pub(in crate::engine) fn free_leaving(&mut self, wait: bool) -> bool {
         let before = self.leaving.len();
         // In the order in which they were given up, which is that of their ends.
-        while let Some(Leaving { events, .. }) = self.leaving.first() {
-            let events = *events;
-            if !events.iter().all(|&event| self.idle || self.driver.event_is_over(event)) {
-                if !wait {
-                    break;
-                }
-                for event in events {
-                    self.wait(|driver| driver.event_synchronize(event));
-                }
+        while let Some(&Leaving { queued, .. }) = self.leaving.first() {
+            if !wait && !queued.iter().all(|&point| self.order.is_over(point)) {
+                break;
             }
+            queued.into_iter().for_each(|point| self.order.await_point(point, By::Host));
             self.host_store.free(self.leaving.remove(0).buffer);
-            events.into_iter().for_each(|event| self.spare(self.ctx, event));
         }
         self.leaving.len() < before
     }

@@ -2,8 +2,6 @@
 //!
 //! Not here: what is made of it (the planner's).
 
-use std::ops::Range;
-
 use autooffload_core::plan::Machine;
 
 use super::DeviceBackend;
@@ -17,11 +15,6 @@ const LOOK_NS: u64 = 10_000;
 const LOOK_BYTES_PER_S: f64 = 300e9;
 
 impl DeviceBackend {
-    /// The GPU time of a group of operations that is over: which, and ns.
-    pub fn read_times(&mut self) -> Option<(Range<u64>, u64)> {
-        self.timer.read(self.driver)
-    }
-
     /// Reads the probe, if its copy is over.
     pub(super) fn read_probe(&mut self) {
         let Some((start, end, bytes)) = self.probe else { return };
@@ -67,7 +60,7 @@ impl DeviceBackend {
 
     pub(super) fn timed_event(&mut self) -> Option<CUevent> {
         let event = self.driver.event_create(false).ok()?;
-        let _ = self.driver.event_record(event, self.copy_in);
+        let _ = self.driver.event_record(event, self.order.copy_in());
         Some(event)
     }
 }

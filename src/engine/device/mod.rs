@@ -1,16 +1,7 @@
-//! One device's backend: carries out what its [`Streamer`] decides, with
-//! two internal streams and events.
+//! One device's backend: carries out what its [`Streamer`] decides.
 //!
-//! ```text
-//!   program's streams   ...use Y... --e1              e3--> use X
-//!   copy out                          e1--> Y to host --e2
-//!   copy in                                 e2, e1--> X from host --e3
-//! ```
-//!
-//! `e1`: the last uses of Y (one event per stream). `e2`: Y is safe in host
-//! memory. `e3`: X's fence. Every arrow is a wait on the device; the host
-//! waits only in `order`. Two internal streams, because the link
-//! carries both directions at once; copies of one direction stay in order.
+//! Two internal streams, because the link carries both directions at once;
+//! copies of one direction stay in order. Who waits for whom is in `order`.
 //!
 //! Everything here is called under the device's lock, with the device's
 //! context current unless a stream's handle says which one is meant.
@@ -28,18 +19,21 @@ mod ring_view;
 mod stall;
 mod timing;
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::memory::{FrameId, MemoryOps, RecentCaps, Refused, Streamer, Window};
+use autooffload_core::memory::{
+    FrameId, MemoryOps, Pending, RecentCaps, Refused, Streamer, Window,
+};
 use autooffload_core::plan::Place;
 use smallvec::SmallVec;
 
-use super::account::{Stats, WaitReason};
+use super::account::Stats;
+use super::guards::ContextGuard;
 use super::host::{HostStore, Record, SharedBlocks, Span};
 use super::planning::Planner;
+use super::users::Users;
 use super::{FRAME_BYTES, inflight};
 use crate::driver::Driver;
 use crate::driver::abi::Device as DeviceNumber;
@@ -49,10 +43,8 @@ use fingerprints::Fingerprints;
 use frames::Frame;
 use host_pieces::{HostPiece, Leaving};
 use in_place::InPlace;
-use order::{Fence, Use};
+use order::{By, Order};
 use ring_view::RingView;
-use stall::StallProbe;
-use timing::OperationTimer;
 
 /// One device: the decisions and the means.
 pub struct Device {
@@ -70,15 +62,6 @@ struct Backing {
     placed: Vec<FrameId>,
     /// Host memory; no two pieces are for the same frame.
     host: Vec<HostPiece>,
-    /// Recorded behind the copy that brought the present content.
-    fence: Option<Fence>,
-    /// Last use on each stream since it was displaced. Residents are covered
-    /// by `hot::streams`, but for default streams of contexts other than ours.
-    uses: Vec<Use>,
-    /// Recorded behind the copy to the host, until somebody waited for it.
-    written_back: Option<CUevent>,
-    /// The internal streams wait for uses that are forgotten here.
-    displaced: bool,
 }
 
 impl Backing {
@@ -144,8 +127,9 @@ pub struct DeviceBackend {
     stats: &'static Stats,
     pub device: DeviceNumber,
     pub ctx: CUcontext,
-    copy_in: CUstream,
-    copy_out: CUstream,
+    /// We keep that context from ending.
+    pub holds_context: bool,
+    pub order: Order,
     /// `None`: what leaves is copied out, whether it was written or not.
     fingerprints: Option<Fingerprints>,
     /// By id; ids of released frames are reused.
@@ -157,18 +141,6 @@ pub struct DeviceBackend {
     leaving: Vec<Leaving>,
     /// Indexed by chunk id.
     backings: Vec<Option<Backing>>,
-    /// Events nobody needs any more, by context.
-    spare_events: HashMap<usize, Vec<CUevent>>,
-    /// Everything queued is known to be over: waits are not needed.
-    pub idle: bool,
-    /// Rises with every copy and wait that we queue.
-    pub queued: u64,
-    /// Of the last operation, if it is one of our context.
-    pub last_stream: Option<CUstream>,
-    /// Why the host waits, should it.
-    pub reason: WaitReason,
-    /// An error that no operation could answer.
-    pub failure: Option<CuResult>,
     /// Bytes of the card that other processes held when we began.
     pub foreign_bytes: Option<u64>,
     /// What there was room for of late.
@@ -178,8 +150,6 @@ pub struct DeviceBackend {
     /// Copies since the last one that was timed.
     unprobed: u32,
     link_bytes_per_s: Option<f64>,
-    stalls: StallProbe,
-    timer: OperationTimer,
 }
 
 // SAFETY: driver handles may be used from any thread; the pointers to host
@@ -192,15 +162,14 @@ impl Device {
         driver: &'static Driver,
         host_store: &'static HostStore,
         stats: &'static Stats,
+        users: &'static Users,
         device: DeviceNumber,
         ctx: CUcontext,
+        holds_context: bool,
         window: Window,
     ) -> Result<Self> {
-        let copy_in = driver.stream_create_nonblocking(0)?;
-        // Our kernel runs there: before the program's, of which there may be many.
-        let priority = driver.highest_stream_priority().unwrap_or(0);
-        let copy_out = driver.stream_create_nonblocking(priority)?;
-        let fingerprints = Fingerprints::set_up(driver, host_store, copy_out)
+        let order = Order::new(driver, stats, users, ctx)?;
+        let fingerprints = Fingerprints::set_up(driver, host_store, order.copy_out())
             .inspect_err(|why| {
                 log::warn!(
                     "device {device}: {why}: all that kernels receive is copied back, written or not"
@@ -216,8 +185,8 @@ impl Device {
                 stats,
                 device,
                 ctx,
-                copy_in,
-                copy_out,
+                holds_context,
+                order,
                 fingerprints,
                 frames: Vec::new(),
                 unused_ids: Vec::new(),
@@ -226,19 +195,11 @@ impl Device {
                 in_place: InPlace::default(),
                 leaving: Vec::new(),
                 backings: Vec::new(),
-                spare_events: HashMap::new(),
-                idle: false,
-                queued: 0,
-                last_stream: None,
-                reason: WaitReason::PlanChange,
-                failure: None,
                 foreign_bytes: None,
                 caps: RecentCaps::default(),
                 probe: None,
                 unprobed: u32::MAX,
                 link_bytes_per_s: None,
-                stalls: StallProbe::default(),
-                timer: OperationTimer::default(),
             },
         })
     }
@@ -250,38 +211,21 @@ impl DeviceBackend {
         if self.backings.len() <= id as usize {
             self.backings.resize_with(id as usize + 1, || None);
         }
-        self.backings[id as usize] = Some(Backing {
-            base,
-            bytes,
-            frames,
-            placed: Vec::new(),
-            host: Vec::new(),
-            fence: None,
-            uses: Vec::new(),
-            written_back: None,
-            displaced: false,
-        });
+        self.backings[id as usize] =
+            Some(Backing { base, bytes, frames, placed: Vec::new(), host: Vec::new() });
     }
 
     /// Forgets a chunk that the streamer freed, and gives its host memory and
     /// events back.
     pub fn remove(&mut self, id: ChunkId) {
         let Some(backing) = self.backings[id as usize].take() else { return };
-        for last in backing.uses {
-            self.spare(last.user.ctx, last.event);
-        }
-        if let Some(fence) = backing.fence {
-            self.spare(self.ctx, fence.event);
-        }
-        if let Some(event) = backing.written_back {
-            self.spare(self.ctx, event);
-        }
+        self.order.forget(id);
         for piece in backing.host {
             self.host_store.free(piece.buffer);
         }
         if self.backings.iter().all(Option::is_none) {
             self.free_leaving(true);
-            self.release_events();
+            self.order.release_events();
         }
     }
 
@@ -289,20 +233,17 @@ impl DeviceBackend {
         self.backings[id as usize].as_mut().expect("a chunk that lives")
     }
 
-    /// Forgets everything without a call: the context is being destroyed.
-    pub fn abandon(&mut self) {
-        for backing in self.backings.drain(..).flatten() {
-            for piece in backing.host {
-                self.host_store.free(piece.buffer);
-            }
-        }
-        for leaving in self.leaving.drain(..) {
-            self.host_store.free(leaving.buffer);
-        }
-        for _ in self.frames.iter().filter(|frame| frame.in_host) {
-            self.host_store.give_pinned_back(FRAME_BYTES);
-            self.stats.in_place_ended(FRAME_BYTES);
-        }
+    /// The context and our streams in it are gone; the frames are not.
+    pub fn renew(&mut self, users: &'static Users) -> Result<()> {
+        self.ctx = self.driver.primary_ctx_retain(self.device)?;
+        self.holds_context = true;
+        let _context = ContextGuard::enter(self.driver, self.ctx);
+        self.order = Order::new(self.driver, self.stats, users, self.ctx)?;
+        self.probe = None;
+        // Our kernel went, too.
+        self.fingerprints =
+            Fingerprints::set_up(self.driver, self.host_store, self.order.copy_out()).ok();
+        Ok(())
     }
 }
 
@@ -369,11 +310,11 @@ impl MemoryOps for DeviceBackend {
     }
 
     fn fetch_after_uses(&mut self, chunk: ChunkId) {
-        self.await_uses_before_copy_in(chunk);
+        self.order.await_uses(chunk, By::CopyIn);
     }
 
     fn fetch_after_program(&mut self) {
-        self.await_queued_before_copy_in();
+        self.order.copies_follow_last();
     }
 
     fn fetch(&mut self, chunk: ChunkId, frames: Range<u32>, content: bool, demanded: bool) {
@@ -384,7 +325,16 @@ impl MemoryOps for DeviceBackend {
         self.copy_run_in(pieces, slot, demanded);
     }
 
+    fn pending(&mut self, chunk: ChunkId) -> Pending {
+        self.order.pending(chunk)
+    }
+
+    fn any_held_up(&mut self) -> bool {
+        self.order.any_held_up()
+    }
+
     fn retire(&mut self, chunk: ChunkId) {
-        self.await_uses_on_host(chunk);
+        self.order.await_uses(chunk, By::Host);
+        self.read_probe();
     }
 }

@@ -1,94 +1,153 @@
-//! Who used what, and who waits for whom: the only place that records uses,
-//! waits for them and raises fences.
+//! Who waits for whom: the only place that records uses, waits for them and
+//! raises fences.
 //!
-//! A use is of a stream of a context. A fence is recorded behind the copy that
-//! brought a chunk's content. Waits are queued on the device; the host waits
-//! only in [`DeviceBackend::await_uses_on_host`], and where no event is to be had.
+//! Everything is a [`Point`]: the last uses of a chunk, the copy that brought
+//! its content (its *fence*) and the one that saved it. A wait for a point is
+//! queued once for each internal stream, and skipped where an earlier wait
+//! implies it. The host waits only in [`Order::await_uses`], when it is asked
+//! to, and where no mark is to be had.
 //!
-//! Not here: which copies are made (`copies`), which frames change hands (`frames`).
+//! ```text
+//!   program's streams   ...use Y... --e1              e3--> use X
+//!   copy out                          e1--> Y to host --e2
+//!   copy in                                 e2, e1--> X from host --e3
+//! ```
+//!
+//! Called under the device's lock, with the device's context current.
+//! Not here: which copies are made (`copies`), which frames change hands
+//! (`frames`), how points are kept (`users`).
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::memory::Effect;
+use autooffload_core::memory::{Effect, Pending};
+use smallvec::SmallVec;
 
-use super::DeviceBackend;
+use super::stall::StallProbe;
+use super::timing::OperationTimer;
 use crate::driver::Driver;
 use crate::driver::abi::*;
-use crate::engine::contexts::synchronize_every_device;
+use crate::engine::account::{Stats, WaitReason};
+use crate::engine::any_capture;
 use crate::engine::state::hot;
-use crate::engine::{any_capture, streams};
+use crate::engine::users::{Point, UserId, Users};
 
-/// A stream for certain: the default streams' handles mean another one in each
-/// context, the per-thread one's on each thread as well.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct User {
-    pub(super) stream: CUstream,
-    pub(super) ctx: CUcontext,
-    thread: u64,
+/// Who waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    CopyIn,
+    CopyOut,
+    Host,
 }
 
-impl User {
-    /// What the calling thread means by `stream`; `ctx`: its current context.
-    fn new(stream: CUstream, ctx: CUcontext) -> Self {
-        Self { stream, ctx, thread: streams::thread_of(stream) }
+/// An internal stream: what it copies, and what it waits for already.
+struct Lane {
+    stream: CUstream,
+    user: UserId,
+    awaited: HashMap<UserId, u64>,
+}
+
+impl Lane {
+    fn new(driver: &Driver, users: &Users, ctx: CUcontext, priority: i32) -> Result<Self> {
+        let stream = driver.stream_create_nonblocking(priority)?;
+        let user = users.add_own(stream, ctx).ok_or(CuResult::OUT_OF_MEMORY)?;
+        Ok(Self { stream, user, awaited: HashMap::new() })
     }
-
-    /// A stream that was destroyed: nobody launches on it again.
-    fn gone(ctx: CUcontext) -> Self {
-        Self { stream: STREAM_PER_THREAD, ctx, thread: u64::MAX }
-    }
 }
 
-/// The last use of a chunk on one stream.
-pub(super) struct Use {
-    pub(super) user: User,
-    /// Of the user's context.
-    pub(super) event: CUevent,
-    /// The copy-out stream waits for it.
-    before_copy_out: bool,
+/// The copies of a chunk.
+#[derive(Clone, Copy, Default)]
+struct Copies {
+    /// Behind the copy that brought the present content.
+    fence: Option<Point>,
+    /// Behind the last copy to the host.
+    saved: Option<Point>,
 }
 
-/// The wait that a use of freshly copied bytes needs.
-pub(super) struct Fence {
-    pub(super) event: CUevent,
-    /// Streams whose later work already waits for it.
-    waited_by: Vec<User>,
+pub struct Order {
+    driver: &'static Driver,
+    stats: &'static Stats,
+    users: &'static Users,
+    copy_in: Lane,
+    copy_out: Lane,
+    /// Indexed by chunk id.
+    copies: Vec<Copies>,
+    /// Whose operation is under way.
+    asks: Option<UserId>,
+    /// Why the host waits, should it.
+    pub reason: WaitReason,
+    /// An error that no operation could answer.
+    pub failure: Option<CuResult>,
+    stalls: StallProbe,
+    timer: OperationTimer,
 }
 
-impl DeviceBackend {
-    /// Later work of `stream` waits for the content of the chunks. `ctx`: the
-    /// calling thread's own context, which is current. `timed`: the number of
-    /// the operation, if its GPU time is wanted.
-    pub fn order_before_use(
-        &mut self,
-        stream: CUstream,
+impl Order {
+    pub fn new(
+        driver: &'static Driver,
+        stats: &'static Stats,
+        users: &'static Users,
         ctx: CUcontext,
+    ) -> Result<Self> {
+        users.context_lives(ctx);
+        // Our kernel runs on the way out: before the program's, of which there may be many.
+        let priority = driver.highest_stream_priority().unwrap_or(0);
+        Ok(Self {
+            driver,
+            stats,
+            users,
+            copy_in: Lane::new(driver, users, ctx, 0)?,
+            copy_out: Lane::new(driver, users, ctx, priority)?,
+            copies: Vec::new(),
+            asks: None,
+            reason: WaitReason::PlanChange,
+            failure: None,
+            stalls: StallProbe::default(),
+            timer: OperationTimer::default(),
+        })
+    }
+
+    pub fn copy_in(&self) -> CUstream {
+        self.copy_in.stream
+    }
+
+    pub fn copy_out(&self) -> CUstream {
+        self.copy_out.stream
+    }
+
+    /// Whose operation is under way from now on; `None`: nobody's.
+    pub fn asks(&mut self, user: Option<UserId>) {
+        self.asks = user;
+    }
+
+    // --- uses ------------------------------------------------------------------
+
+    /// Later work of `user`, which is `stream`, waits for the content of the
+    /// chunks. The stream's context is current. `timed`: the number of the
+    /// operation, if its GPU time is wanted.
+    pub fn before_use(
+        &mut self,
+        user: Option<UserId>,
+        stream: CUstream,
         touches: &[(ChunkId, Effect)],
         timed: Option<u64>,
     ) {
-        let user = User::new(stream, ctx);
-        // An event is of a context, as its stream is.
-        let named = ctx == self.ctx && stream != STREAM_PER_THREAD && !any_capture();
-        let timed = timed.filter(|_| named);
+        let last =
+            touches.iter().filter_map(|&(id, _)| self.copies(id).fence).max_by_key(|p| p.stretch);
+        let wait = last.filter(|&fence| {
+            !self.users.known_over(fence) && user.is_none_or(|user| self.users.awaits(user, fence))
+        });
         if let Some(operation) = timed {
-            let waits = touches.iter().any(|&(id, _)| {
-                let fence = self.backing(id).fence.as_ref();
-                fence.is_some_and(|fence| !fence.waited_by.contains(&user))
-            });
-            self.timer.before(self.driver, stream, operation, touches, waits);
+            self.timer.before(self.driver, stream, operation, touches, wait.is_some());
         } else {
             self.timer.give_up();
         }
-        for &(id, _) in touches {
-            let Some(fence) = &mut self.backing(id).fence else { continue };
-            if fence.waited_by.contains(&user) {
-                continue;
-            }
-            fence.waited_by.push(user);
-            let event = fence.event;
+        if let Some(fence) = wait
+            && let Some((_, mark)) = self.mark_behind(fence)
+        {
             let read = self.stalls.before(self.driver, stream);
-            let outcome = self.driver.stream_wait_event(stream, event);
+            let outcome = self.driver.stream_wait_event(stream, mark.event());
             self.stalls.after(self.driver, stream);
             self.stats.fence_wait(read);
             self.note(outcome);
@@ -98,227 +157,101 @@ impl DeviceBackend {
         }
     }
 
-    /// The operation on `stream` was queued: what comes after in the ring
-    /// waits for it. `ctx`: the calling thread's own context, which is current.
-    pub fn record_use(
+    /// An operation on `stream` was queued, which used `chunks`; `moving`:
+    /// some of them may have to go soon, so it gets a mark.
+    pub fn after_use(
         &mut self,
+        user: Option<UserId>,
         stream: CUstream,
-        ctx: CUcontext,
-        foreign: bool,
-        id: ChunkId,
-        streamed: bool,
+        chunks: impl Iterator<Item = ChunkId>,
+        moving: bool,
     ) {
-        let user = User::new(stream, ctx);
-        // From our context, another's default stream cannot be waited for.
-        let ours = ctx == self.ctx || stream as usize > STREAM_PER_THREAD as usize;
-        if !streamed && ours {
-            let index = if foreign { streams::FOREIGN } else { streams::index_of(stream) };
-            hot(id).used_on(index);
-            return;
-        }
-        let known = self.backing(id).uses.iter().position(|last| last.user == user);
-        let event = match known {
-            Some(index) => Some(self.backing(id).uses.swap_remove(index).event),
-            None => self.event(ctx),
+        let Some(user) = user else {
+            return self.wait(|driver| driver.stream_synchronize(stream));
         };
-        if let Some(event) = event
-            && self.driver.event_record(event, stream).is_ok()
+        chunks.for_each(|id| self.users.note(id, hot(id), user));
+        if (moving || stream == STREAM_PER_THREAD)
+            && let Err(code) = self.users.mark(user)
+            && code != CuResult::STREAM_CAPTURE_UNSUPPORTED
         {
-            self.backing(id).uses.push(Use { user, event, before_copy_out: false });
-            return;
-        }
-        // No event to be had, or a copy on a stream of yet another context.
-        self.wait(|driver| driver.stream_synchronize(stream));
-        if let Some(event) = event {
-            self.spare(ctx, event);
+            self.wait(|driver| driver.stream_synchronize(stream));
         }
     }
 
-    /// `stream` is about to be destroyed: its handle may come back as another
-    /// stream, which must neither count as ordered nor as the same user.
-    pub fn forget_stream(&mut self, stream: CUstream) {
-        for backing in self.backings.iter_mut().flatten() {
-            if let Some(fence) = &mut backing.fence {
-                fence.waited_by.retain(|waited| waited.stream != stream);
-            }
-            for last in &mut backing.uses {
-                if last.user.stream == stream {
-                    last.user = User::gone(last.user.ctx);
-                }
-            }
+    /// Everything of `chunk` that is queued is over before what `by` does next:
+    /// its uses, the copy that brought it, and the one that saved it.
+    pub fn await_uses(&mut self, chunk: ChunkId, by: By) {
+        let Copies { fence, saved } = self.copies(chunk);
+        let mut points: SmallVec<[Point; 6]> =
+            self.users.uses(chunk, hot(chunk)).into_iter().collect();
+        points.extend(fence.into_iter().chain(saved));
+        for point in points {
+            self.await_point(point, by);
+        }
+        if by == By::Host {
+            self.forget(chunk);
         }
     }
 
-    /// The copy to the host that comes next waits for all uses of `chunk`.
-    pub(super) fn await_uses_before_copy_out(&mut self, chunk: ChunkId) {
-        let (driver, copy_out) = (self.driver, self.copy_out);
-        let backing = self.backings[chunk as usize].as_mut().expect("a chunk that lives");
-        for last in backing.uses.iter_mut().filter(|last| !last.before_copy_out) {
-            last.before_copy_out = true;
-            if let Err(code) = driver.stream_wait_event(copy_out, last.event) {
-                self.failure.get_or_insert(code);
-            }
-        }
-        if let Some(fence) = &backing.fence
-            && let Err(code) = driver.stream_wait_event(copy_out, fence.event)
-        {
-            self.failure.get_or_insert(code);
-        }
-        self.await_resident_uses(chunk, copy_out);
-    }
-
-    pub(super) fn await_uses_before_copy_in(&mut self, chunk: ChunkId) {
-        self.queued += 1;
-        let copy_in = self.copy_in;
-        let backing = self.backing(chunk);
-        let uses = std::mem::take(&mut backing.uses);
-        let written_back = backing.written_back.take();
-        backing.displaced = true;
-        for last in uses {
-            let outcome = self.driver.stream_wait_event(copy_in, last.event);
-            self.note(outcome);
-            // The chunk's other parts may have to be written back later.
-            if !last.before_copy_out {
-                let outcome = self.driver.stream_wait_event(self.copy_out, last.event);
-                self.note(outcome);
-            }
-            self.spare(last.user.ctx, last.event);
-        }
-        if let Some(event) = written_back {
-            let outcome = self.driver.stream_wait_event(copy_in, event);
-            self.note(outcome);
-            self.spare(self.ctx, event);
-        }
-        self.await_resident_uses(chunk, copy_in);
-    }
-
-    pub(super) fn await_queued_before_copy_in(&mut self) {
-        // A stream that cannot be waited for: then copies are ready at once.
-        let Some(stream) = self.last_stream.filter(|_| !any_capture()) else { return };
-        let Some(event) = self.event(self.ctx) else { return };
-        if self.driver.event_record(event, stream).is_ok() {
-            let outcome = self.driver.stream_wait_event(self.copy_in, event);
-            self.note(outcome);
-        }
-        self.spare(self.ctx, event);
-    }
-
-    /// Makes `waiter` wait, on the device, for every stream in `hot`'s bits.
-    pub(super) fn await_resident_uses(&mut self, id: ChunkId, waiter: CUstream) {
-        let bits = hot(id).streams();
-        if bits == 0 || self.idle {
-            return;
-        }
-        let (streams, unnamed) = streams::named(bits);
-        if unnamed {
-            self.wait(Driver::ctx_synchronize);
-        }
-        if bits & (1 << streams::FOREIGN) != 0 {
-            self.wait(synchronize_every_device);
-        }
-        for stream in streams {
-            if self.captures(stream) {
-                continue;
-            }
-            // A stream of another context takes no event of ours.
-            let event = self.event(self.ctx);
-            if let Some(event) = event
-                && self.driver.event_record(event, stream).is_ok()
-            {
-                let outcome = self.driver.stream_wait_event(waiter, event);
-                self.note(outcome);
-            } else {
-                self.wait(|driver| driver.stream_synchronize(stream));
-            }
-            if let Some(event) = event {
-                self.spare(self.ctx, event);
-            }
+    /// The content of `chunk` is there when this returns.
+    pub fn await_content(&mut self, chunk: ChunkId) {
+        if let Some(fence) = self.copies(chunk).fence {
+            self.await_point(fence, By::Host);
         }
     }
 
-    pub(super) fn await_uses_on_host(&mut self, chunk: ChunkId) {
-        let ctx = self.ctx;
-        let backing = self.backing(chunk);
-        let uses = std::mem::take(&mut backing.uses);
-        let fence = backing.fence.take();
-        let written_back = backing.written_back.take();
-        let displaced = std::mem::take(&mut backing.displaced);
-        let events = uses
-            .iter()
-            .map(|last| (last.user.ctx, last.event))
-            .chain(fence.map(|fence| (ctx, fence.event)))
-            .chain(written_back.map(|event| (ctx, event)));
-        for (ctx, event) in events {
-            if !self.idle {
-                self.wait(|driver| driver.event_synchronize(event));
-            }
-            self.spare(ctx, event);
-        }
-        if self.idle {
-            hot(chunk).forget_uses();
-            self.read_probe();
-            return;
-        }
-        if displaced {
-            let copy_in = self.copy_in;
-            self.wait(|driver| driver.stream_synchronize(copy_in));
-            self.read_probe();
-        }
-        let bits = hot(chunk).streams();
-        if bits != 0 {
-            let (streams, unnamed) = streams::named(bits);
-            if unnamed {
-                self.wait(Driver::ctx_synchronize);
-            } else {
-                for stream in streams {
-                    if !self.captures(stream) {
-                        self.wait(|driver| driver.stream_synchronize(stream));
-                    }
-                }
-            }
-            if bits & (1 << streams::FOREIGN) != 0 {
-                self.wait(synchronize_every_device);
-            }
-            hot(chunk).forget_uses();
+    /// What of `chunk` is queued and not over.
+    pub fn pending(&self, chunk: ChunkId) -> Pending {
+        let uses = self.users.uses(chunk, hot(chunk));
+        let left = uses.into_iter().filter(|&point| !self.users.is_over(point));
+        left.map(|point| match self.users.is_held_up(point.user) {
+            true => Pending::HeldUp,
+            false => Pending::Uses,
+        })
+        .max()
+        .unwrap_or_default()
+    }
+
+    pub fn any_held_up(&self) -> bool {
+        self.users.any_held_up()
+    }
+
+    /// Nothing is known of `chunk` any more.
+    pub fn forget(&mut self, chunk: ChunkId) {
+        self.users.forget_uses(chunk, hot(chunk));
+        if let Some(copies) = self.copies.get_mut(chunk as usize) {
+            *copies = Copies::default();
         }
     }
 
-    /// Later uses of `chunk` wait for the last copy to the device.
-    pub(super) fn raise_fence(&mut self, chunk: ChunkId) {
-        let copy_in = self.copy_in;
-        let known = self.backing(chunk).fence.take().map(|fence| (fence.event, fence.waited_by));
-        let (event, mut waited_by) = match known {
-            Some(known) => known,
-            None => match self.event(self.ctx) {
-                Some(event) => (event, Vec::new()),
-                None => return self.wait(|driver| driver.stream_synchronize(copy_in)),
-            },
-        };
-        waited_by.clear();
-        let outcome = self.driver.event_record(event, copy_in);
-        self.note(outcome);
-        self.backing(chunk).fence = Some(Fence { event, waited_by });
+    fn copies(&self, chunk: ChunkId) -> Copies {
+        self.copies.get(chunk as usize).copied().unwrap_or_default()
     }
 
-    /// The last copy to the host was `chunk`'s.
-    pub(super) fn note_written_back(&mut self, chunk: ChunkId) {
-        let copy_out = self.copy_out;
-        let known = self.backing(chunk).written_back.take();
-        let Some(event) = known.or_else(|| self.event(self.ctx)) else {
-            return self.wait(|driver| driver.stream_synchronize(copy_out));
-        };
-        let outcome = self.driver.event_record(event, copy_out);
-        self.note(outcome);
-        self.backing(chunk).written_back = Some(event);
-    }
-
-    /// An event of `ctx`, which is current or ours.
-    pub(super) fn event(&mut self, ctx: CUcontext) -> Option<CUevent> {
-        if let Some(event) = self.spare_events.get_mut(&(ctx as usize)).and_then(Vec::pop) {
-            return Some(event);
+    fn copies_mut(&mut self, chunk: ChunkId) -> &mut Copies {
+        if self.copies.len() <= chunk as usize {
+            self.copies.resize(chunk as usize + 1, Copies::default());
         }
-        match self.driver.event_create(true) {
-            Ok(event) => Some(event),
+        &mut self.copies[chunk as usize]
+    }
+
+    // --- copies ------------------------------------------------------------------
+
+    /// The last copy to the host was that of `chunks`.
+    pub fn copied_out(&mut self, chunks: impl Iterator<Item = ChunkId>) {
+        let point = self.end_copy(self.copy_out.user);
+        chunks.for_each(|id| self.copies_mut(id).saved = point);
+    }
+
+    /// The last copy to the device was that of `chunks`: later uses wait for it.
+    pub fn copied_in(&mut self, chunks: impl Iterator<Item = ChunkId>) {
+        let point = self.end_copy(self.copy_in.user);
+        chunks.for_each(|id| self.copies_mut(id).fence = point);
+    }
+
+    fn end_copy(&mut self, user: UserId) -> Option<Point> {
+        match self.users.mark(user) {
+            Ok(point) => Some(point),
             Err(code) => {
                 self.note(Err(code));
                 None
@@ -326,24 +259,80 @@ impl DeviceBackend {
         }
     }
 
-    /// `event` may be recorded anew: whoever waits for it has said so already.
-    pub(super) fn spare(&mut self, ctx: CUcontext, event: CUevent) {
-        self.spare_events.entry(ctx as usize).or_default().push(event);
+    /// Where both internal streams have come to.
+    pub fn copies_queued(&self) -> [Point; 2] {
+        [self.copy_in.user, self.copy_out.user]
+            .map(|user| Point { user, stretch: self.users.stretch(user) })
     }
 
-    pub(super) fn release_events(&mut self) {
-        self.stalls.release(self.driver);
-        self.timer.release(self.driver);
-        let probe = self.probe.take();
-        let timed = probe.iter().flat_map(|&(start, end, _)| [start, end]);
-        for event in self.spare_events.drain().flat_map(|(_, events)| events).chain(timed) {
-            // A context that is gone took its events along.
-            let _ = self.driver.event_destroy(event);
+    /// Copies to the device begin when what the operation's stream has queued
+    /// is over.
+    pub fn copies_follow_last(&mut self) {
+        if let Some(user) = self.asks {
+            self.await_point(Point { user, stretch: self.users.stretch(user) }, By::CopyIn);
         }
     }
 
+    pub fn is_over(&self, point: Point) -> bool {
+        self.users.is_over(point)
+    }
+
+    // --- waits -------------------------------------------------------------------
+
+    pub fn await_point(&mut self, point: Point, by: By) {
+        let lane = match by {
+            By::CopyIn => Some(&mut self.copy_in),
+            By::CopyOut => Some(&mut self.copy_out),
+            By::Host => None,
+        };
+        if let Some(lane) = &lane
+            && (lane.user == point.user
+                || lane.awaited.get(&point.user).is_some_and(|&known| known >= point.stretch))
+        {
+            return;
+        }
+        let stream = lane.map(|lane| lane.stream);
+        let Some((behind, mark)) = self.mark_behind(point) else { return };
+        match stream {
+            None => {
+                self.wait(|driver| driver.event_synchronize(mark.event()));
+                self.users.set_over(behind);
+            }
+            Some(stream) => {
+                let outcome = self.driver.stream_wait_event(stream, mark.event());
+                self.note(outcome);
+                let lane = if by == By::CopyIn { &mut self.copy_in } else { &mut self.copy_out };
+                lane.awaited.insert(behind.user, behind.stretch);
+            }
+        }
+    }
+
+    /// The mark behind the point. `None`: it is over, or nothing can tell when.
+    fn mark_behind(
+        &mut self,
+        point: Point,
+    ) -> Option<(Point, std::sync::Arc<crate::engine::users::Mark>)> {
+        match self.users.mark_behind(point) {
+            Ok(behind) => behind,
+            Err(code) => {
+                self.note(Err(code));
+                None
+            }
+        }
+    }
+
+    /// Waits on the host for `wait`, counted.
+    pub fn wait(&mut self, wait: impl FnOnce(&Driver) -> Result<()>) {
+        // The program's operations do not take longer for that.
+        self.timer.give_up();
+        let began = Instant::now();
+        let outcome = wait(self.driver);
+        self.stats.waited(self.reason, began.elapsed());
+        self.note(outcome);
+    }
+
     /// Keeps the first error; only a broken context gives one here.
-    pub(super) fn note(&mut self, outcome: Result<()>) {
+    pub fn note(&mut self, outcome: Result<()>) {
         if let Err(code) = outcome
             && self.failure.is_none()
         {
@@ -354,19 +343,29 @@ impl DeviceBackend {
         }
     }
 
-    /// Waits on the host for `wait`, counted.
-    pub(super) fn wait(&mut self, wait: impl FnOnce(&Driver) -> Result<()>) {
-        // The program's operations do not take longer for that.
-        self.timer.give_up();
-        let began = Instant::now();
-        let outcome = wait(self.driver);
-        self.stats.waited(self.reason, began.elapsed());
-        self.note(outcome);
+    // --- times, and the end ----------------------------------------------------------
+
+    /// The GPU time of a group of operations that is over: which, and ns.
+    pub fn read_times(&mut self) -> Option<(std::ops::Range<u64>, u64)> {
+        self.timer.read(self.driver)
     }
 
-    /// Whether `stream` captures: then nothing of it can be waited for, nor
-    /// need be, because everything before the capture is over (`graphs`).
-    pub(super) fn captures(&self, stream: CUstream) -> bool {
-        any_capture() && self.driver.stream_is_capturing(stream) != Ok(false)
+    /// Whether an operation on `stream` of the thread's context can be timed.
+    pub fn can_time(&self, stream: CUstream) -> bool {
+        stream != STREAM_PER_THREAD && !any_capture()
+    }
+
+    /// The context is gone, and its events with it.
+    pub fn forget_events(&mut self) {
+        self.stalls = StallProbe::default();
+        self.timer = OperationTimer::default();
+        self.copies.clear();
+    }
+
+    /// Gives the events back that nobody needs.
+    pub fn release_events(&mut self) {
+        self.stalls.release(self.driver);
+        self.timer.release(self.driver);
+        self.users.release_events();
     }
 }

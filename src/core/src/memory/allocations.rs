@@ -223,6 +223,8 @@ impl Streamer {
         if !self.chunk(id).resident() {
             self.promote(id, ops)?;
         }
+        // Given frames by a plan, it may still await its bytes.
+        self.fill_blanks(id, true, ops);
         Ok(!std::mem::replace(&mut self.chunk_mut(id).pinned, true))
     }
 }

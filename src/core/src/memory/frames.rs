@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::chunk::{self, ChunkState, PartExt};
-use super::{ChunkId, Effect, FrameId, MemoryOps, Operation, Refused, Shortage, Streamer};
+use super::{ChunkId, Effect, FrameId, MemoryOps, Operation, Pending, Refused, Shortage, Streamer};
 
 /// Chunks that must not lose their frames now.
 pub(super) type Keep<'a> = &'a dyn Fn(ChunkId) -> bool;
@@ -214,6 +214,7 @@ impl Streamer {
             let rank = if last_filled { Operation::MAX - touched_at } else { touched_at };
             (!undefined, !last_filled, rank)
         });
+        let candidates = self.least_pending(&candidates, frames, ops);
         let before = self.free.len();
         let host_full = self.evict(&candidates, frames, ops).is_err();
         if self.free.len() > before {
@@ -226,6 +227,30 @@ impl Streamer {
         } else {
             self.device_shortage(frames)
         })
+    }
+
+    /// Those of `candidates` to take `frames` frames from, in their order: with
+    /// nothing left to wait for, if that is enough; else with what gets there
+    /// by itself; else all.
+    fn least_pending(
+        &self,
+        candidates: &[ChunkId],
+        frames: u32,
+        ops: &mut impl MemoryOps,
+    ) -> Vec<ChunkId> {
+        let mut waits = [Vec::new(), Vec::new(), Vec::new()];
+        let mut gained = 0;
+        for &id in candidates {
+            let pending = ops.pending(id);
+            waits[pending as usize].push(id);
+            if pending == Pending::Nothing {
+                gained += self.chunk(id).own_frames();
+                if gained >= frames {
+                    break;
+                }
+            }
+        }
+        waits.concat()
     }
 
     /// Chunks were filled, and none was used since.

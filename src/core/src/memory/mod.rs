@@ -74,7 +74,7 @@ mod slabs;
 mod unpredictable;
 
 pub use cap::RecentCaps;
-pub use ops::{Effect, FrameId, MemoryOps, Refused, Shortage};
+pub use ops::{Effect, FrameId, MemoryOps, Pending, Refused, Shortage};
 
 use crate::address_map::ChunkId;
 use crate::learn::{Cursor, Operation};
@@ -122,6 +122,8 @@ pub struct Streamer {
     occupants: Vec<Option<(ChunkId, u32)>>,
     /// Where the next chunk is attached.
     ring_cursor: u32,
+    /// Slots whose content a stream that is held up has yet to use.
+    held_up_slots: Vec<u32>,
     slabs: slabs::Slabs,
     order: Order,
     accuracy: unpredictable::Accuracy,
@@ -181,6 +183,7 @@ impl Streamer {
             ring: Vec::new(),
             occupants: Vec::new(),
             ring_cursor: 0,
+            held_up_slots: Vec::new(),
             slabs: slabs::Slabs::default(),
             order: Order::default(),
             accuracy: unpredictable::Accuracy::default(),

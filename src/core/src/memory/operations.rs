@@ -112,11 +112,14 @@ impl Streamer {
             if chunk.resident() { 0 } else { chunk.shared_frames() }
         };
         let streamed_frames = touches.iter().map(shared).sum();
+        self.note_held_up(touches, ops);
         self.grow_ring(streamed_frames, touches, ops)?;
         for &(id, _) in touches {
             if !self.chunk(id).mapped {
                 self.attach(id, touches, ops)?;
-            } else if !self.chunk(id).present() && self.overlaps_any(id, touches) {
+            } else if !self.chunk(id).present()
+                && (self.overlaps_any(id, touches) || self.is_behind_held_up(id, ops))
+            {
                 self.relocate(id, touches, ops)?;
             }
         }

@@ -15,6 +15,18 @@ pub type FrameId = u32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused;
 
+/// What of a chunk's uses is not over yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pending {
+    #[default]
+    Nothing,
+    /// A stream has yet to use it, and gets there by itself.
+    Uses,
+    /// A stream has yet to use it that waits for the host, or for a word in
+    /// memory: it may stay so until the program goes on.
+    HeldUp,
+}
+
 /// Why chunks could not be made present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
@@ -94,6 +106,16 @@ pub trait MemoryOps {
         for (chunk, frames) in pieces {
             self.write_back(*chunk, frames.clone());
         }
+    }
+    /// What of the uses of `chunk` is not over: taking frames from others first
+    /// spares a wait, and may be the only way not to wait for ever.
+    fn pending(&mut self, chunk: ChunkId) -> Pending {
+        let _ = chunk;
+        Pending::Nothing
+    }
+    /// Whether [`Self::pending`] answers [`Pending::HeldUp`] for any chunk.
+    fn any_held_up(&mut self) -> bool {
+        false
     }
     /// Waits, on the host, until all uses and copies of `chunk` are over.
     fn retire(&mut self, chunk: ChunkId);

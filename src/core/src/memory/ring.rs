@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::chunk::{self, ChunkState, PartExt, Streamed};
-use super::{ChunkId, Effect, FrameId, MemoryOps, Refused, Shortage, Streamer};
+use super::{ChunkId, Effect, FrameId, MemoryOps, Pending, Refused, Shortage, Streamer};
 use crate::plan::Part;
 
 impl Streamer {
@@ -23,6 +23,31 @@ impl Streamer {
         })
     }
 
+    /// Which slots an operation that touches `touches` had better not wait for.
+    pub(super) fn note_held_up(&mut self, touches: &[(ChunkId, Effect)], ops: &mut impl MemoryOps) {
+        self.held_up_slots.clear();
+        if !ops.any_held_up() {
+            return;
+        }
+        for slot in 0..self.ring.len() as u32 {
+            if let Some((id, _)) = self.occupants[slot as usize]
+                && touches.iter().all(|&(touched, _)| touched != id)
+                && ops.pending(id) == Pending::HeldUp
+            {
+                self.held_up_slots.push(slot);
+            }
+        }
+    }
+
+    /// Whether `id` shares frames with what a stream that is held up has yet to
+    /// use, and need not.
+    pub(super) fn is_behind_held_up(&self, id: ChunkId, ops: &mut impl MemoryOps) -> bool {
+        let mut slots = self.chunk(id).parts.iter().flat_map(|streamed| streamed.part.slots());
+        !self.held_up_slots.is_empty()
+            && slots.any(|slot| self.held_up_slots.contains(&slot))
+            && ops.pending(id) != Pending::HeldUp
+    }
+
     /// At least `frames` frames in the ring, taken from residents that
     /// `touches` does not name. The first ring is a fraction of the memory.
     pub(super) fn grow_ring(
@@ -32,6 +57,19 @@ impl Streamer {
         ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let present = self.ring.len() as u32;
+        let held_up = self.held_up_slots.len() as u32;
+        if held_up > 0 && present < frames + held_up {
+            // Room beside them, or else what they hold is waited for.
+            let keep = |id: ChunkId| touches.iter().any(|&(touched, _)| touched == id);
+            match self.take_frames(frames + held_up - present, &keep, false, ops) {
+                Ok(taken) => {
+                    self.extend_ring(taken, ops);
+                    return Ok(());
+                }
+                Err(Shortage::Busy) => return Err(Shortage::Busy),
+                Err(Shortage::Device { .. } | Shortage::Host) => self.held_up_slots.clear(),
+            }
+        }
         if present >= frames {
             return Ok(());
         }
@@ -89,6 +127,9 @@ impl Streamer {
             for slot in self.chunk(other).parts.iter().flat_map(|streamed| streamed.part.slots()) {
                 taken[slot as usize] = true;
             }
+        }
+        for &slot in &self.held_up_slots {
+            taken[slot as usize] = true;
         }
         let mut cursor = self.ring_cursor;
         let mut parts = Vec::new();

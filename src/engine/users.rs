@@ -1,0 +1,606 @@
+//! Who uses memory: streams of contexts, and places in their order.
+//!
+//! A *user* is a stream of a context; of a per-thread default stream, of one
+//! thread. Its work is cut into *stretches*, counted from 1. A *mark* is an
+//! event that ends a stretch: what was noted in it, or before, is over when the
+//! event is. A *point* is a user and a stretch, and stands for everything that
+//! the user had queued when the stretch ended.
+//!
+//! A use is noted as the point that it lies in, without a call to the driver,
+//! *after* the original returned: so a mark made later is behind it. Marks are
+//! made when somebody wants to wait, and where only this moment can tell what
+//! was before: ahead of a wait for the host or another stream (`blocks`), of a
+//! capture, of a stream's end, and behind each use on a per-thread default
+//! stream, which no other thread can name.
+//!
+//! Users that are gone keep their number until all their work is over and no
+//! chunk names them any more; then it is given out again.
+//!
+//! Locks: the list of numbers, the blocks, then a user's marks, then the
+//! events; after a device's. Not here: who waits for whom (`device::order`).
+
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use autooffload_core::address_map::ChunkId;
+use dashmap::DashMap;
+
+use super::any_capture;
+use super::chunk_bits::{Hot, STRETCH_BITS};
+use super::guards::{ContextGuard, RelaxedCapture};
+use super::state::{engine, lock, space};
+use crate::driver::Driver;
+use crate::driver::abi::*;
+
+/// The number of a user; 0 is nobody.
+pub type UserId = u16;
+
+/// Users at a time, with those that are gone and not yet over.
+const USERS_MAX: usize = 8192;
+/// Marks of one user that are looked through for those that are over.
+const MARKS_KEPT: usize = 16;
+/// The handles of default streams are not those of streams.
+const FIRST_NAMED: usize = 3;
+
+/// Everything that a user had queued when a stretch of its ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Point {
+    pub user: UserId,
+    pub stretch: u64,
+}
+
+/// A stream for certain: the default streams' handles mean another one in each
+/// context, the per-thread one's on each thread as well.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Stream {
+    handle: usize,
+    ctx: usize,
+    thread: u64,
+}
+
+/// An event that ends a stretch; it may be recorded anew when nobody holds it.
+pub struct Mark {
+    event: Event,
+    ctx: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Event(CUevent);
+
+// SAFETY: an event may be used from any thread.
+unsafe impl Send for Event {}
+// SAFETY: as above.
+unsafe impl Sync for Event {}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        if let Some(engine) = engine() {
+            engine.users.spare(self.ctx, self.event);
+        }
+    }
+}
+
+#[derive(Default)]
+struct User {
+    /// The present stretch.
+    stretch: AtomicU64,
+    /// What lies in this stretch and before is known to be over.
+    over: AtomicU64,
+    marks: Mutex<Marks>,
+}
+
+#[derive(Default)]
+struct Marks {
+    /// `None`: gone, or not in use.
+    stream: Option<Stream>,
+    /// The last stretch of each, oldest first.
+    ended: VecDeque<(u64, Arc<Mark>)>,
+    /// The user's later work already waits for these.
+    awaited: Vec<Point>,
+}
+
+#[derive(Default)]
+struct Numbers {
+    /// The lowest that was never given out.
+    next: UserId,
+    unused: Vec<UserId>,
+    gone: Vec<UserId>,
+}
+
+pub struct Users {
+    driver: &'static Driver,
+    users: Box<[User]>,
+    by_stream: DashMap<Stream, UserId>,
+    /// Raised when a handle may mean another user.
+    generation: AtomicU32,
+    numbers: Mutex<Numbers>,
+    /// A default stream's context must be asked for: there are several.
+    several_contexts: AtomicBool,
+    /// Behind waits for the host, or for a word in memory; and whether there are any.
+    blocks: Mutex<Vec<Point>>,
+    has_blocks: AtomicBool,
+    /// Numbers given to threads.
+    threads: AtomicU64,
+    /// Events for marks, by context.
+    events: Mutex<HashMap<usize, Vec<Event>>>,
+    /// Uses that found no room in their chunk.
+    more: Mutex<HashMap<ChunkId, Vec<u64>>>,
+}
+
+thread_local! {
+    /// The stream this thread used last: launches come in long runs. Handle,
+    /// generation, user.
+    static LAST: Cell<(usize, u32, UserId)> = const { Cell::new((0, 0, 0)) };
+}
+
+/// A thread's number, which no other ever has; its end is the end of its
+/// per-thread default streams as users.
+struct ThreadNumber(u64);
+
+impl Drop for ThreadNumber {
+    fn drop(&mut self) {
+        if let Some(engine) = engine() {
+            engine.users.thread_ends(self.0);
+        }
+    }
+}
+
+thread_local! {
+    static THREAD: ThreadNumber = {
+        let next = engine().map_or(0, |engine| engine.users.threads.fetch_add(1, Ordering::Relaxed));
+        ThreadNumber(next + 1)
+    };
+}
+
+fn thread_number() -> u64 {
+    // A thread that is being torn down is nobody.
+    THREAD.try_with(|number| number.0).unwrap_or(u64::MAX)
+}
+
+impl Users {
+    pub fn new(driver: &'static Driver, several_contexts: bool) -> Self {
+        Self {
+            driver,
+            users: (0..USERS_MAX).map(|_| User::default()).collect(),
+            by_stream: DashMap::new(),
+            generation: AtomicU32::new(1),
+            numbers: Mutex::new(Numbers { next: 1, ..Numbers::default() }),
+            several_contexts: AtomicBool::new(several_contexts),
+            blocks: Mutex::default(),
+            has_blocks: AtomicBool::new(false),
+            threads: AtomicU64::new(0),
+            events: Mutex::default(),
+            more: Mutex::default(),
+        }
+    }
+
+    /// The program makes a context of its own.
+    pub fn context_made(&self) {
+        self.several_contexts.store(true, Ordering::Relaxed);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The user that `stream` (an effective handle) means to the calling
+    /// thread. `None`: there are too many.
+    #[inline]
+    pub fn of(&self, stream: CUstream) -> Option<UserId> {
+        // 0 and 1 are the same stream.
+        let handle = (stream as usize).max(STREAM_LEGACY as usize);
+        let generation = self.generation.load(Ordering::Acquire);
+        let asks = handle < FIRST_NAMED && self.several_contexts.load(Ordering::Relaxed);
+        if !asks {
+            let (last, of, user) = LAST.get();
+            if (last, of) == (handle, generation) {
+                return Some(user);
+            }
+        }
+        let user = self.find(handle)?;
+        if !asks {
+            LAST.set((handle, generation, user));
+        }
+        Some(user)
+    }
+
+    #[inline(never)]
+    fn find(&self, handle: usize) -> Option<UserId> {
+        let thread = if handle == STREAM_PER_THREAD as usize { thread_number() } else { 0 };
+        // A named stream's handle is its own; which context it is of is asked once.
+        let ctx = if handle < FIRST_NAMED { self.driver.ctx_get_current().ok()? } else { 0 as _ };
+        let key = Stream { handle, ctx: ctx as usize, thread };
+        if let Some(user) = self.by_stream.get(&key) {
+            return Some(*user);
+        }
+        let ctx = if handle < FIRST_NAMED {
+            ctx
+        } else {
+            let of = self.driver.stream_get_ctx(handle as CUstream);
+            of.or_else(|_| self.driver.ctx_get_current()).ok()?
+        };
+        self.add(key, ctx)
+    }
+
+    /// An internal stream of ours, of the context `ctx`.
+    pub fn add_own(&self, stream: CUstream, ctx: CUcontext) -> Option<UserId> {
+        self.add(Stream { handle: stream as usize, ctx: 0, thread: 0 }, ctx)
+    }
+
+    fn add(&self, key: Stream, ctx: CUcontext) -> Option<UserId> {
+        let mut numbers = lock(&self.numbers);
+        // Two threads may have missed it at once.
+        if let Some(user) = self.by_stream.get(&key) {
+            return Some(*user);
+        }
+        let user = match numbers.unused.pop() {
+            Some(user) => user,
+            None if usize::from(numbers.next) < USERS_MAX => {
+                numbers.next += 1;
+                numbers.next - 1
+            }
+            None => {
+                self.recycle(&mut numbers);
+                numbers.unused.pop()?
+            }
+        };
+        let slot = self.slot(user);
+        // A number's stretches go on rising: what others know of them stays true.
+        let former = slot.stretch.fetch_add(1, Ordering::AcqRel);
+        slot.over.store(former, Ordering::Release);
+        *lock(&slot.marks) =
+            Marks { stream: Some(Stream { ctx: ctx as usize, ..key }), ..Marks::default() };
+        self.by_stream.insert(key, user);
+        Some(user)
+    }
+
+    /// Numbers of users that are gone, and whose work is over, may be used again.
+    fn recycle(&self, numbers: &mut Numbers) {
+        let Some(space) = space() else { return };
+        let (over, gone): (Vec<_>, Vec<_>) = std::mem::take(&mut numbers.gone)
+            .into_iter()
+            .partition(|&user| self.is_over(Point { user, stretch: self.stretch(user) }));
+        numbers.gone = gone;
+        for hot in &space.hot {
+            hot.forget(|user| over.contains(&user));
+        }
+        for noted in lock(&self.more).values_mut() {
+            noted.retain(|&place| !over.contains(&point(place).user));
+        }
+        numbers.unused.extend(over);
+    }
+
+    #[inline]
+    fn slot(&self, user: UserId) -> &User {
+        &self.users[usize::from(user)]
+    }
+
+    #[inline]
+    pub fn stretch(&self, user: UserId) -> u64 {
+        self.slot(user).stretch.load(Ordering::Acquire)
+    }
+
+    // --- uses ----------------------------------------------------------------
+
+    /// `user` has queued a use of `chunk` just now.
+    #[inline]
+    pub fn note(&self, chunk: ChunkId, hot: &Hot, user: UserId) {
+        let place = place(Point { user, stretch: self.stretch(user) });
+        if !hot.note(place, |held| self.known_over(point(held))) {
+            self.note_more(chunk, hot, place);
+        }
+    }
+
+    #[cold]
+    fn note_more(&self, chunk: ChunkId, hot: &Hot, place: u64) {
+        let mut more = lock(&self.more);
+        let noted = more.entry(chunk).or_default();
+        noted.retain(|&other| point(other).user != point(place).user);
+        noted.push(place);
+        hot.set_more(true);
+    }
+
+    /// The last uses of `chunk` that are not known to be over.
+    pub fn uses(&self, chunk: ChunkId, hot: &Hot) -> smallvec::SmallVec<[Point; 4]> {
+        let mut points: smallvec::SmallVec<[Point; 4]> = hot.places().map(point).collect();
+        if hot.has_more() {
+            let more = lock(&self.more);
+            points.extend(more.get(&chunk).into_iter().flatten().map(|&place| point(place)));
+        }
+        points.retain(|point| !self.known_over(*point));
+        points
+    }
+
+    /// All uses of `chunk` are over, or it is gone.
+    pub fn forget_uses(&self, chunk: ChunkId, hot: &Hot) {
+        if hot.has_more() {
+            lock(&self.more).remove(&chunk);
+            hot.set_more(false);
+        }
+        hot.forget(|_| true);
+    }
+
+    // --- marks ---------------------------------------------------------------
+
+    /// Ends the present stretch with a mark. What cannot be marked (the user is
+    /// gone, captures, or is another thread's) has been already, or must be
+    /// waited for otherwise.
+    pub fn mark(&self, user: UserId) -> Result<Point> {
+        let slot = self.slot(user);
+        let mut marks = lock(&slot.marks);
+        self.mark_locked(user, slot, &mut marks)
+    }
+
+    fn mark_locked(&self, user: UserId, slot: &User, marks: &mut Marks) -> Result<Point> {
+        let Some(stream) = marks.stream else { return Err(CuResult::INVALID_CONTEXT) };
+        if stream.thread != 0 && stream.thread != thread_number() {
+            return Err(CuResult::INVALID_CONTEXT);
+        }
+        let handle = stream.handle as CUstream;
+        let _context = ContextGuard::enter(self.driver, stream.ctx as CUcontext);
+        let _relaxed = RelaxedCapture::enter(self.driver);
+        if any_capture() && self.driver.stream_is_capturing(handle) != Ok(false) {
+            return Err(CuResult::STREAM_CAPTURE_UNSUPPORTED);
+        }
+        if marks.ended.len() >= MARKS_KEPT {
+            self.settle(slot, marks);
+        }
+        let spare = lock(&self.events).get_mut(&stream.ctx).and_then(Vec::pop);
+        let event = match spare {
+            Some(event) => event,
+            None => Event(self.driver.event_create(true)?),
+        };
+        let mark = Mark { event, ctx: stream.ctx };
+        // Before the event: what is noted in the new stretch may be behind it.
+        let stretch = slot.stretch.fetch_add(1, Ordering::AcqRel);
+        self.driver.event_record(event.0, handle)?;
+        marks.ended.push_back((stretch, Arc::new(mark)));
+        Ok(Point { user, stretch })
+    }
+
+    /// Drops the marks that are over.
+    fn settle(&self, slot: &User, marks: &mut Marks) {
+        while let Some((stretch, mark)) = marks.ended.front() {
+            let over = slot.over.load(Ordering::Acquire) >= *stretch
+                || self.driver.event_is_over(mark.event.0);
+            if !over {
+                break;
+            }
+            slot.over.fetch_max(*stretch, Ordering::AcqRel);
+            marks.ended.pop_front();
+        }
+    }
+
+    /// Whether the point is known to be over, without asking.
+    #[inline]
+    pub fn known_over(&self, point: Point) -> bool {
+        self.slot(point.user).over.load(Ordering::Acquire) >= point.stretch
+    }
+
+    /// Whether the point is over. Asks the driver, and marks what is unmarked.
+    pub fn is_over(&self, point: Point) -> bool {
+        if self.known_over(point) {
+            return true;
+        }
+        let slot = self.slot(point.user);
+        let mut marks = lock(&slot.marks);
+        let _relaxed = RelaxedCapture::enter(self.driver);
+        let behind = marks.ended.back().is_some_and(|&(last, _)| last >= point.stretch);
+        if !behind
+            && marks.stream.is_some()
+            && self.mark_locked(point.user, slot, &mut marks).is_err()
+        {
+            return false;
+        }
+        self.settle(slot, &mut marks);
+        // One that is gone has queued nothing behind its last mark.
+        self.known_over(point) || (marks.stream.is_none() && marks.ended.is_empty())
+    }
+
+    /// The first mark behind the point, which is made if there is none.
+    /// `Ok(None)`: the point is over.
+    pub fn mark_behind(&self, point: Point) -> Result<Option<(Point, Arc<Mark>)>> {
+        if self.known_over(point) {
+            return Ok(None);
+        }
+        let slot = self.slot(point.user);
+        let mut marks = lock(&slot.marks);
+        let behind = marks.ended.back().is_some_and(|&(last, _)| last >= point.stretch);
+        if !behind && marks.stream.is_some() {
+            self.mark_locked(point.user, slot, &mut marks)?;
+        }
+        // One that is gone has queued nothing behind its last mark.
+        let last = marks.ended.len().saturating_sub(1);
+        let index = marks.ended.partition_point(|&(last, _)| last < point.stretch).min(last);
+        let Some((stretch, mark)) = marks.ended.get(index) else { return Ok(None) };
+        Ok(Some((Point { user: point.user, stretch: *stretch }, mark.clone())))
+    }
+
+    /// The point is over.
+    pub fn set_over(&self, point: Point) {
+        self.slot(point.user).over.fetch_max(point.stretch, Ordering::AcqRel);
+    }
+
+    fn spare(&self, ctx: usize, event: Event) {
+        // A context that is gone took its events along.
+        if let Some(events) = lock(&self.events).get_mut(&ctx) {
+            events.push(event);
+        }
+    }
+
+    /// Later work of `user` waits for the point. `false`: it does already.
+    pub fn awaits(&self, user: UserId, point: Point) -> bool {
+        let mut marks = lock(&self.slot(user).marks);
+        match marks.awaited.iter_mut().find(|known| known.user == point.user) {
+            Some(known) if known.stretch >= point.stretch => return false,
+            Some(known) => known.stretch = point.stretch,
+            None => marks.awaited.push(point),
+        }
+        true
+    }
+
+    // --- what ends, and what blocks -----------------------------------------------
+
+    /// What `stream` does next may wait for something that is not on it: what
+    /// was before gets a mark of its own. A default stream of the same context
+    /// counts among what streams wait for.
+    pub fn blocks(&self, stream: CUstream) {
+        let Some(user) = self.known(stream) else { return };
+        let _ = self.mark(user);
+        let ctx = lock(&self.slot(user).marks).stream.map(|stream| stream.ctx);
+        let legacy = ctx.map(|ctx| Stream { handle: STREAM_LEGACY as usize, ctx, thread: 0 });
+        if let Some(legacy) = legacy.and_then(|legacy| self.by_stream.get(&legacy).map(|u| *u))
+            && legacy != user
+        {
+            let _ = self.mark(legacy);
+        }
+    }
+
+    /// `stream` was made to wait for the host or for a word in memory.
+    pub fn blocked(&self, stream: CUstream) {
+        let Some(user) = self.of(stream) else { return };
+        if let Ok(point) = self.mark(user) {
+            let mut blocks = lock(&self.blocks);
+            blocks.retain(|block| block.user != user);
+            blocks.push(point);
+            self.has_blocks.store(true, Ordering::Release);
+        }
+    }
+
+    /// Whether any user is, as far as can be seen, at a wait that may never end
+    /// by itself.
+    #[inline]
+    pub fn any_held_up(&self) -> bool {
+        self.has_blocks.load(Ordering::Acquire) && self.held_up(|_| true)
+    }
+
+    /// Whether `user` is.
+    pub fn is_held_up(&self, user: UserId) -> bool {
+        self.has_blocks.load(Ordering::Acquire) && self.held_up(|other| other == user)
+    }
+
+    #[cold]
+    fn held_up(&self, which: impl Fn(UserId) -> bool) -> bool {
+        let mut blocks = lock(&self.blocks);
+        blocks.retain(|&block| !self.is_over(block));
+        self.has_blocks.store(!blocks.is_empty(), Ordering::Release);
+        blocks.iter().any(|block| which(block.user))
+    }
+
+    /// A capture is about to begin: nothing of what was before can be marked
+    /// then.
+    pub fn mark_all(&self) {
+        let users: Vec<UserId> = self.by_stream.iter().map(|entry| *entry.value()).collect();
+        for user in users {
+            let _ = self.mark(user);
+        }
+    }
+
+    /// The user of `stream`, if it used anything.
+    fn known(&self, stream: CUstream) -> Option<UserId> {
+        let handle = (stream as usize).max(STREAM_LEGACY as usize);
+        let named = handle >= FIRST_NAMED;
+        let thread = if handle == STREAM_PER_THREAD as usize { thread_number() } else { 0 };
+        let ctx = if named { 0 as _ } else { self.driver.ctx_get_current().ok()? };
+        let key = Stream { handle, ctx: ctx as usize, thread };
+        self.by_stream.get(&key).map(|user| *user)
+    }
+
+    /// `stream` is about to be destroyed; its handle may come back as another.
+    pub fn stream_ends(&self, stream: CUstream) {
+        if (stream as usize) < FIRST_NAMED {
+            return;
+        }
+        let Some(user) = self.known(stream) else { return };
+        // What a capturing stream used before is marked already.
+        if let Err(code) = self.mark(user)
+            && code != CuResult::STREAM_CAPTURE_UNSUPPORTED
+            && self.driver.stream_synchronize(stream).is_ok()
+        {
+            self.set_over(Point { user, stretch: self.stretch(user) });
+        }
+        self.by_stream.remove(&Stream { handle: stream as usize, ctx: 0, thread: 0 });
+        self.generation.fetch_add(1, Ordering::Release);
+        lock(&self.slot(user).marks).stream = None;
+        lock(&self.numbers).gone.push(user);
+    }
+
+    /// A thread ended: each use on its default streams has a mark.
+    fn thread_ends(&self, thread: u64) {
+        let mut ended = Vec::new();
+        self.by_stream.retain(|stream, user| {
+            let ends = stream.thread == thread;
+            if ends {
+                ended.push(*user);
+            }
+            !ends
+        });
+        for &user in &ended {
+            lock(&self.slot(user).marks).stream = None;
+        }
+        lock(&self.numbers).gone.extend(ended);
+    }
+
+    /// The stretches of users of `ctx` that end now: to be told to [`Self::are_over`] once everything queued is over.
+    pub fn end_stretches(&self, ctx: CUcontext) -> Vec<Point> {
+        let users: Vec<UserId> = self.by_stream.iter().map(|entry| *entry.value()).collect();
+        users
+            .into_iter()
+            .filter(|&user| {
+                let stream = lock(&self.slot(user).marks).stream;
+                stream.is_some_and(|stream| stream.ctx == ctx as usize)
+            })
+            .map(|user| {
+                let stretch = self.slot(user).stretch.fetch_add(1, Ordering::AcqRel);
+                Point { user, stretch }
+            })
+            .collect()
+    }
+
+    pub fn are_over(&self, points: &[Point]) {
+        points.iter().for_each(|&point| self.set_over(point));
+    }
+
+    /// `ctx` is about to end, and everything queued in it is over.
+    pub fn context_ends(&self, ctx: CUcontext) {
+        let points = self.end_stretches(ctx);
+        self.are_over(&points);
+        let ended: Vec<UserId> = points.iter().map(|point| point.user).collect();
+        self.by_stream.retain(|_, user| !ended.contains(user));
+        self.generation.fetch_add(1, Ordering::Release);
+        for &user in &ended {
+            *lock(&self.slot(user).marks) = Marks::default();
+        }
+        lock(&self.numbers).gone.extend(ended);
+        // Gone with their context; held marks are not kept either.
+        lock(&self.events).remove(&(ctx as usize));
+    }
+
+    /// Marks are kept for `ctx` from now on.
+    pub fn context_lives(&self, ctx: CUcontext) {
+        lock(&self.events).entry(ctx as usize).or_default();
+    }
+
+    /// Gives the events back that no mark uses.
+    pub fn release_events(&self) {
+        let events: Vec<Event> = lock(&self.events).values_mut().flat_map(std::mem::take).collect();
+        for event in events {
+            let _ = self.driver.event_destroy(event.0);
+        }
+    }
+}
+
+impl Mark {
+    pub fn event(&self) -> CUevent {
+        self.event.0
+    }
+}
+
+/// A point as [`Hot`] holds it.
+fn place(point: Point) -> u64 {
+    u64::from(point.user) << STRETCH_BITS | point.stretch
+}
+
+fn point(place: u64) -> Point {
+    let stretch = place & ((1 << STRETCH_BITS) - 1);
+    Point { user: (place >> STRETCH_BITS) as UserId, stretch }
+}
