@@ -1,0 +1,125 @@
+//! One test for each fault that a program met: a line on the pattern, a C
+//! program of `tests/c` alone on a large device of the stand-in, then on a
+//! small one with the library. It says the same, and memory moved meanwhile.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use support::{build, cc, folder, library, within};
+
+const PROGRAMS: [&str; 4] = ["users", "contexts", "held_up", "first_capture"];
+/// A hang is what some of these tests are about.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The folder with the programs and the driver under its own name.
+fn built() -> &'static PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let dir = folder("regression");
+        let driver = dir.join("libcuda.so.1");
+        let _ = std::fs::remove_file(&driver);
+        std::os::unix::fs::symlink(build("standin-driver", "libcuda.so"), driver)
+            .expect("writable");
+        for program in PROGRAMS {
+            cc(&[&format!("{program}.c")], &dir.join(program));
+        }
+        dir
+    })
+}
+
+/// Runs `line`, a program and its arguments, and answers its account.
+fn run(line: &str, env: &[(&str, &str)], preloaded: bool) -> serde_json::Value {
+    let mut words = line.split_whitespace();
+    let mut command = Command::new(built().join(words.next().expect("a program")));
+    let stats = built().join(format!("{:?}.json", std::thread::current().id()));
+    command.args(words).env_clear().env("LD_LIBRARY_PATH", built()).envs(env.iter().copied());
+    if preloaded {
+        command.env("LD_PRELOAD", library()).env("AUTOOFFLOAD_STATS", &stats);
+    }
+    let output = within(LIMIT, &mut command);
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && stdout == "right\n" && !stderr.contains("violation"),
+        "{line}, {env:?}, preloaded: {preloaded}: {}\n{stdout}{stderr}",
+        output.status
+    );
+    let account = std::fs::read(&stats).ok();
+    let _ = std::fs::remove_file(&stats);
+    account.map_or(serde_json::Value::Null, |text| serde_json::from_slice(&text).expect("JSON"))
+}
+
+/// `line` alone, then on a device of `vram`, where memory must move.
+fn same(line: &str, vram: &str, orders: &[&str]) {
+    run(line, &[("STANDIN_VRAM", "1G")], false);
+    for order in orders {
+        let account = run(line, &[("STANDIN_VRAM", vram), ("STANDIN_ORDER", order)], true);
+        let moved = account["streaming"]["written_back_bytes"].as_u64().unwrap_or(0);
+        assert!(moved > 0, "{line}: nothing moved");
+    }
+}
+
+/// A use forgot which context's stream it was of, or a stream that was gone.
+#[test]
+fn memory_that_a_stream_has_yet_to_use_is_waited_for() {
+    for path in ["fast", "streaming"] {
+        same(&format!("users {path} evict"), "32M", &["eager", "late:1"]);
+    }
+}
+
+/// A capture forbade the wait for a stream that had no name.
+#[test]
+fn room_is_made_while_a_stream_captures() {
+    for path in ["fast", "streaming"] {
+        same(&format!("users {path} capture"), "32M", &["eager", "late:1"]);
+    }
+}
+
+/// Freed on one context's default stream, taken on another's, without order.
+#[test]
+fn freed_memory_goes_to_nobody_before_its_last_use_is_over() {
+    same("users streaming ordered", "32M", &["eager", "late:1"]);
+    same("users streaming free", "32M", &["eager", "late:1"]);
+    run("users fast ordered", &[("STANDIN_VRAM", "1G"), ("STANDIN_ORDER", "late:1")], true);
+    run("users fast free", &[("STANDIN_VRAM", "1G"), ("STANDIN_ORDER", "late:1")], true);
+}
+
+/// The end of the primary context took what others had along.
+#[test]
+fn other_contexts_outlive_the_primary_one() {
+    same("contexts reset", "32M", &["eager"]);
+    same("contexts release", "32M", &["eager"]);
+}
+
+/// An eviction, or a copy in line behind one, waited for a stream that waited
+/// for the host.
+#[test]
+fn what_does_not_depend_on_a_held_up_stream_goes_on() {
+    for wait in ["word", "host", "stream"] {
+        for doing in ["launch", "allocate", "ordered", "free", "destroy"] {
+            same(&format!("held_up {wait} {doing}"), "48M", &["eager"]);
+        }
+    }
+}
+
+/// The same where streams share hardware queues.
+#[test]
+fn it_goes_on_in_shared_queues() {
+    for doing in ["launch", "allocate", "ordered"] {
+        let line = format!("held_up word {doing}");
+        run(&line, &[("STANDIN_VRAM", "48M"), ("STANDIN_QUEUES", "8")], true);
+    }
+}
+
+/// A capture begun by the entry point of CUDA 10.0 was not seen; of two that
+/// overlap, only the first.
+#[test]
+fn captures_of_the_first_version_are_captures() {
+    same("first_capture name", "48M", &["eager"]);
+    same("first_capture version", "48M", &["eager"]);
+}
