@@ -238,19 +238,22 @@ impl Streamer {
         frames: u32,
         ops: &mut impl MemoryOps,
     ) -> Vec<ChunkId> {
-        let mut waits = [Vec::new(), Vec::new(), Vec::new()];
+        let (mut first, mut uses, mut held_up) = (Vec::new(), Vec::new(), Vec::new());
         let mut gained = 0;
         for &id in candidates {
-            let pending = ops.pending(id);
-            waits[pending as usize].push(id);
-            if pending == Pending::Nothing {
-                gained += self.chunk(id).own_frames();
-                if gained >= frames {
-                    break;
+            // Enough: the others are not asked about, but stay, for some may
+            // have no host memory to go to.
+            let pending = if gained < frames { ops.pending(id) } else { Pending::Nothing };
+            match pending {
+                Pending::Nothing => {
+                    gained += self.chunk(id).own_frames();
+                    first.push(id);
                 }
+                Pending::Uses => uses.push(id),
+                Pending::HeldUp => held_up.push(id),
             }
         }
-        waits.concat()
+        [first, uses, held_up].concat()
     }
 
     /// Chunks were filled, and none was used since.
