@@ -19,6 +19,8 @@
 //! Locks: the list of numbers, the blocks, then a user's marks, then the
 //! events; after a device's. Not here: who waits for whom (`device::order`).
 
+mod ends;
+
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -27,12 +29,12 @@ use std::sync::{Arc, Mutex};
 use autooffload_core::address_map::ChunkId;
 use dashmap::DashMap;
 
-use super::any_capture;
-use super::chunk_bits::{Hot, STRETCH_BITS};
-use super::guards::{ContextGuard, RelaxedCapture};
-use super::state::{engine, lock, space};
 use crate::driver::Driver;
 use crate::driver::abi::*;
+use crate::engine::any_capture;
+use crate::engine::chunk_bits::{Hot, STRETCH_BITS};
+use crate::engine::guards::{ContextGuard, RelaxedCapture};
+use crate::engine::state::{engine, lock, space};
 
 /// The number of a user; 0 is nobody.
 pub type UserId = u16;
@@ -436,156 +438,6 @@ impl Users {
             None => marks.awaited.push(point),
         }
         true
-    }
-
-    // --- what ends, and what blocks -----------------------------------------------
-
-    /// What `stream` does next may wait for something that is not on it: what
-    /// was before gets a mark of its own. A default stream of the same context
-    /// counts among what streams wait for.
-    pub fn blocks(&self, stream: CUstream) {
-        let Some(user) = self.known(stream) else { return };
-        let _ = self.mark(user);
-        let ctx = lock(&self.slot(user).marks).stream.map(|stream| stream.ctx);
-        let legacy = ctx.map(|ctx| Stream { handle: STREAM_LEGACY as usize, ctx, thread: 0 });
-        if let Some(legacy) = legacy.and_then(|legacy| self.by_stream.get(&legacy).map(|u| *u))
-            && legacy != user
-        {
-            let _ = self.mark(legacy);
-        }
-    }
-
-    /// `stream` was made to wait for the host or for a word in memory.
-    pub fn blocked(&self, stream: CUstream) {
-        let Some(user) = self.of(stream) else { return };
-        if let Ok(point) = self.mark(user) {
-            let mut blocks = lock(&self.blocks);
-            blocks.retain(|block| block.user != user);
-            blocks.push(point);
-            self.has_blocks.store(true, Ordering::Release);
-        }
-    }
-
-    /// Whether any user is, as far as can be seen, at a wait that may never end
-    /// by itself.
-    #[inline]
-    pub fn any_held_up(&self) -> bool {
-        self.has_blocks.load(Ordering::Acquire) && self.held_up(|_| true)
-    }
-
-    /// Whether `user` is.
-    pub fn is_held_up(&self, user: UserId) -> bool {
-        self.has_blocks.load(Ordering::Acquire) && self.held_up(|other| other == user)
-    }
-
-    #[cold]
-    fn held_up(&self, which: impl Fn(UserId) -> bool) -> bool {
-        let mut blocks = lock(&self.blocks);
-        blocks.retain(|&block| !self.is_over(block));
-        self.has_blocks.store(!blocks.is_empty(), Ordering::Release);
-        blocks.iter().any(|block| which(block.user))
-    }
-
-    /// A capture is about to begin: nothing of what was before can be marked
-    /// then.
-    pub fn mark_all(&self) {
-        let users: Vec<UserId> = self.by_stream.iter().map(|entry| *entry.value()).collect();
-        for user in users {
-            let _ = self.mark(user);
-        }
-    }
-
-    /// The user of `stream`, if it used anything.
-    fn known(&self, stream: CUstream) -> Option<UserId> {
-        let handle = (stream as usize).max(STREAM_LEGACY as usize);
-        let named = handle >= FIRST_NAMED;
-        let thread = if handle == STREAM_PER_THREAD as usize { thread_number() } else { 0 };
-        let ctx = if named { 0 as _ } else { self.driver.ctx_get_current().ok()? };
-        let key = Stream { handle, ctx: ctx as usize, thread };
-        self.by_stream.get(&key).map(|user| *user)
-    }
-
-    /// `stream` is about to be destroyed; its handle may come back as another.
-    pub fn stream_ends(&self, stream: CUstream) {
-        if (stream as usize) < FIRST_NAMED {
-            return;
-        }
-        let Some(user) = self.known(stream) else { return };
-        // What a capturing stream used before is marked already.
-        if let Err(code) = self.mark(user)
-            && code != CuResult::STREAM_CAPTURE_UNSUPPORTED
-            && self.driver.stream_synchronize(stream).is_ok()
-        {
-            self.set_over(Point { user, stretch: self.stretch(user) });
-        }
-        self.by_stream.remove(&Stream { handle: stream as usize, ctx: 0, thread: 0 });
-        self.generation.fetch_add(1, Ordering::Release);
-        lock(&self.slot(user).marks).stream = None;
-        lock(&self.numbers).gone.push(user);
-    }
-
-    /// A thread ended: each use on its default streams has a mark.
-    fn thread_ends(&self, thread: u64) {
-        let mut ended = Vec::new();
-        self.by_stream.retain(|stream, user| {
-            let ends = stream.thread == thread;
-            if ends {
-                ended.push(*user);
-            }
-            !ends
-        });
-        for &user in &ended {
-            lock(&self.slot(user).marks).stream = None;
-        }
-        lock(&self.numbers).gone.extend(ended);
-    }
-
-    /// The stretches of users of `ctx` that end now: to be told to [`Self::are_over`] once everything queued is over.
-    pub fn end_stretches(&self, ctx: CUcontext) -> Vec<Point> {
-        let users: Vec<UserId> = self.by_stream.iter().map(|entry| *entry.value()).collect();
-        users
-            .into_iter()
-            .filter(|&user| {
-                let stream = lock(&self.slot(user).marks).stream;
-                stream.is_some_and(|stream| stream.ctx == ctx as usize)
-            })
-            .map(|user| {
-                let stretch = self.slot(user).stretch.fetch_add(1, Ordering::AcqRel);
-                Point { user, stretch }
-            })
-            .collect()
-    }
-
-    pub fn are_over(&self, points: &[Point]) {
-        points.iter().for_each(|&point| self.set_over(point));
-    }
-
-    /// `ctx` is about to end, and everything queued in it is over.
-    pub fn context_ends(&self, ctx: CUcontext) {
-        let points = self.end_stretches(ctx);
-        self.are_over(&points);
-        let ended: Vec<UserId> = points.iter().map(|point| point.user).collect();
-        self.by_stream.retain(|_, user| !ended.contains(user));
-        self.generation.fetch_add(1, Ordering::Release);
-        for &user in &ended {
-            *lock(&self.slot(user).marks) = Marks::default();
-        }
-        lock(&self.numbers).gone.extend(ended);
-        // Gone with their context; held marks are not kept either.
-        lock(&self.events).remove(&(ctx as usize));
-    }
-
-    /// Marks are kept for `ctx` from now on.
-    pub fn context_lives(&self, ctx: CUcontext) {
-        lock(&self.events).entry(ctx as usize).or_default();
-    }
-
-    /// Gives the events back that no mark uses.
-    pub fn release_events(&self) {
-        let events: Vec<Event> = lock(&self.events).values_mut().flat_map(std::mem::take).collect();
-        for event in events {
-            let _ = self.driver.event_destroy(event.0);
-        }
     }
 }
 
