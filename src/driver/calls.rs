@@ -66,6 +66,7 @@ own_calls! {
     cuDevicePrimaryCtxRelease_v2(device: Device);
     cuDevicePrimaryCtxGetState(device: Device, flags: *mut c_uint, active: *mut c_int);
     cuStreamCreateWithPriority(stream: *mut CUstream, flags: c_uint, priority: c_int);
+    cuPointerGetAttribute(value: *mut c_void, attribute: c_int, address: DevicePtr);
     cuStreamGetCtx(stream: CUstream, ctx: *mut CUcontext);
     cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint);
     cuStreamSynchronize(stream: CUstream);

@@ -214,6 +214,15 @@ impl Driver {
         out!(call!(self.cuCtxGetStreamPriorityRange(&mut least, &mut greatest)), greatest)
     }
 
+    /// The kind of memory at `address`, a `CUmemorytype`; `INVALID_VALUE` for what
+    /// the driver does not know: memory that the program has by itself.
+    pub fn memory_type(&self, address: DevicePtr) -> Result<u32> {
+        const MEMORY_TYPE: c_int = 2;
+        let mut kind = 0u32;
+        call!(self.cuPointerGetAttribute((&raw mut kind).cast(), MEMORY_TYPE, address)).ok()?;
+        Ok(kind)
+    }
+
     /// The context of a stream that was made (not a default one).
     pub fn stream_get_ctx(&self, stream: CUstream) -> Result<CUcontext> {
         let mut ctx: CUcontext = ptr::null_mut();

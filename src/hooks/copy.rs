@@ -9,6 +9,7 @@ use std::ffi::{c_uint, c_void};
 use cudarc::driver::sys::CUmemorytype;
 
 use super::Call;
+use super::tables;
 use super::touches::{Touches, ordered};
 use crate::driver::abi::*;
 use crate::engine::{self, Touch};
@@ -21,6 +22,10 @@ fn linear(
     bytes: usize,
     forward: impl Fn() -> CuResult,
 ) -> CuResult {
+    // SAFETY: the program copies from there.
+    if let Err(code) = unsafe { tables::keep_if_host(src, bytes) } {
+        return code;
+    }
     let mut touches = Touches::new();
     touches.add_sized(src, bytes, Touch::CopyFrom { bytes });
     touches.add_sized(dst, bytes, Touch::DeviceWrite { bytes });
@@ -58,39 +63,6 @@ pub unsafe fn any_async(
     linear(call.stream(stream), dst, src, bytes, forward)
 }
 
-/// A small copy from the host may be a table of pointers (batched and grouped
-/// matrix products): kernels then reach memory that their parameters do not
-/// name. Whatever the table names stays resident.
-///
-/// Whole words only, and all 64 bits of them: no flags lie above an address
-/// here, and no float looks like one.
-///
-/// # Safety
-/// `[src, src + bytes)` is readable.
-unsafe fn keep_what_is_named(src: *const c_void, bytes: usize) -> Result<()> {
-    /// A pointer for each of eight thousand matrices.
-    const TABLE_BYTES_MAX: usize = 64 << 10;
-    let (low, high) = engine::arena();
-    if low == high || src.is_null() || !(8..=TABLE_BYTES_MAX).contains(&bytes) {
-        return Ok(());
-    }
-    // A managed address as the "host" side is the driver's to refuse.
-    if (low..high).contains(&(src as DevicePtr)) {
-        return Ok(());
-    }
-    // SAFETY: the caller's promise.
-    let table = unsafe { std::slice::from_raw_parts(src.cast::<u8>(), bytes) };
-    for word in table.as_chunks::<8>().0 {
-        let address = DevicePtr::from_le_bytes(*word);
-        if (low..high).contains(&address)
-            && let Some(chunk) = engine::chunk_of(address)
-        {
-            engine::pin_for_good(chunk, "its address was copied to the device in a table")?;
-        }
-    }
-    Ok(())
-}
-
 /// Hook for `cuMemcpyHtoD_v2`.
 ///
 /// # Safety
@@ -119,7 +91,7 @@ pub unsafe fn htod_async(
     stream: CUstream,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    if let Err(code) = unsafe { keep_what_is_named(src, bytes) } {
+    if let Err(code) = unsafe { tables::keep(src, bytes) } {
         return code;
     }
     let mut touches = Touches::new();
@@ -328,6 +300,54 @@ pub unsafe fn touches_of_3d(copy: *const CUDA_MEMCPY3D) -> Touches {
     touches_3d!(copy)
 }
 
+/// What the host rows of `$copy`, of one of the pitched descriptors, name stays
+/// resident.
+macro_rules! keep_pitched {
+    ($copy:expr, $offset:expr, $rows:expr) => {{
+        let copy = $copy;
+        const HOST: u32 = 1;
+        if copy.is_null() {
+            Ok(())
+        } else {
+            // SAFETY: not null and readable; the program copies from the rows.
+            unsafe {
+                let kind = (&raw const (*copy).srcMemoryType).cast::<u32>().read();
+                let start = (*copy).srcHost.wrapping_byte_add($offset);
+                if kind == HOST {
+                    tables::keep_rows(start, (*copy).WidthInBytes, $rows, (*copy).srcPitch)
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }};
+}
+
+/// # Safety
+/// `copy` is null or readable, and so are its host rows.
+unsafe fn keep_2d(copy: *const CUDA_MEMCPY2D) -> Result<()> {
+    keep_pitched!(
+        copy,
+        (*copy).srcXInBytes.wrapping_add((*copy).srcY.wrapping_mul((*copy).srcPitch)),
+        (*copy).Height
+    )
+}
+
+/// The rows of the first plane: a table in several is none that anybody has seen.
+///
+/// # Safety
+/// As above.
+unsafe fn keep_3d(copy: *const CUDA_MEMCPY3D) -> Result<()> {
+    keep_pitched!(
+        copy,
+        {
+            let rows = (*copy).srcY.wrapping_add((*copy).srcZ.wrapping_mul((*copy).srcHeight));
+            (*copy).srcXInBytes.wrapping_add(rows.wrapping_mul((*copy).srcPitch))
+        },
+        (*copy).Height
+    )
+}
+
 /// Hook for `cuMemcpy2D_v2` and `cuMemcpy2DUnaligned_v2`.
 ///
 /// # Safety
@@ -338,7 +358,7 @@ pub unsafe fn copy_2d(
     copy: *const CUDA_MEMCPY2D,
 ) -> CuResult {
     // SAFETY: the caller's promise.
-    ordered(call.default_stream(), &unsafe { touches_2d(copy) }, forward)
+    unsafe { copy_2d_async(call, forward, copy, call.default_stream()) }
 }
 
 /// Hook for `cuMemcpy2DAsync_v2`.
@@ -352,6 +372,10 @@ pub unsafe fn copy_2d_async(
     stream: CUstream,
 ) -> CuResult {
     // SAFETY: the caller's promise.
+    if let Err(code) = unsafe { keep_2d(copy) } {
+        return code;
+    }
+    // SAFETY: as above.
     ordered(call.stream(stream), &unsafe { touches_2d(copy) }, forward)
 }
 
@@ -364,7 +388,8 @@ pub unsafe fn copy_3d(
     forward: impl Fn() -> CuResult,
     copy: *const CUDA_MEMCPY3D,
 ) -> CuResult {
-    ordered(call.default_stream(), &touches_3d!(copy), forward)
+    // SAFETY: the caller's promise.
+    unsafe { copy_3d_async(call, forward, copy, call.default_stream()) }
 }
 
 /// Hook for `cuMemcpy3DAsync_v2`.
@@ -377,6 +402,10 @@ pub unsafe fn copy_3d_async(
     copy: *const CUDA_MEMCPY3D,
     stream: CUstream,
 ) -> CuResult {
+    // SAFETY: the caller's promise.
+    if let Err(code) = unsafe { keep_3d(copy) } {
+        return code;
+    }
     ordered(call.stream(stream), &touches_3d!(copy), forward)
 }
 
@@ -420,6 +449,10 @@ unsafe fn batch(
         for i in 0..count {
             // SAFETY: the caller's promise.
             let (dst, src, bytes) = unsafe { (*dsts.add(i), *srcs.add(i), *sizes.add(i)) };
+            // SAFETY: the program copies from there.
+            if let Err(code) = unsafe { tables::keep_if_host(src, bytes) } {
+                return code;
+            }
             touches.add_sized(src, bytes, Touch::CopyFrom { bytes });
             touches.add_sized(dst, bytes, Touch::DeviceWrite { bytes });
         }

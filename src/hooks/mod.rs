@@ -28,6 +28,7 @@ mod proc_address;
 pub mod registry;
 mod streams;
 pub mod table;
+mod tables;
 mod touches;
 
 use std::cell::Cell;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use support::{build, cc, folder, library, within};
 
-const PROGRAMS: [&str; 4] = ["users", "contexts", "held_up", "first_capture"];
+const PROGRAMS: [&str; 5] = ["users", "contexts", "held_up", "first_capture", "tables"];
 /// A hang is what some of these tests are about.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -122,4 +122,13 @@ fn it_goes_on_in_shared_queues() {
 fn captures_of_the_first_version_are_captures() {
     same("first_capture name", "48M", &["eager"]);
     same("first_capture version", "48M", &["eager"]);
+}
+
+/// Only `cuMemcpyHtoD*` was searched for addresses.
+#[test]
+fn what_a_table_names_stays_by_whichever_copy_it_came() {
+    run("tables", &[("STANDIN_VRAM", "1G")], false);
+    let account = run("tables", &[("STANDIN_VRAM", "32M")], true);
+    let kept = account["device"]["kept_resident_bytes"].as_u64();
+    assert_eq!(kept, Some(9 * 2 << 20));
 }
