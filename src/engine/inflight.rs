@@ -53,13 +53,42 @@ pub fn pressure() -> bool {
 /// Ends the fast path for good and waits for the launches that are on it.
 /// Not to be called by a thread that is itself inside one.
 pub fn begin_pressure() {
-    if PRESSURE.swap(true, Ordering::SeqCst) {
-        return;
-    }
+    PRESSURE.store(true, Ordering::SeqCst);
+    // Not only by the first to come: a second device may evict while the first
+    // still waits.
     let threads: Vec<_> = THREADS.lock().unwrap_or_else(PoisonError::into_inner).clone();
     for flag in threads {
         while flag.load(Ordering::SeqCst) {
             std::thread::yield_now();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_who_evict_wait_for_the_launches_under_way() {
+        static OVER: AtomicBool = AtomicBool::new(false);
+        let launch = enter().expect("nothing moves yet");
+        let evict = || {
+            begin_pressure();
+            assert!(OVER.load(Ordering::SeqCst), "a launch is still under way");
+        };
+        let first = std::thread::spawn(evict);
+        while !pressure() {
+            std::thread::yield_now();
+        }
+        let second = std::thread::spawn(evict);
+        // Time for the second to go wrong in; it never fails for lack of it.
+        for _ in 0..1000 {
+            std::thread::yield_now();
+        }
+        OVER.store(true, Ordering::SeqCst);
+        drop(launch);
+        first.join().expect("the first waits");
+        second.join().expect("so does the second");
+        assert!(enter().is_none());
     }
 }
