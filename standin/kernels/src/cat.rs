@@ -164,6 +164,13 @@ impl Kernel for Concatenate {
         Ok(())
     }
 
+    /// The addresses behind those of this launch's inputs: what lay on the stack.
+    fn unread(&self, launch: &Launch) -> std::ops::Range<usize> {
+        let first = launch.layout.get(1).map_or(0, |&(offset, _)| offset as usize);
+        let used = (launch.grid[1] as usize).min(self.inputs);
+        first + 8 * used..first + 8 * self.inputs
+    }
+
     fn cost(&self, launch: &Launch) -> Cost {
         let elements: u64 =
             self.inputs(launch).map_or(0, |inputs| inputs.iter().map(|input| input.elements).sum());
