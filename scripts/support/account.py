@@ -35,5 +35,6 @@ class Difference:
         return self.after[key] - self.before[key]
 
     def host_waits(self):
-        """Host calls that blocked, and polls for an answer that was not yet there."""
-        return self["blocking_calls"] + self["query_polls"]
+        """Host calls that blocked. Polls are not among them: the library asks, once and without
+        waiting, whose uses are over, to choose what goes first (`query_polls` counts them)."""
+        return self["blocking_calls"]

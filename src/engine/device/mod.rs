@@ -240,9 +240,14 @@ impl DeviceBackend {
         let _context = ContextGuard::enter(self.driver, self.ctx);
         self.order = Order::new(self.driver, self.stats, users, self.ctx)?;
         self.probe = None;
-        // Our kernel went, too.
-        self.fingerprints =
-            Fingerprints::set_up(self.driver, self.host_store, self.order.copy_out()).ok();
+        // Our kernel went, too, and with the context what it reached of the host:
+        // where there are host copies, what leaves is copied from now on.
+        let hosted = self.backings.iter().flatten().any(|backing| !backing.host.is_empty());
+        self.fingerprints = if hosted || !self.leaving.is_empty() {
+            None
+        } else {
+            Fingerprints::set_up(self.driver, self.host_store, self.order.copy_out()).ok()
+        };
         Ok(())
     }
 }
