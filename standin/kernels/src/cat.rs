@@ -164,11 +164,11 @@ impl Kernel for Concatenate {
         Ok(())
     }
 
-    /// The addresses behind those of this launch's inputs: what lay on the stack.
-    fn unread(&self, launch: &Launch) -> std::ops::Range<usize> {
+    /// All behind the addresses of this launch's inputs: the slots of further
+    /// inputs, in which lies what lay on the stack, and numbers.
+    fn without_addresses(&self, launch: &Launch) -> std::ops::Range<usize> {
         let first = launch.layout.get(1).map_or(0, |&(offset, _)| offset as usize);
-        let used = (launch.grid[1] as usize).min(self.inputs);
-        first + 8 * used..first + 8 * self.inputs
+        first + 8 * (launch.grid[1] as usize).min(self.inputs)..launch.params.len()
     }
 
     fn cost(&self, launch: &Launch) -> Cost {

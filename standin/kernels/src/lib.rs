@@ -85,9 +85,9 @@ pub struct Cost {
 pub trait Kernel: Send + Sync {
     /// Runs the whole grid. Deterministic: the same bytes in give the same bytes out.
     fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault>;
-    /// Bytes of the parameters that this launch does not read, whatever lies
-    /// there: slots of a struct that it did not fill.
-    fn unread(&self, _launch: &Launch) -> std::ops::Range<usize> {
+    /// Bytes of the parameters in which this launch finds no address, whatever
+    /// lies there: numbers, and slots of a struct that it did not fill.
+    fn without_addresses(&self, _launch: &Launch) -> std::ops::Range<usize> {
         0..0
     }
     /// Charged by the model clock at submission; must not read device memory.

@@ -117,20 +117,21 @@ impl KernelLaunch {
     }
 
     /// Every 8-byte word at a 4-byte step of each parameter, tensor-map tag
-    /// bits masked off: whatever may be a pointer, but what the kernel is known
-    /// not to read.
+    /// bits masked off: whatever may be a pointer, but where the kernel is known
+    /// to find none.
     pub fn words(&self) -> impl Iterator<Item = u64> + '_ {
         const ADDRESS_BITS: u64 = (1 << 57) - 1;
         let kernel = self.function.kernel.as_ref();
-        let unread = kernel.map_or(0..0, |kernel| kernel.unread(&self.view()));
+        let without = kernel.map_or(0..0, |kernel| kernel.without_addresses(&self.view()));
         self.function.layout.iter().flat_map(move |&(offset, size)| {
             let (start, end) = (offset as usize, (offset + size) as usize);
             let param = self.params.get(start..end).unwrap_or(&[]);
-            let unread = unread.clone();
+            let without = without.clone();
             let words = param.windows(8).enumerate().step_by(4);
-            let read = words
-                .filter(move |&(at, _)| start + at + 8 <= unread.start || start + at >= unread.end);
-            read.map(|(_, w)| {
+            let sought = words.filter(move |&(at, _)| {
+                start + at + 8 <= without.start || start + at >= without.end
+            });
+            sought.map(|(_, w)| {
                 u64::from_le_bytes([w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]]) & ADDRESS_BITS
             })
         })
