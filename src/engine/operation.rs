@@ -174,6 +174,7 @@ impl Streaming {
             let settled = !any_capture() && !engine.users.any_held_up();
             if settled {
                 follow_card(engine, streamer, backend);
+                backend.free_leaving(false);
             }
             if settled && planner.poll(streamer, backend) {
                 engine.publish_streamer(streamer);

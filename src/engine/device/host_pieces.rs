@@ -115,7 +115,13 @@ impl DeviceBackend {
 
     /// Frees what [`Self::leave`] was asked to and nothing uses any more;
     /// `wait`: all of it, once it is so. `true`: something was freed.
+    #[inline]
     pub(in crate::engine) fn free_leaving(&mut self, wait: bool) -> bool {
+        !self.leaving.is_empty() && self.free_some_leaving(wait)
+    }
+
+    #[cold]
+    fn free_some_leaving(&mut self, wait: bool) -> bool {
         let before = self.leaving.len();
         // In the order in which they were given up, which is that of their ends.
         while let Some(&Leaving { queued, .. }) = self.leaving.first() {

@@ -223,8 +223,10 @@ impl DeviceBackend {
         for piece in backing.host {
             self.host_store.free(piece.buffer);
         }
-        if self.backings.iter().all(Option::is_none) {
-            self.free_leaving(true);
+        let last = self.backings.iter().all(Option::is_none);
+        // Where nothing moves any more, nobody else would ask whether they are over.
+        self.free_leaving(last);
+        if last {
             self.order.release_events();
         }
     }
