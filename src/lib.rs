@@ -23,7 +23,8 @@
 //! - [`config`]: the settings of this process;
 //! - [`exports`]: the C functions for tools, the report at exit;
 //! - [`left_behind`]: what there is to read should the process be killed;
-//! - [`lifecycle`]: when all of this is in force.
+//! - [`lifecycle`]: when all of this is in force;
+//! - [`thread`]: what each thread keeps for itself.
 //!
 //! One word means one thing, here and in `docs/`:
 //!
@@ -67,3 +68,4 @@ mod exports;
 mod hooks;
 mod left_behind;
 mod lifecycle;
+mod thread;

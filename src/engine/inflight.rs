@@ -6,43 +6,76 @@
 //! (Dekker's pattern, hence sequentially consistent). A thread that misses
 //! the pressure flag is seen by the evictor, and the other way round.
 
+use std::cell::RefCell;
+use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::thread::thread;
 
 /// Set for good as soon as anything has to move.
 static PRESSURE: AtomicBool = AtomicBool::new(false);
 
 static THREADS: Mutex<Vec<Arc<AtomicBool>>> = Mutex::new(Vec::new());
 
+/// A thread's flag; `Thread::launch` points at it.
+struct Flag(Arc<AtomicBool>);
+
+impl Drop for Flag {
+    fn drop(&mut self) {
+        thread().launch.set(ptr::null());
+    }
+}
+
 thread_local! {
-    static FLAG: Arc<AtomicBool> = {
-        let flag = Arc::new(AtomicBool::new(false));
-        let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
-        // Flags of threads that are gone are held by nobody else.
-        threads.retain(|flag| Arc::strong_count(flag) > 1);
-        threads.push(Arc::clone(&flag));
-        flag
-    };
+    static FLAG: RefCell<Option<Flag>> = const { RefCell::new(None) };
 }
 
 /// While it lives, no memory moves that was not moving before.
-pub struct FastLaunch(());
+pub struct FastLaunch(&'static AtomicBool);
 
 impl Drop for FastLaunch {
+    #[inline(always)]
     fn drop(&mut self) {
-        let _ = FLAG.try_with(|flag| flag.store(false, Ordering::Release));
+        self.0.store(false, Ordering::Release);
     }
 }
 
 /// `None`: memory moves; take the careful path.
+#[inline(always)]
 pub fn enter() -> Option<FastLaunch> {
     if PRESSURE.load(Ordering::Relaxed) {
         return None;
     }
-    // A thread that is being torn down has no flag any more.
-    FLAG.try_with(|flag| flag.store(true, Ordering::SeqCst)).ok()?;
-    let launch = FastLaunch(());
+    let flag = match thread().launch.get() {
+        flag if flag.is_null() => first_launch()?,
+        flag => flag,
+    };
+    // SAFETY: this thread's own flag, which lives until the thread's values are
+    // torn down. What is given here is dropped before its hook returns.
+    let flag = unsafe { &*flag };
+    flag.store(true, Ordering::SeqCst);
+    let launch = FastLaunch(flag);
     (!PRESSURE.load(Ordering::SeqCst)).then_some(launch)
+}
+
+/// Makes the thread's flag. A thread that is being torn down gets none.
+#[cold]
+fn first_launch() -> Option<*const AtomicBool> {
+    FLAG.try_with(|flag| {
+        let mut flag = flag.borrow_mut();
+        let Flag(flag) = flag.get_or_insert_with(|| {
+            let flag = Arc::new(AtomicBool::new(false));
+            let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+            // Flags of threads that are gone are held by nobody else.
+            threads.retain(|flag| Arc::strong_count(flag) > 1);
+            threads.push(Arc::clone(&flag));
+            Flag(flag)
+        });
+        thread().launch.set(Arc::as_ptr(flag));
+        Arc::as_ptr(flag)
+    })
+    .ok()
 }
 
 /// Whether memory has begun to move.

@@ -43,6 +43,7 @@ mod state;
 mod stream_ordered;
 mod users;
 
+use autooffload_core::address_map::AddressMap;
 use autooffload_core::memory::Effect;
 
 pub use account::PassedOn;
@@ -127,6 +128,12 @@ pub fn memory_moves() -> bool {
 #[inline]
 pub fn chunk_of(address: DevicePtr) -> Option<ChunkId> {
     space()?.map.owner(address)
+}
+
+/// Who lives where in the arena. `None` before the first managed allocation.
+#[inline]
+pub fn address_map() -> Option<&'static AddressMap> {
+    space().map(|space| &space.map)
 }
 
 /// Half-open bounds of the arena, (0, 0) before the first managed allocation.

@@ -3,6 +3,7 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
+use autooffload_core::address_map::AddressMap;
 use autooffload_core::params::{BLOCKS_FROM, Span, scan, scan_blocks};
 use autooffload_core::slots::Slots;
 
@@ -118,7 +119,7 @@ unsafe fn launch(
 ///
 /// # Safety
 /// `params` and `extra` are as `function` and cuda.h ask.
-#[inline]
+#[inline(always)]
 pub unsafe fn add_kernel(
     touches: &mut Touches,
     function: CUfunction,
@@ -126,11 +127,7 @@ pub unsafe fn add_kernel(
     params: *mut *mut c_void,
     extra: *mut *mut c_void,
 ) -> Result<()> {
-    let (low, high) = engine::arena();
-    if low == high {
-        return Ok(());
-    }
-    let span = Span { base: low, bytes: high - low };
+    let Some(map) = engine::address_map() else { return Ok(()) };
     if !params.is_null() {
         layouts::with(function, |layout| {
             for param in &layout.params {
@@ -147,7 +144,7 @@ pub unsafe fn add_kernel(
                     slots.param == param.index && see_slots(slots, bytes, grid, touches)
                 });
                 if !told {
-                    see(bytes, span, touches);
+                    see(bytes, map, touches);
                 }
             }
         })?;
@@ -155,19 +152,32 @@ pub unsafe fn add_kernel(
     if !extra.is_null() {
         // SAFETY: the caller's promise.
         if let Some(buffer) = unsafe { extra_buffer(extra) } {
-            see(buffer, span, touches);
+            see(buffer, map, touches);
         }
     }
     Ok(())
 }
 
 /// Adds every managed chunk that `bytes` name.
-#[inline]
-fn see(bytes: &[u8], span: Span, touches: &mut Touches) {
+#[inline(always)]
+fn see(bytes: &[u8], map: &AddressMap, touches: &mut Touches) {
     if bytes.len() < BLOCKS_FROM {
-        scan(bytes, span, |address| touches.add(address, Touch::Kernel));
+        scan(bytes, span_of(map), |address| see_address(address, map, touches));
     } else {
-        see_long(bytes, span, touches);
+        see_long(bytes, map, touches);
+    }
+}
+
+#[inline(always)]
+fn span_of(map: &AddressMap) -> Span {
+    let (low, high) = map.bounds();
+    Span { base: low, bytes: high - low }
+}
+
+#[inline(always)]
+fn see_address(address: DevicePtr, map: &AddressMap, touches: &mut Touches) {
+    if let Some(chunk) = map.owner(address) {
+        touches.add_new(chunk, address, Touch::Kernel);
     }
 }
 
@@ -178,17 +188,17 @@ fn see_slots(slots: &Slots, bytes: &[u8], grid: Grid, touches: &mut Touches) -> 
 }
 
 #[inline(never)]
-fn see_long(bytes: &[u8], span: Span, touches: &mut Touches) {
+fn see_long(bytes: &[u8], map: &AddressMap, touches: &mut Touches) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
         #[target_feature(enable = "avx2")]
-        fn with_avx2(bytes: &[u8], span: Span, touches: &mut Touches) {
-            scan_blocks(bytes, span, |address| touches.add(address, Touch::Kernel));
+        fn with_avx2(bytes: &[u8], map: &AddressMap, touches: &mut Touches) {
+            scan_blocks(bytes, span_of(map), |address| see_address(address, map, touches));
         }
         // SAFETY: this processor has it.
-        return unsafe { with_avx2(bytes, span, touches) };
+        return unsafe { with_avx2(bytes, map, touches) };
     }
-    scan_blocks(bytes, span, |address| touches.add(address, Touch::Kernel));
+    scan_blocks(bytes, span_of(map), |address| see_address(address, map, touches));
 }
 
 /// The packed parameter buffer of the `extra` form: (key, value) pairs.

@@ -15,6 +15,7 @@ use autooffload_core::slots::{self, Slots};
 
 use crate::driver::abi::*;
 use crate::driver::driver;
+use crate::thread::{TakenOut, thread};
 
 /// The parameters that are long enough to hold an address.
 #[derive(Debug, Default)]
@@ -59,37 +60,49 @@ struct Way {
     layout: Option<Arc<Layout>>,
 }
 
+/// One thread's ways, at a hash of the handle. `Thread::layouts` points at them
+/// while nobody reads.
+struct Cache(Box<[Way; WAYS]>);
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        thread().layouts.set(std::ptr::null());
+    }
+}
+
 thread_local! {
-    /// At a hash of the handle; no ways before the first.
-    static CACHE: RefCell<Vec<Way>> = const { RefCell::new(Vec::new()) };
+    static CACHE: RefCell<Option<Cache>> = const { RefCell::new(None) };
 }
 
 /// Calls `act` with the layout of `handle`, a `CUfunction` or a `CUkernel`.
 ///
 /// Errors: what the driver answers for the handle; a launch would too.
-#[inline]
-pub fn with<T>(handle: CUfunction, act: impl FnOnce(&Layout) -> T) -> Result<T> {
+#[inline(always)]
+pub fn with(handle: CUfunction, act: impl FnOnce(&Layout)) -> Result<()> {
     let handle = handle as usize;
     let generation = GENERATION.load(Ordering::Acquire);
     // Handles are addresses of at least 16-byte objects.
     let way = (handle >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (usize::BITS - WAYS.ilog2());
-    let mut act = Some(act);
-    let known = CACHE.try_with(|cache| {
-        let cache = cache.try_borrow().ok()?;
-        let way = cache.get(way)?;
-        if (way.handle, way.generation) != (handle, generation) {
-            return None;
+    let ways = TakenOut::of(&thread().layouts);
+    // SAFETY: null, or this thread's ways; whoever changes those has found the
+    // pointer in its place, and it is put back below.
+    let ways_read = unsafe { ways.pointer().cast::<[Way; WAYS]>().as_ref() };
+    let known = ways_read
+        .map(|ways| &ways[way])
+        .filter(|way| way.handle == handle && way.generation == generation && way.layout.is_some());
+    let found;
+    let layout = match known.and_then(|way| way.layout.as_deref()) {
+        Some(layout) => layout,
+        None => {
+            ways.put_back();
+            found = look_up_and_remember(handle, generation, way)?;
+            act(&found);
+            return Ok(());
         }
-        let layout = way.layout.as_deref()?;
-        Some(act.take()?(layout))
-    });
-    match (known, act) {
-        (Ok(Some(answer)), _) => Ok(answer),
-        (_, act) => {
-            let layout = look_up_and_remember(handle, generation, way)?;
-            Ok(act.expect("called above only with an answer")(&layout))
-        }
-    }
+    };
+    act(layout);
+    ways.put_back();
+    Ok(())
 }
 
 #[cold]
@@ -97,9 +110,14 @@ fn look_up_and_remember(handle: usize, generation: u64, way: usize) -> Result<Ar
     let layout = look_up(handle)?;
     // A thread that is ending has no cache any more.
     let _ = CACHE.try_with(|cache| {
-        if let Ok(mut cache) = cache.try_borrow_mut() {
-            cache.resize_with(WAYS, Way::default);
-            cache[way] = Way { handle, generation, layout: Some(Arc::clone(&layout)) };
+        let Ok(mut cache) = cache.try_borrow_mut() else { return };
+        let first = cache.is_none();
+        // Else somebody reads, or a reader panicked: then it is left alone.
+        if first || !thread().layouts.get().is_null() {
+            let Cache(ways) = cache
+                .get_or_insert_with(|| Cache(Box::new(std::array::from_fn(|_| Way::default()))));
+            ways[way] = Way { handle, generation, layout: Some(Arc::clone(&layout)) };
+            thread().layouts.set(std::ptr::from_ref(&**ways).cast());
         }
     });
     Ok(layout)

@@ -37,6 +37,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::driver::abi::*;
 use crate::engine;
 use crate::lifecycle;
+use crate::thread::thread;
 use table::Hook;
 
 /// How a hook was reached.
@@ -69,12 +70,6 @@ macro_rules! say_once {
 }
 use say_once;
 
-thread_local! {
-    /// A hook's body is on this thread's stack: what it calls is not the
-    /// program. (Some drivers look their own functions up through `dlsym`.)
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-}
-
 /// The frame around every hook: counts, decides whether the hook is in force,
 /// catches panics. `forwarded`: how often `forward` has called the original.
 #[inline(always)]
@@ -89,11 +84,9 @@ fn run(
         Hook::cuInit | Hook::cuGetProcAddress | Hook::cuGetProcAddress_v2 => lifecycle::may_start(),
         _ => lifecycle::is_active(),
     };
-    // Looked up once: it costs a call each time.
-    let inside = INSIDE.with(std::ptr::from_ref);
-    // SAFETY: without a destructor it lives as long as the thread, whose stack
-    // this function is on.
-    let inside = unsafe { &*inside };
+    // Whether a hook's body is on this thread's stack: what that calls is not
+    // the program. (Some drivers look their own functions up through `dlsym`.)
+    let inside = &thread().inside;
     if !in_force || inside.get() {
         return forward();
     }

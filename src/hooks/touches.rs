@@ -1,6 +1,7 @@
 //! What one operation touches, and the operation in its order.
 
-use smallvec::SmallVec;
+use std::mem::MaybeUninit;
+use std::slice;
 
 use crate::driver::abi::*;
 use crate::driver::driver;
@@ -13,39 +14,81 @@ const INLINE: usize = 16;
 
 /// What one operation names, in order. Of the first few, one may be there more
 /// than once: to ask costs more than to have it twice.
-#[derive(Default)]
+///
+/// Invariant: the first `len` of both arrays are set; what finds no room there
+/// is, with all before it, in `spilled`.
 pub struct Touches {
-    chunks: SmallVec<[(ChunkId, Touch); INLINE]>,
+    len: usize,
+    chunks: MaybeUninit<[(ChunkId, Touch); INLINE]>,
     /// What names each chunk of `chunks`.
-    addresses: SmallVec<[DevicePtr; INLINE]>,
+    addresses: MaybeUninit<[DevicePtr; INLINE]>,
+    spilled: Option<Box<Spilled>>,
+}
+
+#[derive(Default)]
+struct Spilled {
+    chunks: Vec<(ChunkId, Touch)>,
+    addresses: Vec<DevicePtr>,
 }
 
 impl Touches {
+    #[inline(always)]
     pub fn new() -> Self {
-        Touches::default()
+        let mut touches = MaybeUninit::<Touches>::uninit();
+        let fields = touches.as_mut_ptr();
+        // SAFETY: every field is set that has to be; by an expression, the
+        // arrays would be filled with zeros, at every launch.
+        unsafe {
+            (&raw mut (*fields).len).write(0);
+            (&raw mut (*fields).spilled).write(None);
+            touches.assume_init()
+        }
     }
 
     /// Notes `touch` of the chunk that contains `address`, if one does.
     #[inline]
     pub fn add(&mut self, address: DevicePtr, touch: Touch) {
-        let Some(chunk) = engine::chunk_of(address) else {
-            return;
-        };
-        // Before an allocation is needed, whether this one needs it.
-        if self.chunks.len() >= INLINE {
-            let mut known = self.addresses.iter().zip(&self.chunks);
-            if known.any(|(&at, &(_, what))| at == address && what == touch) {
-                return;
-            }
+        if let Some(chunk) = engine::chunk_of(address) {
+            self.add_new(chunk, address, touch);
         }
-        self.add_new(chunk, address, touch);
     }
 
-    /// Notes a touch without asking whether it is among them.
-    #[inline]
+    /// Notes a touch of `chunk`, which contains `address`.
+    #[inline(always)]
     pub fn add_new(&mut self, chunk: ChunkId, address: DevicePtr, touch: Touch) {
-        self.chunks.push((chunk, touch));
-        self.addresses.push(address);
+        if self.len < INLINE {
+            // SAFETY: below the arrays' length.
+            unsafe {
+                self.chunks
+                    .as_mut_ptr()
+                    .cast::<(ChunkId, Touch)>()
+                    .add(self.len)
+                    .write((chunk, touch));
+                self.addresses.as_mut_ptr().cast::<DevicePtr>().add(self.len).write(address);
+            }
+            self.len += 1;
+        } else {
+            self.spill(chunk, address, touch);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn spill(&mut self, chunk: ChunkId, address: DevicePtr, touch: Touch) {
+        // Before an allocation is made, whether this one needs it.
+        let mut known = self.addresses().iter().zip(self.as_slice());
+        if known.any(|(&at, &(_, what))| at == address && what == touch) {
+            return;
+        }
+        let mut spilled = self.spilled.take().unwrap_or_else(|| {
+            Box::new(Spilled {
+                chunks: self.as_slice().to_vec(),
+                addresses: self.addresses().to_vec(),
+            })
+        });
+        spilled.chunks.push((chunk, touch));
+        spilled.addresses.push(address);
+        self.spilled = Some(spilled);
     }
 
     /// The same, of one operation of `bytes`; nothing if that is none.
@@ -55,14 +98,27 @@ impl Touches {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+        self.len == 0
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn as_slice(&self) -> &[(ChunkId, Touch)] {
-        &self.chunks
+        match &self.spilled {
+            Some(spilled) => &spilled.chunks,
+            // SAFETY: those are set.
+            None => unsafe { slice::from_raw_parts(self.chunks.as_ptr().cast(), self.len) },
+        }
+    }
+
+    #[inline(always)]
+    fn addresses(&self) -> &[DevicePtr] {
+        match &self.spilled {
+            Some(spilled) => &spilled.addresses,
+            // SAFETY: those are set.
+            None => unsafe { slice::from_raw_parts(self.addresses.as_ptr().cast(), self.len) },
+        }
     }
 
     /// Keeps the chunks resident on behalf of a graph, and remembers that its
@@ -70,7 +126,7 @@ impl Touches {
     pub fn pin_for_graph(&self) -> Result<()> {
         let chunks: Vec<ChunkId> = self.as_slice().iter().map(|&(chunk, _)| chunk).collect();
         engine::pin_for_graph(&chunks)?;
-        graphs::remember(&self.addresses);
+        graphs::remember(self.addresses());
         Ok(())
     }
 }
@@ -89,7 +145,7 @@ pub fn ordered(stream: CUstream, touches: &Touches, forward: impl Fn() -> CuResu
     if engine::any_capture() && is_capturing(stream) {
         return captured(touches, &forward);
     }
-    let code = match engine::begin(stream, touches.as_slice(), &touches.addresses) {
+    let code = match engine::begin(stream, touches.as_slice(), touches.addresses()) {
         Ok(access) => {
             let code = forward();
             drop(access);
@@ -115,7 +171,7 @@ fn once_more(stream: CUstream, touches: &Touches, forward: &dyn Fn() -> CuResult
     if !engine::release_for_retry() {
         return CuResult::OUT_OF_MEMORY;
     }
-    match engine::begin(stream, touches.as_slice(), &touches.addresses) {
+    match engine::begin(stream, touches.as_slice(), touches.addresses()) {
         Ok(_access) => forward(),
         Err(code) => code,
     }

@@ -8,6 +8,10 @@
 /// tensor map holds flags above bit 56 and the global address below.
 pub const ADDRESS_MASK: u64 = (1 << 57) - 1;
 
+const WORD: usize = 8;
+/// Bytes from one word to the next; they overlap.
+const STEP: usize = 4;
+
 /// The address ranges worth looking up: `[base, base + bytes)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
@@ -28,8 +32,6 @@ impl Span {
 /// 4 bytes put pointers there. What is shorter than 8 bytes holds no pointer;
 /// a tail shorter than 8 bytes is seen as part of the last whole word before it.
 pub fn scan(param: &[u8], span: Span, mut hit: impl FnMut(u64)) {
-    const WORD: usize = 8;
-    const STEP: usize = 4;
     let mut rest = param;
     while let Some(word) = rest.first_chunk::<WORD>() {
         let address = u64::from_le_bytes(*word) & ADDRESS_MASK;
@@ -40,50 +42,65 @@ pub fn scan(param: &[u8], span: Span, mut hit: impl FnMut(u64)) {
     }
 }
 
-/// Bytes that [`scan_blocks`] passes over at once.
-const BLOCK: usize = 128;
-/// What follows a word's high half is as far behind it as the word is long.
-const BLOCK_WITH_LAST_WORD: usize = BLOCK + 4;
+/// Words whose high halves [`scan_blocks`] compares at once.
+const LANES: usize = 8;
+/// Bytes from the first of those words to the first of the next.
+const GROUP: usize = LANES * STEP;
+/// Bytes that [`scan_blocks`] passes over if nothing in them fits.
+const BLOCK: usize = 4 * GROUP;
 
 /// Shorter parameters are no work for [`scan_blocks`].
-pub const BLOCKS_FROM: usize = BLOCK_WITH_LAST_WORD;
+pub const BLOCKS_FROM: usize = BLOCK + STEP;
 
 /// [`scan`], for long parameters: calls `hit` with the same addresses in the
 /// same order.
 ///
 /// An address has a high half that few others share (an arena of 1 TiB has 257
 /// of them), so whole blocks are passed over by comparing high halves, which
-/// compilers turn into vector instructions. A block in which one fits is
-/// scanned plainly. Inlined, so that the caller decides which instructions.
+/// compilers turn into vector instructions. Where one fits, the few words
+/// around it are scanned plainly. Inlined, so that the caller decides which
+/// instructions.
 #[inline(always)]
 pub fn scan_blocks(param: &[u8], span: Span, mut hit: impl FnMut(u64)) {
-    const LANES: usize = 8;
-    const HALF_MASK: u32 = (ADDRESS_MASK >> 32) as u32;
     if span.bytes == 0 {
         return;
     }
     let high = |address: u64| (address >> 32) as u32;
     let first = high(span.base);
     let last = high(span.base.saturating_add(span.bytes - 1)).wrapping_sub(first);
+    // How far behind the span's first high half each one lies.
+    let behind =
+        |half: &[u8; STEP]| (u32::from_le_bytes(*half) & high(ADDRESS_MASK)).wrapping_sub(first);
     let mut rest = param;
-    while let Some(block) = rest.first_chunk::<BLOCK_WITH_LAST_WORD>() {
+    while let Some(block) = rest.first_chunk::<BLOCKS_FROM>() {
+        let groups = block[STEP..].as_chunks::<STEP>().0.as_chunks::<LANES>().0;
         let mut least = [u32::MAX; LANES];
-        for halves in block[4..].as_chunks::<4>().0.as_chunks::<LANES>().0 {
+        for halves in groups {
             for (least, half) in least.iter_mut().zip(halves) {
-                let half = u32::from_le_bytes(*half) & HALF_MASK;
-                *least = half.wrapping_sub(first).min(*least);
+                *least = behind(half).min(*least);
             }
         }
-        let mut any = false;
-        for least in least {
-            any |= least <= last;
-        }
-        if any {
-            scan(block, span, &mut hit);
+        if any_up_to(last, least) {
+            for (index, halves) in groups.iter().enumerate() {
+                if any_up_to(last, halves.each_ref().map(behind)) {
+                    let start = index * GROUP;
+                    scan(&block[start..start + GROUP + STEP], span, &mut hit);
+                }
+            }
         }
         rest = &rest[BLOCK..];
     }
     scan(rest, span, hit);
+}
+
+/// Whether any of `lanes` is at most `last`; without a branch for each.
+#[inline(always)]
+fn any_up_to(last: u32, lanes: [u32; LANES]) -> bool {
+    let mut any = false;
+    for lane in lanes {
+        any |= lane <= last;
+    }
+    any
 }
 
 /// A small set in order of insertion: the chunks of one launch. The first
