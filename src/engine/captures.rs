@@ -41,7 +41,10 @@ pub fn pin_for_graph(chunks: &[ChunkId]) -> Result<()> {
         && let Some(engine) = engine()
         && !engine.graphs_said.swap(true, Ordering::Relaxed)
     {
-        log::warn!("memory named by captured CUDA graphs stays resident: it is not offloaded");
+        log::warn!(
+            "memory named by captured CUDA graphs stays resident: it is not offloaded; switch graphs off \
+             in the program if the card is too small"
+        );
     }
     for &chunk in chunks {
         pin(chunk, "a captured graph")?;

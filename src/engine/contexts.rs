@@ -42,7 +42,7 @@ pub fn peer_access_enabled(accessor: Device, owner: Device) {
         Ok(())
     });
     if outcome.is_err() {
-        log::warn!("device {accessor} could not be given access to all memory of device {owner}");
+        log::debug!("device {accessor} gets no access to all memory of device {owner}");
     }
 }
 
@@ -117,7 +117,10 @@ pub fn primary_context_reset(device: Device) {
     if let Some(state) = lock(&slot.state).as_mut()
         && let Err(code) = state.backend.renew(&engine.users)
     {
-        log::error!("device {device}: no internal stream to be had after a reset ({code})");
+        log::error!(
+            "device {device}: the driver gives us no stream after a reset ({code}): calls that name \
+             memory of our keeping may fail; start the program again"
+        );
     }
 }
 

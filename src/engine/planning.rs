@@ -13,6 +13,7 @@ use autooffload_core::memory::Streamer;
 use autooffload_core::plan::Plan;
 
 use super::device::DeviceBackend;
+use super::state::warn_once;
 
 #[derive(Default)]
 pub struct Planner {
@@ -53,14 +54,17 @@ impl Search for SearchThread {
                     true
                 }
                 Err(NoPlan::Fault(fault)) => {
-                    log::warn!("a plan was refused: {fault}");
+                    log::warn!("a plan failed its own check ({fault}): the former one stays; please report this");
                     true
                 }
             });
         };
         let started = std::thread::Builder::new().name("autooffload-plan".into()).spawn(search);
         if let Err(error) = &started {
-            log::warn!("no thread to plan in ({error}): streaming without a plan");
+            warn_once(format!(
+                "no thread to plan in ({error}): weights come when they are asked for, slower; raise \
+                 the limit of threads (ulimit -u)"
+            ));
         }
         self.0 = started.ok().map(|_| receiver);
         self.0.is_some()

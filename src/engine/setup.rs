@@ -17,7 +17,8 @@ use crate::driver::abi::*;
 /// gives none, so nothing can be managed (said once).
 pub(super) fn space(engine: &'static Engine) -> Option<&'static Space> {
     if engine.no_parameters {
-        let why = "this driver does not say what kernels take (before CUDA 12.4)";
+        let why = "this driver does not say what kernels take (it is older than CUDA 12.4: install \
+                   driver 550 or newer)";
         engine.passed.say_unmanaged(why);
     }
     if engine.manages_nothing() {
@@ -64,7 +65,10 @@ pub(super) fn set_up(engine: &'static Engine, device: Device, ctx: CUcontext) ->
     if engine.driver.device_get_attribute(VMM_SUPPORTED, device) == Ok(0)
         || engine.driver.mem_granularity(device).is_ok_and(|bytes| FRAME_BYTES % bytes != 0)
     {
-        log::warn!("device {device} has no virtual memory of 2 MiB frames: not offloading there");
+        engine.passed.warn_once(format!(
+            "device {device} has no virtual memory of 2 MiB frames (an old card, or a vGPU \
+             profile): not offloading there"
+        ));
         return None;
     }
     let window = window(&engine.config.read().unwrap_or_else(PoisonError::into_inner));
@@ -90,9 +94,10 @@ pub(super) fn set_up(engine: &'static Engine, device: Device, ctx: CUcontext) ->
     ) {
         Ok(made) => *state = Some(made),
         Err(code) => {
-            log::error!(
-                "device {device}: no internal stream to be had ({code}): not offloading there"
-            );
+            engine.passed.warn_once(format!(
+                "device {device}: the driver gives us no stream ({code}): not offloading there; see \
+                 whether other programs fail as well"
+            ));
             return None;
         }
     }

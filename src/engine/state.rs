@@ -93,6 +93,14 @@ pub(super) fn engine() -> Option<&'static Engine> {
     ENGINE.get()
 }
 
+/// Says a sentence the first time that it is to be said.
+pub(super) fn warn_once(sentence: String) {
+    match engine() {
+        Some(engine) => engine.passed.warn_once(sentence),
+        None => log::warn!("{sentence}"),
+    }
+}
+
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic under the lock was caught at the hook, which says so (`broken`).
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -297,7 +305,9 @@ impl Engine {
         match shortage {
             Shortage::Device { needed_frames, cap_frames } => log::error!(
                 "device {device}: {what} needs {} at once and the budget leaves {} for managed memory: \
-                 out of memory. Raise AUTOOFFLOAD_VRAM, or use a smaller batch",
+                 out of memory (cuBLAS may call it CUBLAS_STATUS_EXECUTION_FAILED). Raise \
+                 AUTOOFFLOAD_VRAM, or use a smaller batch; with expandable_segments:True, which \
+                 PyTorch advises, nothing could be offloaded",
                 frames(needed_frames),
                 frames(cap_frames),
             ),

@@ -106,7 +106,7 @@ unsafe fn launch(
         Err(code) => {
             say_once!(
                 error,
-                "the driver does not say what parameters a kernel takes ({code}); such launches fail, for their weights might be absent"
+                "the driver does not say what parameters a kernel takes ({code}); such launches fail, for their weights might be absent; install driver 550 or newer"
             );
             code
         }

@@ -106,7 +106,7 @@ fn after_panic(hook: Hook, forwarded: u64, forward: &dyn Fn() -> CuResult) -> Cu
     let broken = engine::panicked();
     say_once!(
         error,
-        "internal error in {:?}; the call {}{} (said once)",
+        "internal error in {:?}; the call {}{}; please report this (said once)",
         hook.name(),
         if safe { "was passed on to the driver" } else { "fails" },
         if broken { "; later ones that name memory of our keeping fail" } else { "" }

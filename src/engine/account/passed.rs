@@ -1,6 +1,8 @@
 //! Why memory is not managed, and how much of it there is.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use autooffload_core::units::format_bytes;
 use serde_json::{Map, Value, json};
@@ -46,7 +48,8 @@ const REASONS: [(PassedOn, &str, &str); 9] = [
 pub struct Passed {
     calls: [AtomicU64; REASONS.len()],
     bytes: [AtomicU64; REASONS.len()],
-    said: AtomicBool,
+    unmanaged: AtomicBool,
+    warned: Mutex<BTreeSet<String>>,
 }
 
 impl Passed {
@@ -74,8 +77,17 @@ impl Passed {
 
     /// Says once why nothing is managed, where that is for the whole process.
     pub fn say_unmanaged(&self, why: &str) {
-        if !self.said.swap(true, Ordering::Relaxed) {
+        if !self.unmanaged.swap(true, Ordering::Relaxed) {
             log::warn!("{why}: nothing is managed, and every call goes to the driver as it is");
+        }
+    }
+
+    /// Says a sentence the first time that it is to be said.
+    pub fn warn_once(&self, sentence: String) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if !warned.contains(&sentence) {
+            log::warn!("{sentence}");
+            warned.insert(sentence);
         }
     }
 

@@ -11,7 +11,7 @@ use autooffload_core::memory::{FrameId, Refused};
 use super::DeviceBackend;
 use crate::driver::abi::*;
 use crate::engine::FRAME_BYTES;
-use crate::engine::state::engine;
+use crate::engine::state::{engine, warn_once};
 
 /// A physical frame.
 pub(super) struct Frame {
@@ -84,7 +84,9 @@ impl DeviceBackend {
         for (index, &frame) in frames.iter().enumerate() {
             let handle = self.frames[frame as usize].handle;
             if let Err(code) = self.driver.mem_map(address(index), FRAME_BYTES, handle) {
-                log::warn!("mapping device memory failed ({code})");
+                warn_once(format!(
+                    "mapping device memory failed ({code}): what needs it may run out of memory"
+                ));
                 if index > 0 {
                     let _ = self.driver.mem_unmap(base, index * FRAME_BYTES);
                 }
@@ -92,7 +94,9 @@ impl DeviceBackend {
             }
         }
         if let Err(code) = self.driver.mem_set_access(base, bytes, self.device) {
-            log::warn!("granting access to device memory failed ({code})");
+            warn_once(format!(
+                "granting access to device memory failed ({code}): what needs it may run out of memory"
+            ));
             let _ = self.driver.mem_unmap(base, bytes);
             return Err(Refused);
         }
@@ -120,10 +124,11 @@ impl DeviceBackend {
         let backing = self.backing(id);
         let (base, bytes) = (backing.base, backing.frames as usize * FRAME_BYTES);
         if let Err(code) = self.driver.mem_set_access(base, bytes, accessor) {
-            log::warn!(
-                "device {accessor} gets no access to memory of device {} ({code})",
+            warn_once(format!(
+                "device {accessor} gets no access to memory of device {} ({code}): copies between them \
+                 may fail; if they do, run with AUTOOFFLOAD=0",
                 self.device
-            );
+            ));
         }
     }
 }

@@ -78,7 +78,9 @@ fn probe(driver: &Driver, device: Device) -> Option<c_int> {
         let node = driver.device_get_attribute(HOST_NUMA_ID, device).unwrap_or(0).max(0);
         match try_frame(driver, device, node) {
             Ok(()) => return Some(node),
-            Err(code) => log::info!("device {device}: no frames of host memory here ({code})"),
+            Err(code) => log::info!(
+                "device {device}: kernels cannot read host memory in place here ({code}): it is copied"
+            ),
         }
     }
     None

@@ -30,7 +30,7 @@ use crate::driver::Driver;
 use crate::driver::abi::*;
 use crate::engine::account::{Stats, WaitReason};
 use crate::engine::any_capture;
-use crate::engine::state::hot;
+use crate::engine::state::{hot, warn_once};
 use crate::engine::users::{Point, UserId, Users};
 
 /// Who waits.
@@ -337,7 +337,9 @@ impl Order {
             && self.failure.is_none()
         {
             if code != CuResult::DEINITIALIZED {
-                log::error!("the driver answered {code} to an internal call");
+                warn_once(format!(
+                    "the driver answered {code} to a call of ours: the program's call fails with it"
+                ));
             }
             self.failure = Some(code);
         }

@@ -6,13 +6,14 @@
 //! does not exist on the stand-in, and is answered so.
 //!
 //! `[name_ptsz]` after a name exports its per-thread-default-stream form too;
-//! such functions take a [`DefaultStream`] first. Every symbol: counts the
-//! call, refuses in a forked child (NOT_INITIALIZED) and at exit
-//! (DEINITIALIZED), and turns a panic into UNKNOWN.
+//! such functions take a [`DefaultStream`] first. Every symbol: refuses in a
+//! forked child (NOT_INITIALIZED) and at exit (DEINITIALIZED), counts the
+//! call, fails if `STANDIN_FAULT` names it, and turns a panic into UNKNOWN.
 
 use crate::abi::*;
 use crate::api::*;
 use crate::edge::{In, Out, Text};
+use crate::engine::faults;
 use crate::engine::gpu::DefaultStream;
 use crate::{process, resolve};
 use std::ffi::{c_char, c_void};
@@ -39,14 +40,17 @@ impl Export {
 }
 
 /// The frame around every entry point.
-fn enter(calls: &AtomicU64, body: impl FnOnce() -> Outcome) -> i32 {
+fn enter(name: &str, calls: &AtomicU64, body: impl FnOnce() -> Outcome) -> i32 {
     if process::is_forked() {
         return NOT_INITIALIZED.0;
     }
     if process::is_exiting() {
         return DEINITIALIZED.0;
     }
-    calls.fetch_add(1, Ordering::Relaxed);
+    let nth = calls.fetch_add(1, Ordering::Relaxed) + 1;
+    if let Err(code) = faults::check_call(name, nth) {
+        return code.0;
+    }
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => SUCCESS.0,
         Ok(Err(code)) => code.0,
@@ -74,17 +78,17 @@ macro_rules! exports {
     (@symbol $name:ident [] ($($arg:ident: $ty:ty),*) $body:path) => {
         #[unsafe(no_mangle)]
         pub extern "C" fn $name($($arg: $ty),*) -> i32 {
-            enter(&calls::$name, || $body($($arg),*))
+            enter(stringify!($name), &calls::$name, || $body($($arg),*))
         }
     };
     (@symbol $name:ident [$variant:ident] ($($arg:ident: $ty:ty),*) $body:path) => {
         #[unsafe(no_mangle)]
         pub extern "C" fn $name($($arg: $ty),*) -> i32 {
-            enter(&calls::$name, || $body(DefaultStream::Legacy, $($arg),*))
+            enter(stringify!($name), &calls::$name, || $body(DefaultStream::Legacy, $($arg),*))
         }
         #[unsafe(no_mangle)]
         pub extern "C" fn $variant($($arg: $ty),*) -> i32 {
-            enter(&calls::$name, || $body(DefaultStream::PerThread, $($arg),*))
+            enter(stringify!($name), &calls::$name, || $body(DefaultStream::PerThread, $($arg),*))
         }
     };
     (@variant) => { None };
@@ -167,6 +171,9 @@ exports! {
     4010 cuIpcGetMemHandle(out: Out<[u8; 64]>, address: u64) => memory::ipc_get_handle;
     4010 cuIpcGetEventHandle(out: Out<[u8; 64]>, event: Handle) => memory::ipc_get_handle;
     4010 cuIpcCloseMemHandle(address: u64) => memory::ipc_close_handle;
+    11020 cuMemPoolExportPointer(out: Out<[u8; 64]>, address: u64) => memory::ipc_get_handle;
+    12010 cuMulticastBindAddr(multicast: u64, offset: usize, p: u64, bytes: usize, flags: u64) => memory::multicast_bind;
+    13030 cuLogicalEndpointBindAddr(endpoint: u32, dev: i32, offset: u64, p: u64, bytes: u64, flags: u64) => memory::endpoint_bind;
     11070 cuMemGetHandleForAddressRange(out: Out<u64>, p: u64, bytes: usize, kind: i32, flags: u64) => memory::handle_for_range;
 
     // ---- host memory

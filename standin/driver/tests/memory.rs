@@ -282,6 +282,15 @@ gpu_test!(faults_on_demand, ["STANDIN_FAULT" = "alloc:2:2,hostalloc:1:999,launch
     assert_eq!(launch_add(add, LEGACY, address, address, 1), 0);
 });
 
+gpu_test!(faults_by_name, ["STANDIN_FAULT" = "cuMemHostAlloc:2+:304", "STANDIN_VMM" = "no"], {
+    start();
+    let mut other = 0u64;
+    for code in [0, 304, 304] {
+        assert_eq!(cu!(cuMemHostAlloc(&mut other => &mut u64, 4 => usize, 0 => u32)), code);
+    }
+    assert_eq!(attribute(102), 0);
+});
+
 fn alloc_async(bytes: usize, stream: u64) -> u64 {
     let mut address = 0u64;
     ok!(cuMemAllocAsync(&mut address => &mut u64, bytes => usize, stream => u64));

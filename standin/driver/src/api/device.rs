@@ -138,7 +138,7 @@ fn value(gpu: &Gpu, attribute: i32, ordinal: i32) -> Option<i32> {
         98 => 0,        // flush remote writes
         99 => 1,        // host registration
         100 | 101 => 0, // host page tables; direct managed access
-        102 => 1,       // virtual memory management
+        102 => i32::from(gpu.settings.vmm),
         103..=105 => 0, // shareable handle types
         106 => 16,      // blocks per multiprocessor
         107 => 0,       // generic compression

@@ -124,6 +124,21 @@ pub fn ipc_get_handle(_out: Out<[u8; 64]>, _address: u64) -> Outcome {
     Err(NOT_SUPPORTED)
 }
 
+pub fn multicast_bind(_m: u64, _offset: usize, _p: u64, _bytes: usize, _flags: u64) -> Outcome {
+    Err(NOT_SUPPORTED)
+}
+
+pub fn endpoint_bind(
+    _e: u32,
+    _dev: i32,
+    _offset: u64,
+    _p: u64,
+    _bytes: u64,
+    _flags: u64,
+) -> Outcome {
+    Err(NOT_SUPPORTED)
+}
+
 pub fn ipc_close_handle(_address: u64) -> Outcome {
     Err(NOT_SUPPORTED)
 }

@@ -5,6 +5,7 @@
 
 use super::prices::Prices;
 use std::env;
+use std::sync::OnceLock;
 
 /// In what order runnable work is executed. Every policy is legal: it chooses
 /// among operations whose dependencies are done.
@@ -33,12 +34,21 @@ pub enum Unknown {
     Count,
 }
 
-/// An entry of `STANDIN_FAULT`: the `nth` call of that kind fails with `code`.
+/// An entry of `STANDIN_FAULT`: the `nth` call of that kind fails with `code`,
+/// and all later ones, too, if it says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FaultRule {
+    /// A kind of call, or the name of an entry point.
     pub kind: String,
     pub nth: u64,
+    pub later_too: bool,
     pub code: i32,
+}
+
+impl FaultRule {
+    pub fn names(&self, nth: u64) -> bool {
+        nth == self.nth || self.later_too && nth > self.nth
+    }
 }
 
 /// Physical memory of the host behind device addresses (`cuMemCreate` with a
@@ -85,6 +95,8 @@ pub struct Settings {
     pub faults: Vec<FaultRule>,
     /// Compute capability.
     pub capability: (i32, i32),
+    /// Devices say that they have virtual memory management.
+    pub vmm: bool,
     pub host_located: HostLocated,
     pub ptx: Ptx,
     /// Hardware queues of each kind per context, which streams share; 0: each
@@ -127,10 +139,15 @@ impl Settings {
             }),
             prices: read("STANDIN_PRICES", None, |t| Prices::parse(t).map(Some)),
             account: env::var("STANDIN_ACCOUNT").ok().filter(|p| !p.is_empty()),
-            faults: read("STANDIN_FAULT", Vec::new(), parse_faults),
+            faults: faults_from_env(),
             capability: read("STANDIN_SM", (8, 6), |t| {
                 let (major, minor) = t.split_once('.')?;
                 Some((major.parse().ok()?, minor.parse().ok()?))
+            }),
+            vmm: read("STANDIN_VMM", true, |t| match t {
+                "yes" => Some(true),
+                "no" => Some(false),
+                _ => None,
             }),
             host_located: read("STANDIN_HOST_LOCATED", HostLocated::Yes, |t| match t {
                 "yes" => Some(HostLocated::Yes),
@@ -152,6 +169,12 @@ impl Settings {
             }),
         }
     }
+}
+
+/// Needed by entry points before there are other settings; read once.
+pub fn faults_from_env() -> Vec<FaultRule> {
+    static RULES: OnceLock<Vec<FaultRule>> = OnceLock::new();
+    RULES.get_or_init(|| read("STANDIN_FAULT", Vec::new(), parse_faults)).clone()
 }
 
 fn read<T>(name: &str, default: T, parse: impl Fn(&str) -> Option<T>) -> T {
@@ -207,12 +230,15 @@ fn parse_faults(text: &str) -> Option<Vec<FaultRule>> {
         .map(|rule| {
             let mut parts = rule.trim().split(':');
             let kind = parts.next()?.to_string();
-            if !["alloc", "hostalloc", "hostregister", "launch"].contains(&kind.as_str()) {
+            let known = ["alloc", "hostalloc", "hostregister", "launch"];
+            if !known.contains(&kind.as_str()) && !kind.starts_with("cu") {
                 return None;
             }
-            let nth = parts.next()?.parse().ok()?;
+            let nth = parts.next()?;
+            let later_too = nth.ends_with('+');
+            let nth = nth.trim_end_matches('+').parse().ok()?;
             let code = parts.next()?.parse().ok()?;
-            parts.next().is_none().then_some(FaultRule { kind, nth, code })
+            parts.next().is_none().then_some(FaultRule { kind, nth, later_too, code })
         })
         .collect()
 }
@@ -233,8 +259,9 @@ mod tests {
     fn faults_and_orders() {
         assert_eq!(
             parse_faults("alloc:3:2"),
-            Some(vec![FaultRule { kind: "alloc".into(), nth: 3, code: 2 }])
+            Some(vec![FaultRule { kind: "alloc".into(), nth: 3, later_too: false, code: 2 }])
         );
+        assert!(parse_faults("cuMemMap:3+:2").is_some_and(|rules| rules[0].names(4)));
         assert_eq!(parse_faults("alloc:3"), None);
         assert_eq!(parse_order("late:7"), Some(Order::Late(7)));
         assert_eq!(parse_order("sideways"), None);
