@@ -34,11 +34,7 @@ pub fn start(statistics: fn() -> String, is_active: fn() -> bool) {
             std::thread::sleep(PAUSE);
         }
     };
-    // The program's signals are for its own threads.
-    let thread = with_signals_blocked(|| {
-        std::thread::Builder::new().name("autooffload-account".into()).spawn(body)
-    });
-    if let Err(why) = thread {
+    if let Err(why) = engine::spawn("autooffload-account", body) {
         log::debug!("no thread to leave the account with: {why}");
     }
 }
@@ -90,18 +86,4 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     std::fs::write(&partial, text).and_then(|()| std::fs::rename(&partial, path))
-}
-
-/// What `act` starts inherits a mask with every signal blocked.
-fn with_signals_blocked<T>(act: impl FnOnce() -> T) -> T {
-    // SAFETY: both sets are filled before they are read; only this thread's
-    // mask changes, and it is put back.
-    unsafe {
-        let (mut all, mut former) = (std::mem::zeroed(), std::mem::zeroed());
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut former);
-        let answer = act();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &former, std::ptr::null_mut());
-        answer
-    }
 }

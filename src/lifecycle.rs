@@ -86,5 +86,6 @@ extern "C" fn at_exit() {
     if is_active() {
         // A panic here would abort a program that ended well.
         let _ = std::panic::catch_unwind(exports::report_at_exit);
+        let _ = std::panic::catch_unwind(engine::ends);
     }
 }

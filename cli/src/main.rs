@@ -1,6 +1,7 @@
 //! The `autooffload` program: the launcher under a shorter name, what a card
-//! would give before there is one, and how good the planner is. Forecasts and
-//! benches happen on a model clock; nothing here touches a device.
+//! would give before there is one, how good the planner is, and what processes
+//! do now. Forecasts and benches happen on a model clock; nothing here touches a
+//! device.
 //!
 //! ```text
 //!   arguments  what the words on the command line mean
@@ -8,6 +9,7 @@
 //!   forecast   `autooffload forecast`
 //!   bench      `autooffload bench-plan`
 //!   launch     `autooffload run`, `autooffload doctor`: passed on to the launcher
+//!   top        `autooffload top`: the processes that stream now
 //!   papers     completions and manual pages
 //! ```
 
@@ -17,6 +19,7 @@ mod forecast;
 mod launch;
 mod papers;
 mod scene;
+mod top;
 
 use arguments::{Source, source};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -52,6 +55,8 @@ enum Command {
         #[arg(long, default_value_t = 8)]
         iterations: u32,
     },
+    /// Show this user's processes that stream: memory, link, iterations, waits
+    Top(top::Options),
     /// Print completions for a shell: autooffload completions bash >>~/.bashrc
     Completions { shell: papers::Completions },
     /// Write the manual pages into a folder
@@ -99,6 +104,7 @@ fn run() -> Result<(), String> {
         Command::Trace { trace, output, iterations } => {
             arguments::write_trace(&trace, &output, iterations)
         }
+        Command::Top(options) => top::run(&options),
         Command::Completions { shell } => {
             papers::complete(shell, commands(), launch::run_command())
         }

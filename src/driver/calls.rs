@@ -56,6 +56,7 @@ own_calls! {
     cuMemSetAccess(address: DevicePtr, bytes: usize, desc: *const CUmemAccessDesc, count: usize);
     cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
     cuDeviceGetCount(count: *mut c_int);
+    cuDeviceGetUuid_v2(uuid: *mut [u64; 2], device: Device);
     cuDeviceGetAttribute(value: *mut c_int, attribute: c_int, device: Device);
     cuCtxGetCurrent(ctx: *mut CUcontext);
     cuCtxPushCurrent_v2(ctx: CUcontext);

@@ -144,6 +144,13 @@ impl Driver {
 
     // --- devices and contexts -------------------------------------------
 
+    /// What names the card of `device` in every process; 0: it is not told.
+    pub fn card(&self, device: Device) -> u64 {
+        let mut uuid = [0u64; 2];
+        let code = call!(self.cuDeviceGetUuid_v2(&mut uuid, device));
+        if code.is_success() { uuid[0].rotate_left(32) ^ uuid[1] } else { 0 }
+    }
+
     pub fn device_count(&self) -> Result<c_int> {
         let mut count = 0;
         out!(call!(self.cuDeviceGetCount(&mut count)), count)

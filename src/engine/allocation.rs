@@ -161,6 +161,7 @@ fn room_on_card(engine: &Engine, streamer: &Streamer, backend: &mut DeviceBacken
     let ours = u64::from(streamer.live_frames()) << FRAME_SHIFT;
     let untracked = total.saturating_sub(free + ours);
     let foreign = *backend.foreign_bytes.get_or_insert(untracked.saturating_sub(CONTEXT_BYTES));
+    backend.card_seen = (total, untracked);
     let config = engine.settings();
     let budget = config.budget_bytes(total, free, ours);
     let for_frames = match config.vram {

@@ -20,7 +20,8 @@
 //! - `setup`: the address space and a device, when they are first needed;
 //! - `device`: one device's frames, copies and waits (`device::order`);
 //! - `planning`: when a plan is searched for, and carried out;
-//! - `host`: host memory; `account`: what is counted and told.
+//! - `host`: host memory; `account`: what is counted and told;
+//! - `threads`: those of our own.
 //!
 //! Threads: all of this runs on the program's. One of our own searches for a
 //! plan when that takes long (`planning`); it touches nothing else. The order
@@ -41,13 +42,14 @@ mod planning;
 mod setup;
 mod state;
 mod stream_ordered;
+mod threads;
 mod users;
 
 use autooffload_core::address_map::AddressMap;
 use autooffload_core::memory::Effect;
 
 pub use account::PassedOn;
-pub use account::report::{device_total_mem, mem_get_info, stats_json, summary};
+pub use account::report::{device_total_mem, ends, mem_get_info, stats_json, summary};
 pub use allocation::{mem_alloc, mem_free, release_for_retry};
 pub use autooffload_core::address_map::ChunkId;
 pub use captures::{
@@ -62,6 +64,7 @@ pub use operation::begin;
 pub use passed_on::{pass_on, pass_on_mapping};
 pub use state::{panicked, reconfigure, start};
 pub use stream_ordered::{mem_alloc_async, mem_free_async, pool_of, pool_trim, pool_usage};
+pub use threads::spawn;
 
 use crate::driver::abi::*;
 use state::{engine, space};

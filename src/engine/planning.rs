@@ -14,6 +14,7 @@ use autooffload_core::plan::Plan;
 
 use super::device::DeviceBackend;
 use super::state::warn_once;
+use super::threads;
 
 #[derive(Default)]
 pub struct Planner {
@@ -59,7 +60,7 @@ impl Search for SearchThread {
                 }
             });
         };
-        let started = std::thread::Builder::new().name("autooffload-plan".into()).spawn(search);
+        let started = threads::spawn("autooffload-plan", search);
         if let Err(error) = &started {
             warn_once(format!(
                 "no thread to plan in ({error}): weights come when they are asked for, slower; raise \

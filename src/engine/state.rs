@@ -19,7 +19,7 @@ use autooffload_core::zone::Zone;
 use dashmap::DashMap;
 use once_cell::sync::OnceCell;
 
-use super::account::{Passed, Stats, WaitReason};
+use super::account::{Passed, Publisher, Stats, WaitReason};
 use super::chunk_bits::Hot;
 use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
@@ -69,6 +69,8 @@ pub(super) struct Engine {
     pub(super) no_parameters: bool,
     /// What was let through.
     pub(super) passed: Passed,
+    /// What others are told, once memory moves.
+    pub(super) publisher: Publisher,
     pub(super) users: Users,
     /// Captures under way, anywhere in the process.
     pub(super) captures: AtomicI32,
@@ -137,6 +139,7 @@ pub fn start(driver: &'static Driver, config: &Config) {
         no_space: AtomicBool::new(false),
         no_parameters: !driver.tells_parameters(),
         passed: Passed::default(),
+        publisher: Publisher::default(),
         users: Users::new(driver, driver.device_count().unwrap_or(1) > 1),
         captures: AtomicI32::new(0),
         peers: [const { AtomicU64::new(0) }; MAX_DEVICES],

@@ -1,8 +1,10 @@
 //! What the engine counts, and what the program and the user are told.
 
+pub mod page;
 mod passed;
 pub mod report;
 mod stats;
 
+pub use page::Publisher;
 pub use passed::{Passed, PassedOn};
 pub use stats::{Stats, WaitReason};

@@ -104,6 +104,13 @@ pub fn stats_json() -> serde_json::Value {
     )
 }
 
+/// The process ends, in order: what others know it by goes.
+pub fn ends() {
+    if let Some(engine) = engine() {
+        engine.publisher.end();
+    }
+}
+
 /// The lines of the summary at exit; empty when the program asked for nothing.
 pub fn summary() -> Vec<String> {
     engine().map_or_else(Vec::new, |engine| {

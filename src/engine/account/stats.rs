@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use autooffload_core::units::format_bytes;
+use autooffload_shared::page::Process;
 use serde_json::{Value, json};
 
 /// The places where the host may wait (design, invariant 4).
@@ -175,6 +176,37 @@ impl Stats {
         let bytes = get(&self.streamed_bytes) - get(&self.plan_began_bytes);
         (period > 0 && operations >= period)
             .then(|| (u128::from(bytes) * u128::from(period) / u128::from(operations)) as u64)
+    }
+
+    /// Puts what is counted here into a page's words.
+    pub fn tell(&self, process: &mut Process, host: (u64, u64, u64)) {
+        use WaitReason::{Allocation, Native, PlanChange};
+        let waits = |reason: WaitReason| get(&self.waits[reason as usize]);
+        let waited = |reason: WaitReason| get(&self.waited_ns[reason as usize]);
+        *process = Process {
+            operations: get(&self.operations),
+            budget_bytes: get(&self.budget_bytes),
+            frames_bytes: get(&self.frames_bytes),
+            host_bytes: host.0,
+            pinned_bytes: host.1,
+            in_place_bytes: get(&self.in_place_bytes),
+            streamed_bytes: get(&self.streamed_bytes),
+            written_back_bytes: get(&self.written_back_bytes),
+            link_bytes_per_s: get(&self.link_bytes_per_s),
+            demand_fetches: get(&self.demand_fetches),
+            streamed_uses: get(&self.streamed_touches),
+            hits: get(&self.hits),
+            plans: get(&self.plans),
+            slips: get(&self.slips),
+            stall_ns: self.stall_ns().unwrap_or(0),
+            plan_change_waits: waits(PlanChange),
+            plan_change_ns: waited(PlanChange),
+            allocation_waits: waits(Allocation),
+            allocation_ns: waited(Allocation),
+            native_waits: waits(Native),
+            native_ns: waited(Native),
+            ..*process
+        };
     }
 
     pub fn json(&self, host: (u64, u64, u64)) -> Value {

@@ -143,6 +143,11 @@ pub struct DeviceBackend {
     backings: Vec<Option<Backing>>,
     /// Bytes of the card that other processes held when we began.
     pub foreign_bytes: Option<u64>,
+    /// What names this card in every process; 0: the driver does not say.
+    pub card: u64,
+    /// When the card was last read: its bytes, and those of them that were neither
+    /// free nor frames of ours.
+    pub card_seen: (u64, u64),
     /// What there was room for of late.
     pub caps: RecentCaps,
     /// Timed copy whose rate is read at the next wait: events and bytes.
@@ -196,6 +201,8 @@ impl Device {
                 leaving: Vec::new(),
                 backings: Vec::new(),
                 foreign_bytes: None,
+                card: driver.card(device),
+                card_seen: (0, 0),
                 caps: RecentCaps::default(),
                 probe: None,
                 unprobed: u32::MAX,
@@ -281,6 +288,9 @@ impl MemoryOps for DeviceBackend {
                 "device {}: the budget is used up; memory is moved to the host and back from here on",
                 self.device
             );
+        }
+        if let Some(engine) = super::state::engine() {
+            engine.publisher.begin(engine);
         }
         inflight::begin_pressure();
     }

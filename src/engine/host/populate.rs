@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
+use super::super::threads;
+
 /// Smaller buffers are not worth a hand-over.
 const PARALLEL_BYTES: usize = 16 << 20;
 const PIECE_BYTES: usize = 8 << 20;
@@ -30,8 +32,7 @@ fn helpers() -> Option<&'static Sender<Piece>> {
             let started = (0..count)
                 .filter(|_| {
                     let piece_rx = piece_rx.clone();
-                    let builder = std::thread::Builder::new().name("autooffload-pin".into());
-                    builder.spawn(move || serve(&piece_rx)).is_ok()
+                    threads::spawn("autooffload-pin", move || serve(&piece_rx)).is_ok()
                 })
                 .count();
             (started > 0).then_some(piece_tx)

@@ -49,6 +49,7 @@
 //!   carry_out      what has to move for it
 //!   in_place       what reading over the link was seen to take
 //!   unpredictable  for when nothing can be foretold
+//!   view           what somebody who watches is told
 //!   invariants     the check of those above
 //! ```
 //!
@@ -72,9 +73,11 @@ mod ring;
 mod runs;
 mod slabs;
 mod unpredictable;
+mod view;
 
 pub use cap::RecentCaps;
 pub use ops::{Effect, FrameId, MemoryOps, Pending, Refused, Shortage};
+pub use view::Seen;
 
 use crate::address_map::ChunkId;
 use crate::learn::{Cursor, Operation};

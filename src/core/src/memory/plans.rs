@@ -49,6 +49,11 @@ impl Planning {
         self.period
     }
 
+    /// Where in the plan in force the phase of this name is.
+    pub fn phase_of_plan(&self, name: Option<u64>) -> Option<usize> {
+        self.in_force.iter().position(|&(known, _)| Some(known) == name)
+    }
+
     /// See [`Streamer::wants_times`].
     pub fn wants_times(&self, now: Operation) -> bool {
         /// Iterations that are measured first, and then one in so many.

@@ -1,0 +1,76 @@
+//! What somebody who watches is told. Nothing here changes anything.
+
+use super::{ChunkId, Streamer};
+
+/// One chunk, as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub id: ChunkId,
+    pub frames: u32,
+    /// Of these, on the device and its own.
+    pub own_frames: u32,
+    /// Its content is on the device, all of it.
+    pub present: bool,
+    /// Operations from the last one to the one that uses it next, where that is foretold.
+    pub next_use: Option<u32>,
+}
+
+impl Streamer {
+    /// The `count` largest chunks, the largest first.
+    pub fn largest(&self, count: usize) -> Vec<Seen> {
+        /// Uses to come that are looked through.
+        const AHEAD: usize = 2048;
+        let mut found: Vec<Seen> = self
+            .ids()
+            .map(|id| {
+                let chunk = self.chunk(id);
+                let (frames, own_frames) = (chunk.frames, chunk.own_frames());
+                Seen { id, frames, own_frames, present: chunk.present(), next_use: None }
+            })
+            .collect();
+        found.sort_by_key(|seen| (std::cmp::Reverse(seen.frames), seen.id));
+        found.truncate(count);
+        let Some(mut cursor) = self.order.ahead() else { return found };
+        for _ in 0..AHEAD {
+            let Some(next) = self.order.next(&mut cursor) else { break };
+            if let Some(seen) = found.iter_mut().find(|seen| seen.id == next.chunk) {
+                seen.next_use.get_or_insert(next.distance);
+            }
+            if found.iter().all(|seen| seen.next_use.is_some()) {
+                break;
+            }
+        }
+        found
+    }
+
+    /// Frames of the device that are the chunk's own.
+    pub fn own_frames_of(&self, id: ChunkId) -> u32 {
+        self.chunk(id).own_frames()
+    }
+
+    /// Frames that belong to nothing now.
+    pub fn free_frames(&self) -> u32 {
+        self.free.len() as u32
+    }
+
+    /// How many chunks there are, and how many of them stream.
+    pub fn chunk_counts(&self) -> (u32, u32) {
+        (self.ids().count() as u32, self.streamed_chunks)
+    }
+
+    /// The phase under way, counted from 0, and how many are known.
+    pub fn phase(&self) -> (Option<usize>, usize) {
+        let known = self.order.described();
+        let present = self.order.present();
+        (known.iter().position(|&name| Some(name) == present), known.len())
+    }
+
+    /// Of an iteration of the phase under way, by the plan in force: its time, how
+    /// much of that no kernel runs, and the bytes that come in.
+    pub fn planned_iteration(&self) -> Option<(u64, u64, u64)> {
+        let plan = self.plan.as_ref()?;
+        let at = self.planning.phase_of_plan(self.order.present()).unwrap_or(0);
+        let phase = plan.phases.get(at)?;
+        Some((phase.period_ns, phase.stall_ns, phase.streamed_bytes))
+    }
+}

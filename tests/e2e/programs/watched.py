@@ -1,0 +1,38 @@
+"""Streams until its standard input ends. In between it may fork a child that ends at once."""
+
+import argparse
+import os
+import select
+import sys
+
+import torch
+
+import models
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--blocks", type=int, default=30)
+parser.add_argument("--fork", action="store_true")
+options = parser.parse_args()
+
+hashes = []
+with torch.no_grad():
+    model = models.stack(options.blocks)
+    if options.fork:
+        x = models.make_input(0).to("cuda")
+        for block in model:
+            x = block(x)
+        models.digest(x)
+        child = os.fork()
+        if child == 0:
+            sys.exit(0)  # with its exit handlers
+        os.waitpid(child, 0)
+    while True:
+        x = models.make_input(len(hashes) % 4).to("cuda")
+        for block in model:
+            x = block(x)
+        hashes.append(models.digest(x))
+        if len(hashes) == 8:
+            print("settled", flush=True)
+        if len(hashes) >= 8 and select.select([sys.stdin], [], [], 0)[0]:
+            break
+models.report(hashes=hashes[:4], weight_bytes=models.weight_bytes(model))
