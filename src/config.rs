@@ -8,11 +8,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use autooffload_core::config::Config;
+use autooffload_shared::private::has_foreign_rights;
 
 static CONFIG: OnceLock<Config> = OnceLock::new();
 
-/// Whether `AUTOOFFLOAD` says off. Asked in ELF constructors, long before the
-/// rest is read: no allocation, and asked of the environment once.
+/// Whether `AUTOOFFLOAD` says off, or the program runs with rights that its
+/// starter has not: then nothing that the starter chose may count. Asked in ELF
+/// constructors, long before the rest is read: no allocation, and asked once.
 pub fn switched_off() -> bool {
     const UNKNOWN: u8 = 0;
     const ON: u8 = 1;
@@ -22,11 +24,14 @@ pub fn switched_off() -> bool {
         UNKNOWN => {
             // SAFETY: the name is NUL-terminated; the value is read at once.
             let value = unsafe { libc::getenv(c"AUTOOFFLOAD".as_ptr()) };
-            let off = !value.is_null() && {
-                // SAFETY: getenv answers null or a NUL-terminated string.
-                let value = unsafe { CStr::from_ptr(value) }.to_bytes().trim_ascii();
-                [&b"0"[..], b"off", b"false", b"no"].iter().any(|no| value.eq_ignore_ascii_case(no))
-            };
+            let off = has_foreign_rights()
+                || !value.is_null() && {
+                    // SAFETY: getenv answers null or a NUL-terminated string.
+                    let value = unsafe { CStr::from_ptr(value) }.to_bytes().trim_ascii();
+                    [&b"0"[..], b"off", b"false", b"no"]
+                        .iter()
+                        .any(|no| value.eq_ignore_ascii_case(no))
+                };
             ANSWER.store(if off { OFF } else { ON }, Ordering::Relaxed);
             off
         }

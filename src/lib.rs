@@ -48,6 +48,8 @@
 //! - *iteration*: one repetition of the order of uses; *step*: operations in a
 //!   row that touch the same; *phase*: iterations over the same chunks; *visit*:
 //!   one stretch of them.
+//! - *page*: what a process tells of itself to those who watch, 4 KiB of memory
+//!   that they share.
 //! - *plan*: what is resident, what shares which slots, when each copy starts;
 //!   *lead*: how many steps before its use a copy may start.
 //!

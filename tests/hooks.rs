@@ -156,6 +156,42 @@ fn switched_off_is_a_true_pass_through() {
 }
 
 #[test]
+fn a_program_with_foreign_rights_is_passed_through() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    const ANOTHER_GROUP: u32 = 65534;
+    let (program, stats) = (built().join("secure"), built().join("secure.json"));
+    let path = |path: &Path| path.to_str().expect("UTF-8").to_string();
+    let (search, library) = (format!("-L{}", path(built())), library());
+    let beside = path(library.parent().expect("a folder"));
+    let runpath = format!("-Wl,-rpath,{}:{beside}", path(built()));
+    let library = path(library);
+    cc(
+        &["secure.c", "-Wl,--no-as-needed", &library, &search, "-l:libcuda.so.1", &runpath],
+        &program,
+    );
+    let run = || {
+        let mut command = Command::new(&program);
+        let output = within(
+            Duration::from_secs(30),
+            command.env_clear().env("AUTOOFFLOAD_STATS", &stats).env("AUTOOFFLOAD_LOG", "info"),
+        );
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let there = std::fs::remove_file(&stats).is_ok();
+        (String::from_utf8_lossy(&output.stdout).into_owned(), output.stderr, there)
+    };
+    let (rights, said, written) = run();
+    assert!(rights == "own\n" && !said.is_empty() && written);
+    if chown(&program, None, Some(ANOTHER_GROUP)).is_err() {
+        return println!("not allowed to give a file to another group: only the half is tested");
+    }
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o2755)).expect("ours");
+    let (rights, said, written) = run();
+    // Where the kernel gives no rights, there are none to be careful with.
+    let foreign = rights == "foreign\n";
+    assert_eq!((said.is_empty(), written), (foreign, !foreign), "{rights}");
+}
+
+#[test]
 fn dlsym_keeps_its_manners() {
     run("lookups", &[], &[]);
 }

@@ -24,8 +24,9 @@
 //! - `threads`: those of our own.
 //!
 //! Threads: all of this runs on the program's. One of our own searches for a
-//! plan when that takes long (`planning`); it touches nothing else. The order
-//! of the locks is in `state`.
+//! plan when that takes long (`planning`); it touches nothing else. Another, once
+//! memory moves, writes this process's page (`account::page`). The order of the
+//! locks is in `state`.
 
 mod account;
 mod allocation;

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -79,8 +80,10 @@ def run(program, *arguments, vram=AMPLE, preload=True, allocator=NATIVE, **env):
         command = [STANDIN_RUN] + ([LAUNCHER] if preload else []) + \
             [sys.executable, PROGRAMS / f"{program}.py", *map(str, arguments)]
         outcome = finished(command, environment)
-        return Result(outcome, Account(account) if account.exists() else None,
-                      json.loads(stats.read_text()) if stats.exists() else None)
+        result = Result(outcome, Account(account) if account.exists() else None,
+                        json.loads(stats.read_text()) if stats.exists() else None)
+        result.stats_mode = stat.S_IMODE(stats.stat().st_mode) if stats.exists() else None
+        return result
 
 
 def finished(command, environment):

@@ -55,6 +55,7 @@ def test_statistics_survive_a_signal(name):
     result = run("killed", name, AUTOOFFLOAD_VRAM=str(CAP))
     assert result.returncode == -getattr(signal, name)
     assert result.stats["streaming"]["streamed_bytes"] > 0
+    assert result.stats_mode == 0o600
     assert any("streamed uses" in line for line in result.ours), result.ours
 
 

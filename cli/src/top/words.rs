@@ -204,8 +204,8 @@ mod tests {
         for part in [
             "42 python a.py",
             "120 operations a second",
-            "weights that stay 3.0 GiB, ring 1.0 GiB",
-            "in 3.0 GiB/s",
+            "weights that stay 3.00 GiB, ring 1.00 GiB",
+            "in 3.00 GiB/s",
             "510.0 ms, at best 500.0 ms: 1.02 times that",
             "phase 1 of 2",
             "99.5 % of 200 streamed uses in time",
