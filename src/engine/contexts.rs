@@ -61,6 +61,7 @@ pub fn context_destroyed(device: Device, ctx: CUcontext) {
 /// Takes back what was allocated in `ctx`, which is over. Stream-ordered memory
 /// belongs to the device's pools: it goes when nobody else has any there.
 fn take_back(engine: &'static Engine, device: Device, ctx: CUcontext) {
+    engine.small.context_ends(ctx);
     let here: Vec<(ChunkId, Allocation)> = engine
         .allocations
         .iter()

@@ -15,7 +15,8 @@
 //! - `state`: everything the engine knows, and the locks round it;
 //! - `operation`: a launch, copy or memset from `begin` to the use recorded;
 //! - `allocation`, `stream_ordered`: memory given out and taken back;
-//! - `passed_on`: memory that stays the driver's, and why;
+//! - `reach`: what a launch reaches through tables in device memory;
+//! - `passed_on`, `small`: memory that stays the driver's, why, and where;
 //! - `contexts`, `captures`: what ends, and what may not move;
 //! - `setup`: the address space and a device, when they are first needed;
 //! - `device`: one device's frames, copies and waits (`device::order`);
@@ -40,7 +41,9 @@ mod inflight;
 mod operation;
 mod passed_on;
 mod planning;
+mod reach;
 mod setup;
+mod small;
 mod state;
 mod stream_ordered;
 mod threads;
@@ -63,6 +66,8 @@ pub use contexts::{
 };
 pub use operation::begin;
 pub use passed_on::{pass_on, pass_on_mapping};
+pub use reach::Launched;
+pub use small::{small_allocated, small_freed, small_span};
 pub use state::{panicked, reconfigure, start};
 pub use stream_ordered::{mem_alloc_async, mem_free_async, pool_of, pool_trim, pool_usage};
 pub use threads::spawn;

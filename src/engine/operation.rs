@@ -18,6 +18,7 @@ use super::allocation::{follow_card, take_all_room};
 use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::inflight::FastLaunch;
+use super::reach::{self, Caller, Launched, Reached};
 use super::state::{Engine, Failure, engine, hot, lock};
 use super::users::UserId;
 use super::{Touch, any_capture, inflight};
@@ -28,7 +29,8 @@ type Names = SmallVec<[Named; 16]>;
 
 /// Makes every chunk of `touches` present and ordered before the next
 /// operation on `stream` (effective handle), and holds them until the answer
-/// is dropped. `addresses`: what names each of them. Call the original *after*
+/// is dropped. `addresses`: what names each of them; `launched`: what it is,
+/// if it is a launch. Call the original *after*
 /// this and drop the answer after it.
 ///
 /// Errors: `OUT_OF_MEMORY` when they cannot all be present at once; the hook
@@ -38,8 +40,9 @@ pub fn begin<'a>(
     stream: CUstream,
     touches: &'a [(ChunkId, Touch)],
     addresses: &[DevicePtr],
+    launched: Option<&Launched>,
 ) -> Result<Access<'a>> {
-    if touches.is_empty() {
+    if touches.is_empty() && launched.is_none() {
         return Ok(Access(Held::Nothing));
     }
     let Some(engine) = engine() else { return Ok(Access(Held::Nothing)) };
@@ -52,7 +55,7 @@ pub fn begin<'a>(
     {
         return Ok(Access(Held::Fast(Fast { engine, user, stream, touches, _launch: launch })));
     }
-    begin_streaming(engine, stream, touches, addresses)
+    begin_streaming(engine, stream, touches, addresses, launched)
 }
 
 pub(super) fn current_device(engine: &Engine) -> Option<usize> {
@@ -83,24 +86,31 @@ fn begin_streaming(
     stream: CUstream,
     touches: &[(ChunkId, Touch)],
     addresses: &[DevicePtr],
+    launched: Option<&Launched>,
 ) -> Result<Access<'static>> {
+    let ctx = engine.driver.ctx_get_current()?;
+    let user = engine.users.of(stream);
+    let reached = match launched {
+        Some(launched) => reach::beyond(engine, &Caller { user, ctx }, launched, addresses)?,
+        None => Reached::new(),
+    };
     let mut unique: Touches = SmallVec::new();
-    for &(id, touch) in touches {
+    let named = touches.iter().map(|&(id, touch)| (id, touch.effect()));
+    for (id, effect) in named.chain(reached.iter().map(|&(id, _)| (id, Effect::Write))) {
         match unique.iter_mut().find(|(known, _)| *known == id) {
-            Some((_, effect)) if touch.effect() == Effect::Write => *effect = Effect::Write,
+            Some((_, known)) if effect == Effect::Write => *known = Effect::Write,
             Some(_) => {}
-            None => unique.push((id, touch.effect())),
+            None => unique.push((id, effect)),
         }
     }
     let named: Names = touches
         .iter()
         .zip(addresses)
         .map(|(&(chunk, _), &address)| Named { chunk, address })
+        .chain(reached.iter().map(|&(chunk, address)| Named { chunk, address }))
         .collect();
     // By device, in the order of the locks.
     unique.sort_by_key(|&(id, _)| hot(id).device());
-    let ctx = engine.driver.ctx_get_current()?;
-    let user = engine.users.of(stream);
     let mut access = Streaming { engine, stream, user, ctx, held: SmallVec::new() };
     let mut rest = &unique[..];
     while let Some(&(first, _)) = rest.first() {

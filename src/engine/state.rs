@@ -2,8 +2,8 @@
 //! way, what peers may access, the zones of stream-ordered memory, the
 //! settings; and how a device's part of it is taken.
 //!
-//! Locks, in this order: one per device (by ordinal), the zones, the address
-//! space; the settings are read under any of them. The host waits of a plan
+//! Locks, in this order: the list of small allocations, one per device (by
+//! ordinal), the zones, the address space; the settings are read under any of them. The host waits of a plan
 //! change or an allocation happen under the device's lock: other threads'
 //! launches on that device wait with them.
 
@@ -24,6 +24,8 @@ use super::chunk_bits::Hot;
 use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::host::HostStore;
+use super::reach::{Reader, Seen};
+use super::small::Small;
 use super::users::Users;
 use super::{Allocation, FRAME_SHIFT, MAX_DEVICES, allocation};
 use crate::driver::Driver;
@@ -72,6 +74,10 @@ pub(super) struct Engine {
     /// What others are told, once memory moves.
     pub(super) publisher: Publisher,
     pub(super) users: Users,
+    /// Small allocations that are the driver's.
+    pub(super) small: Small,
+    /// What was seen of kernels that name small ranges.
+    pub(super) readers: DashMap<Reader, Seen>,
     /// Captures under way, anywhere in the process.
     pub(super) captures: AtomicI32,
     /// By owner: the devices (a bit each) that may access its memory.
@@ -141,6 +147,8 @@ pub fn start(driver: &'static Driver, config: &Config) {
         passed: Passed::default(),
         publisher: Publisher::default(),
         users: Users::new(driver, driver.device_count().unwrap_or(1) > 1),
+        small: Small::default(),
+        readers: DashMap::new(),
         captures: AtomicI32::new(0),
         peers: [const { AtomicU64::new(0) }; MAX_DEVICES],
         weight_bytes: [const { AtomicU64::new(0) }; MAX_DEVICES],

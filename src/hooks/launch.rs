@@ -155,7 +155,54 @@ pub unsafe fn add_kernel(
             see(buffer, map, touches);
         }
     }
+    if engine::memory_moves() {
+        // SAFETY: the caller's promise.
+        unsafe { note_launch(touches, function, params, extra) };
+    }
     Ok(())
+}
+
+/// Notes which kernel it is, and what it names of the driver's own small
+/// allocations: it may read through tables there.
+///
+/// # Safety
+/// As of [`add_kernel`].
+#[cold]
+#[inline(never)]
+unsafe fn note_launch(
+    touches: &mut Touches,
+    function: CUfunction,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) {
+    let small = engine::small_span();
+    let mut noted = None;
+    let known = layouts::with(function, |layout| {
+        let mut launched = Box::new(engine::Launched::of(layout.kernel));
+        if small.bytes > 0 && !params.is_null() {
+            for param in &layout.params {
+                // SAFETY: entry `index` points at `bytes` bytes, as the kernel asks.
+                unsafe {
+                    let data = *params.add(param.index);
+                    if !data.is_null() {
+                        let bytes = std::slice::from_raw_parts(data.cast::<u8>(), param.bytes);
+                        scan(bytes, small, |address| launched.small.push(address));
+                    }
+                }
+            }
+        }
+        noted = Some(launched);
+    });
+    // What the driver does not know, it does not launch.
+    let (Ok(()), Some(mut launched)) = (known, noted) else { return };
+    if small.bytes > 0
+        && !extra.is_null()
+        // SAFETY: the caller's promise.
+        && let Some(buffer) = unsafe { extra_buffer(extra) }
+    {
+        scan(buffer, small, |address| launched.small.push(address));
+    }
+    touches.launched = Some(launched);
 }
 
 /// Adds every managed chunk that `bytes` name.

@@ -20,6 +20,8 @@ use crate::thread::{TakenOut, thread};
 /// The parameters that are long enough to hold an address.
 #[derive(Debug, Default)]
 pub struct Layout {
+    /// No other kernel has it, whatever handles come again.
+    pub kernel: u64,
     pub params: Vec<Param>,
     /// Of the one that is a struct with slots, if it is a known one.
     pub slots: Option<Slots>,
@@ -139,7 +141,9 @@ fn look_up(handle: usize) -> Result<Arc<Layout>> {
 /// Walks the parameters until the driver says there is no further one.
 fn ask(handle: usize, is_kernel: bool) -> Result<Layout> {
     const ADDRESS_BYTES: usize = 8;
-    let mut layout = Layout::default();
+    static KERNELS: AtomicU64 = AtomicU64::new(0);
+    let kernel = KERNELS.fetch_add(1, Ordering::Relaxed);
+    let mut layout = Layout { kernel, ..Layout::default() };
     let mut sizes = Vec::new();
     for index in 0.. {
         let answer = if is_kernel {

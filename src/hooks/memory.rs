@@ -26,8 +26,28 @@ pub unsafe fn alloc(
     match engine::mem_alloc(bytes) {
         // SAFETY: not null, and the caller's to be written.
         Ok(answer) => unsafe { deliver(answer, address) },
-        Err(why) => engine::pass_on(why, bytes, || retry_when_out_of_memory(&forward)),
+        // SAFETY: as above.
+        Err(why) => unsafe { passed_on(why, bytes, address, &forward) },
     }
+}
+
+/// `forward` gives the driver's own memory, at `address`.
+///
+/// # Safety
+/// `forward` writes `address` when it succeeds.
+unsafe fn passed_on(
+    why: engine::PassedOn,
+    bytes: usize,
+    address: *const DevicePtr,
+    forward: &dyn Fn() -> CuResult,
+) -> CuResult {
+    let small = matches!(why, engine::PassedOn::TooSmall);
+    let code = engine::pass_on(why, bytes, || retry_when_out_of_memory(forward));
+    if code.is_success() && small {
+        // SAFETY: the caller's promise.
+        engine::small_allocated(unsafe { *address }, bytes);
+    }
+    code
 }
 
 /// # Safety
@@ -75,7 +95,8 @@ pub unsafe fn alloc_pitch(
                 deliver(answer, address)
             }
         }
-        Err(why) => engine::pass_on(why, bytes, || retry_when_out_of_memory(&forward)),
+        // SAFETY: not null, and the caller's to be written.
+        Err(why) => unsafe { passed_on(why, bytes, address, &forward) },
     }
 }
 
@@ -87,7 +108,10 @@ pub unsafe fn free(_call: Call, forward: impl Fn() -> CuResult, address: DeviceP
     match engine::mem_free(address) {
         Some(Ok(())) => CuResult::SUCCESS,
         Some(Err(code)) => code,
-        None => forward(),
+        None => {
+            engine::small_freed(address);
+            forward()
+        }
     }
 }
 

@@ -100,7 +100,10 @@ pub unsafe fn free_async(
     match engine::mem_free_async(address, call.stream(stream)) {
         Some(Ok(())) => CuResult::SUCCESS,
         Some(Err(code)) => code,
-        None => forward(),
+        None => {
+            engine::small_freed(address);
+            forward()
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::slice;
 
 use crate::driver::abi::*;
 use crate::driver::driver;
-use crate::engine::{self, ChunkId, Touch};
+use crate::engine::{self, ChunkId, Launched, Touch};
 
 use super::{graphs, retry_when_out_of_memory};
 
@@ -23,6 +23,8 @@ pub struct Touches {
     /// What names each chunk of `chunks`.
     addresses: MaybeUninit<[DevicePtr; INLINE]>,
     spilled: Option<Box<Spilled>>,
+    /// What kind of launch it is, while memory moves.
+    pub launched: Option<Box<Launched>>,
 }
 
 #[derive(Default)]
@@ -41,6 +43,7 @@ impl Touches {
         unsafe {
             (&raw mut (*fields).len).write(0);
             (&raw mut (*fields).spilled).write(None);
+            (&raw mut (*fields).launched).write(None);
             touches.assume_init()
         }
     }
@@ -100,7 +103,7 @@ impl Touches {
 
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len == 0 && self.launched.as_ref().is_none_or(|launched| launched.small.is_empty())
     }
 
     #[inline(always)]
@@ -145,7 +148,12 @@ pub fn ordered(stream: CUstream, touches: &Touches, forward: impl Fn() -> CuResu
     if engine::any_capture() && is_capturing(stream) {
         return captured(touches, &forward);
     }
-    let code = match engine::begin(stream, touches.as_slice(), touches.addresses()) {
+    let code = match engine::begin(
+        stream,
+        touches.as_slice(),
+        touches.addresses(),
+        touches.launched.as_deref(),
+    ) {
         Ok(access) => {
             let code = forward();
             drop(access);
@@ -171,7 +179,12 @@ fn once_more(stream: CUstream, touches: &Touches, forward: &dyn Fn() -> CuResult
     if !engine::release_for_retry() {
         return CuResult::OUT_OF_MEMORY;
     }
-    match engine::begin(stream, touches.as_slice(), touches.addresses()) {
+    match engine::begin(
+        stream,
+        touches.as_slice(),
+        touches.addresses(),
+        touches.launched.as_deref(),
+    ) {
         Ok(_access) => forward(),
         Err(code) => code,
     }

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use support::{build, cc, folder, library, within};
 
-const PROGRAMS: [&str; 5] = ["users", "contexts", "held_up", "first_capture", "tables"];
+const PROGRAMS: [&str; 6] =
+    ["users", "contexts", "held_up", "first_capture", "tables", "device_tables"];
 /// A hang is what some of these tests are about.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -131,4 +132,24 @@ fn what_a_table_names_stays_by_whichever_copy_it_came() {
     let account = run("tables", &[("STANDIN_VRAM", "32M")], true);
     let kept = account["device"]["kept_resident_bytes"].as_u64();
     assert_eq!(kept, Some(9 * 2 << 20));
+}
+
+/// A table that a kernel wrote, or a copy on the device: what it names was gone
+/// when a launch read through it that names the table alone.
+#[test]
+fn what_a_table_on_the_device_names_is_there_when_it_is_read() {
+    for place in ["small", "frame", "pool"] {
+        for writer in ["kernel", "copy", "early", "tables", "grouped"] {
+            same(&format!("device_tables {place} {writer}"), "16M", &["eager", "late:1"]);
+        }
+    }
+}
+
+/// The same where no kernel of ours can look, and where none can be loaded.
+#[test]
+fn tables_are_read_in_a_copy_where_no_kernel_can_look() {
+    for (name, value) in [("AUTOOFFLOAD_PIN", "0"), ("STANDIN_PTX", "off")] {
+        let env = [("STANDIN_VRAM", "16M"), (name, value)];
+        run("device_tables frame kernel", &env, true);
+    }
 }

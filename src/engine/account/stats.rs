@@ -20,12 +20,15 @@ pub enum WaitReason {
     Allocation,
     /// A call that blocks in the driver as well: `cuMemFree`, a stream's end.
     Native,
+    /// A launch may read through a table of addresses in device memory.
+    Look,
 }
 
-const REASONS: [(WaitReason, &str); 3] = [
+const REASONS: [(WaitReason, &str); 4] = [
     (WaitReason::PlanChange, "plan_change"),
     (WaitReason::Allocation, "allocation"),
     (WaitReason::Native, "native"),
+    (WaitReason::Look, "look"),
 ];
 
 #[derive(Default)]
@@ -64,6 +67,11 @@ pub struct Stats {
     in_place_bytes: AtomicU64,
     in_place_peak_bytes: AtomicU64,
     pub refused: AtomicU64,
+    /// Launches whose buffers were searched for addresses; those that named more
+    /// by them; those that could not be looked into.
+    looks: AtomicU64,
+    looks_found: AtomicU64,
+    looks_missed: AtomicU64,
     /// Operations in a learned iteration, 0 before; streamed bytes and
     /// operations when the present plan began.
     pub period: AtomicU64,
@@ -116,6 +124,16 @@ impl Stats {
 
     pub fn stored(&self, bytes: u64) {
         add(&self.stored_bytes, bytes);
+    }
+
+    /// A launch was looked into; `found`: it reaches more than it names.
+    pub fn looked(&self, found: bool) {
+        add(&self.looks, 1);
+        add(&self.looks_found, u64::from(found));
+    }
+
+    pub fn look_missed(&self) {
+        add(&self.looks_missed, 1);
     }
 
     /// One copy, counted already, was that of `chunks` chunks.
@@ -270,6 +288,11 @@ impl Stats {
                 "slips": get(&self.slips),
             },
             "waits": waits,
+            "looks": {
+                "launches": get(&self.looks),
+                "found": get(&self.looks_found),
+                "missed": get(&self.looks_missed),
+            },
             "refused": get(&self.refused),
         })
     }

@@ -16,6 +16,7 @@ mod in_place;
 mod measure;
 mod order;
 mod ring_view;
+mod search;
 mod stall;
 mod timing;
 
@@ -45,6 +46,8 @@ use host_pieces::{HostPiece, Leaving};
 use in_place::InPlace;
 use order::{By, Order};
 use ring_view::RingView;
+use search::Search;
+pub use search::Spans;
 
 /// One device: the decisions and the means.
 pub struct Device {
@@ -132,6 +135,7 @@ pub struct DeviceBackend {
     pub order: Order,
     /// `None`: what leaves is copied out, whether it was written or not.
     fingerprints: Option<Fingerprints>,
+    search: Search,
     /// By id; ids of released frames are reused.
     frames: Vec<Frame>,
     unused_ids: Vec<FrameId>,
@@ -181,6 +185,7 @@ impl Device {
                 );
             })
             .ok();
+        let search = Search::set_up(driver, host_store, order.look());
         Ok(Self {
             planner: Planner::default(),
             streamer: Streamer::new(0, window),
@@ -193,6 +198,7 @@ impl Device {
                 holds_context,
                 order,
                 fingerprints,
+                search,
                 frames: Vec::new(),
                 unused_ids: Vec::new(),
                 slabs: SharedBlocks::default(),
@@ -234,6 +240,7 @@ impl DeviceBackend {
         // Where nothing moves any more, nobody else would ask whether they are over.
         self.free_leaving(last);
         if last {
+            self.search.release(self.host_store);
             self.order.release_events();
         }
     }
@@ -257,6 +264,8 @@ impl DeviceBackend {
         } else {
             Fingerprints::set_up(self.driver, self.host_store, self.order.copy_out()).ok()
         };
+        self.search.forget(self.host_store);
+        self.search = Search::set_up(self.driver, self.host_store, self.order.look());
         Ok(())
     }
 }
@@ -283,7 +292,8 @@ impl MemoryOps for DeviceBackend {
     }
 
     fn about_to_evict(&mut self) {
-        if !inflight::pressure() {
+        let begins = !inflight::pressure();
+        if begins {
             log::info!(
                 "device {}: the budget is used up; memory is moved to the host and back from here on",
                 self.device
@@ -293,6 +303,14 @@ impl MemoryOps for DeviceBackend {
             engine.publisher.begin(engine);
         }
         inflight::begin_pressure();
+        if begins {
+            self.order.anything_uses(
+                self.backings
+                    .iter()
+                    .zip(0..)
+                    .filter_map(|(backing, id)| backing.is_some().then_some(id)),
+            );
+        }
     }
 
     fn is_dead(&self, chunk: ChunkId) -> bool {

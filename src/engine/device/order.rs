@@ -18,7 +18,7 @@
 //! (`frames`), how points are kept (`users`).
 
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use autooffload_core::address_map::ChunkId;
 use autooffload_core::memory::{Effect, Pending};
@@ -71,6 +71,8 @@ pub struct Order {
     users: &'static Users,
     copy_in: Lane,
     copy_out: Lane,
+    /// For looks at device memory, each of which the host waits for.
+    look: Lane,
     /// Indexed by chunk id.
     copies: Vec<Copies>,
     /// Whose operation is under way.
@@ -99,6 +101,7 @@ impl Order {
             users,
             copy_in: Lane::new(driver, users, ctx, 0)?,
             copy_out: Lane::new(driver, users, ctx, priority)?,
+            look: Lane::new(driver, users, ctx, priority)?,
             copies: Vec::new(),
             asks: None,
             reason: WaitReason::PlanChange,
@@ -114,6 +117,20 @@ impl Order {
 
     pub fn copy_out(&self) -> CUstream {
         self.copy_out.stream
+    }
+
+    pub fn look(&self) -> CUstream {
+        self.look.stream
+    }
+
+    /// What is queued there next reads `chunk`.
+    pub fn looks_at(&mut self, chunk: ChunkId) {
+        self.users.note(chunk, hot(chunk), self.look.user);
+    }
+
+    /// Behind what was queued on that stream. `None`: nothing can tell.
+    pub fn looked(&mut self) -> Option<Point> {
+        self.end_copy(self.look.user)
     }
 
     /// Whose operation is under way from now on; `None`: nobody's.
@@ -178,6 +195,16 @@ impl Order {
         }
     }
 
+    /// What is queued up to now may use any of `chunks`: launches were not looked
+    /// into while nothing moved, and they may read through tables. What is held
+    /// up is not waited for on that suspicion.
+    pub fn anything_uses(&mut self, chunks: impl Iterator<Item = ChunkId>) {
+        let users = self.users.unfinished();
+        for id in chunks {
+            users.iter().for_each(|&user| self.users.note(id, hot(id), user));
+        }
+    }
+
     /// Everything of `chunk` that is queued is over before what `by` does next:
     /// its uses, the copy that brought it, and the one that saved it.
     pub fn await_uses(&mut self, chunk: ChunkId, by: By) {
@@ -198,6 +225,11 @@ impl Order {
         if let Some(fence) = self.copies(chunk).fence {
             self.await_point(fence, By::Host);
         }
+    }
+
+    /// Behind the copy that brings the present content of `chunk`.
+    pub fn content(&self, chunk: ChunkId) -> Option<Point> {
+        self.copies(chunk).fence
     }
 
     /// What of `chunk` is queued and not over.
@@ -329,6 +361,34 @@ impl Order {
         let outcome = wait(self.driver);
         self.stats.waited(self.reason, began.elapsed());
         self.note(outcome);
+    }
+
+    /// Waits on the host for the point, but no longer than `limit`: it may
+    /// depend on something that comes only after this. `false`: it is not over.
+    pub fn await_within(&mut self, point: Point, limit: Duration) -> bool {
+        /// What most looks take; after that the processor is lent to others.
+        const SPIN: Duration = Duration::from_micros(50);
+        if self.users.is_over(point) {
+            return true;
+        }
+        self.timer.give_up();
+        let began = Instant::now();
+        let over = loop {
+            let waited = began.elapsed();
+            if self.users.is_over(point) {
+                break true;
+            }
+            if waited > limit {
+                break false;
+            }
+            if waited < SPIN {
+                std::hint::spin_loop();
+            } else {
+                std::thread::sleep(SPIN);
+            }
+        };
+        self.stats.waited(WaitReason::Look, began.elapsed());
+        over
     }
 
     /// Keeps the first error; only a broken context gives one here.

@@ -53,6 +53,16 @@ impl Users {
         blocks.iter().any(|block| which(block.user))
     }
 
+    /// Streams that have work which is not over, and which gets there by itself.
+    pub fn unfinished(&self) -> Vec<UserId> {
+        let users: Vec<UserId> = self.by_stream.iter().map(|entry| *entry.value()).collect();
+        let point = |user| Point { user, stretch: self.stretch(user) };
+        users
+            .into_iter()
+            .filter(|&user| !self.is_over(point(user)) && !self.is_held_up(user))
+            .collect()
+    }
+
     /// A capture is about to begin: nothing of what was before can be marked
     /// then.
     pub fn mark_all(&self) {

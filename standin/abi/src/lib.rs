@@ -38,6 +38,12 @@ pub const TABLE_U64_KERNEL: &str = "standin_table_u64";
 /// Its line in an image: `kernel standin_add_through_u32 8,8,8,8`.
 pub const ADD_THROUGH_U32_KERNEL: &str = "standin_add_through_u32";
 
+/// `standin_add_far_u32(u32* to, const u64* tables, u64 count)`: the same, where
+/// the first word of `tables` is the address of a table, and that one's first
+/// word the address of what is added.
+/// Its line in an image: `kernel standin_add_far_u32 8,8,8`.
+pub const ADD_FAR_U32_KERNEL: &str = "standin_add_far_u32";
+
 /// The first half of a grouped product, in the shape of PyTorch's:
 /// `standin_group_tables(const float* a, const float* b, float* d, u64* tables,
 /// const i32* ends, i64 n, i64 k, i32 groups)`. Rows `ends[g-1]..ends[g]` of

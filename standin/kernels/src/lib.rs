@@ -11,6 +11,7 @@
 //! A case nobody covers is a fault with a sentence, never a guess.
 
 mod accumulate;
+mod addresses;
 mod arithmetic;
 mod block;
 mod cat;
@@ -128,6 +129,7 @@ const FAMILIES: &[Family] = &[
     random::find,
     own::find,
     fingerprint::find,
+    addresses::find,
     poll::find,
     tables::find,
 ];

@@ -3,7 +3,8 @@
 //! Their parameters are in `standin_abi`.
 
 use standin_abi::{
-    ADD_THROUGH_U32_KERNEL, GROUP_TABLES_KERNEL, GROUPED_PRODUCT_KERNEL, TABLE_U64_KERNEL,
+    ADD_FAR_U32_KERNEL, ADD_THROUGH_U32_KERNEL, GROUP_TABLES_KERNEL, GROUPED_PRODUCT_KERNEL,
+    TABLE_U64_KERNEL,
 };
 
 use crate::block::{Source, Target};
@@ -16,6 +17,7 @@ use crate::{Cost, Fault, Kernel, Launch, Memory};
 enum Tables {
     Write,
     AddThrough,
+    AddFar,
     Group,
     Product,
 }
@@ -24,6 +26,7 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
     Some(Box::new(match name.base.as_str() {
         TABLE_U64_KERNEL => Tables::Write,
         ADD_THROUGH_U32_KERNEL => Tables::AddThrough,
+        ADD_FAR_U32_KERNEL => Tables::AddFar,
         GROUP_TABLES_KERNEL => Tables::Group,
         GROUPED_PRODUCT_KERNEL => Tables::Product,
         _ => return None,
@@ -39,6 +42,7 @@ impl Kernel for Tables {
         match self {
             Tables::Write => write(launch, memory),
             Tables::AddThrough => add_through(launch, memory),
+            Tables::AddFar => add_far(launch, memory),
             Tables::Group => group(launch, memory),
             Tables::Product => product(launch, memory),
         }
@@ -60,10 +64,22 @@ fn write(launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
 }
 
 fn add_through(launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
-    let (to, table, index) = (word(launch, 0)?, word(launch, 1)?, word(launch, 2)?);
-    let count = word(launch, 3)?;
-    let from: i64 = Source::new(memory, table, DType::I64, index + 1)?.get(index);
-    let from = Source::new(memory, from as u64, DType::I32, count)?;
+    let from = entry(memory, word(launch, 1)?, word(launch, 2)?)?;
+    add(memory, word(launch, 0)?, from, word(launch, 3)?)
+}
+
+fn add_far(launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
+    let table = entry(memory, word(launch, 1)?, 0)?;
+    add(memory, word(launch, 0)?, entry(memory, table, 0)?, word(launch, 2)?)
+}
+
+fn entry(memory: &dyn Memory, table: u64, index: u64) -> Result<u64, Fault> {
+    let word: i64 = Source::new(memory, table, DType::I64, index + 1)?.get(index);
+    Ok(word as u64)
+}
+
+fn add(memory: &dyn Memory, to: u64, from: u64, count: u64) -> Result<(), Fault> {
+    let from = Source::new(memory, from, DType::I32, count)?;
     let (old, new) =
         (Source::new(memory, to, DType::I32, count)?, Target::new(memory, to, DType::I32, count)?);
     for i in 0..count {

@@ -30,23 +30,7 @@ impl Streamer {
         named: &[Named],
         ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
-        for &(id, _) in touches {
-            self.chunk_mut(id).holds += 1;
-        }
-        let mut outcome = self.make_present(touches, ops);
-        if matches!(outcome, Err(Shortage::Device { .. }))
-            && self.could_fit(touches)
-            && self.evict_all_but(touches, ops).is_ok()
-        {
-            outcome = self.make_present(touches, ops);
-        }
-        if let Err(shortage) = outcome {
-            self.release(touches);
-            return Err(match shortage {
-                Shortage::Device { .. } => self.device_shortage_of(touches),
-                other => other,
-            });
-        }
+        self.hold_present(touches, ops)?;
         // A choice that nobody foretold says nothing about what was foretold.
         let predicted = self.order.ahead().is_some();
         let chosen = self.order.any_erratic(named);
@@ -69,6 +53,47 @@ impl Streamer {
                 chunk.reuse_count = chunk.reuse_count.saturating_add(1);
                 self.last_reused = Some(id);
             }
+        }
+        Ok(())
+    }
+
+    /// Makes `touches` present and holds them, for a look of our own at them:
+    /// the program's next operation may be another. Follow with
+    /// [`Self::release`]. On an error nothing is held.
+    pub fn bring(
+        &mut self,
+        touches: &[(ChunkId, Effect)],
+        ops: &mut impl MemoryOps,
+    ) -> Result<(), Shortage> {
+        let counted = self.counters;
+        self.hold_present(touches, ops)?;
+        // Whether they were there is counted at the operation itself.
+        self.counters.streamed_touches = counted.streamed_touches;
+        self.counters.hits = counted.hits;
+        Ok(())
+    }
+
+    fn hold_present(
+        &mut self,
+        touches: &[(ChunkId, Effect)],
+        ops: &mut impl MemoryOps,
+    ) -> Result<(), Shortage> {
+        for &(id, _) in touches {
+            self.chunk_mut(id).holds += 1;
+        }
+        let mut outcome = self.make_present(touches, ops);
+        if matches!(outcome, Err(Shortage::Device { .. }))
+            && self.could_fit(touches)
+            && self.evict_all_but(touches, ops).is_ok()
+        {
+            outcome = self.make_present(touches, ops);
+        }
+        if let Err(shortage) = outcome {
+            self.release(touches);
+            return Err(match shortage {
+                Shortage::Device { .. } => self.device_shortage_of(touches),
+                other => other,
+            });
         }
         Ok(())
     }

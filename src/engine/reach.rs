@@ -1,0 +1,270 @@
+//! What a launch reaches beyond what its parameters name: through tables of
+//! addresses in device memory (batched and grouped products).
+//!
+//! Only the device knows what lies in such a table when the launch reads it. So
+//! before a launch that names small ranges of memory, once all that its stream
+//! has queued is over, these are searched for addresses; what they name is
+//! touched by the launch as if it had named it itself, and so is what a table
+//! names that a table names. That way it makes no difference who wrote the
+//! table, when, and what else lay there before.
+//!
+//! Whether a kernel reads through memory is a matter of its code, and shows at
+//! its first launches: a kernel for which several looks found nothing is not
+//! looked into any more, as long as it names as many addresses as then. One
+//! that found something is, for good, and each look is waited for.
+//!
+//! ```text
+//!   launch names ranges -> search -> addresses -> touched by the launch
+//!                            ^           |
+//!                            +- small ----+   twice at the most; then kept
+//! ```
+//!
+//! Only while memory moves, and never in a capture (`captures`). Tables lie in
+//! allocations of up to one frame, which is where PyTorch puts what is small,
+//! and within [`WINDOW`] of an address that is named. What cannot be looked
+//! into, because its stream waits for the host, is launched if its kernel was
+//! never seen to read through memory, and refused otherwise.
+//! Not here: the search itself (`device::search`).
+
+use std::ops::Range;
+
+use autooffload_core::address_map::ChunkId;
+use autooffload_core::memory::Effect;
+use autooffload_core::params::Span;
+use smallvec::SmallVec;
+
+use super::account::WaitReason;
+use super::device::{Device as DeviceState, Spans};
+use super::guards::ContextGuard;
+use super::state::{Engine, Failure};
+use super::users::UserId;
+use super::{FRAME_BYTES, captures, chunk_of, small, stream_ordered};
+use crate::driver::abi::*;
+
+/// How far a table reaches behind the address that is named.
+const WINDOW: u64 = 64 << 10;
+/// Looks in vain after which a kernel is taken for one that reads no tables.
+const IN_VAIN: u8 = 4;
+/// Tables, and tables that these name.
+const LEVELS: usize = 2;
+
+/// What a launch is, as far as it matters here.
+pub struct Launched {
+    /// A number for its kernel, which no other has.
+    kernel: u64,
+    /// What it names within [`small::small_span`].
+    pub small: SmallVec<[DevicePtr; 4]>,
+}
+
+impl Launched {
+    pub fn of(kernel: u64) -> Self {
+        Self { kernel, small: SmallVec::new() }
+    }
+}
+
+/// A kernel, and how many addresses it names: an optional table is one more.
+pub(super) type Reader = (u64, usize);
+
+/// What looks before its launches have shown.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Seen {
+    in_vain: u8,
+    reads_tables: bool,
+}
+
+/// An address that a launch reaches, and the chunk it is in.
+pub(super) type Reached = SmallVec<[(ChunkId, DevicePtr); 4]>;
+
+/// Who launches.
+pub(super) struct Caller {
+    pub user: Option<UserId>,
+    pub ctx: CUcontext,
+}
+
+/// What the launch that names `addresses` reaches beyond them, now.
+///
+/// Errors: it may read absent memory, or there is no room to look.
+pub(super) fn beyond(
+    engine: &'static Engine,
+    caller: &Caller,
+    launched: &Launched,
+    addresses: &[DevicePtr],
+) -> Result<Reached> {
+    let reader = (launched.kernel, addresses.len() + launched.small.len());
+    let seen = engine.readers.get(&reader).map(|seen| *seen).unwrap_or_default();
+    if seen.in_vain >= IN_VAIN {
+        return Ok(Reached::new());
+    }
+    let listed = engine.small.list();
+    let window = |address| window_at(engine, &listed, caller, address);
+    let named = addresses.iter().chain(&launched.small);
+    let mut fresh: Vec<Window> = named.filter_map(|&address| window(address)).collect();
+    if fresh.is_empty() {
+        return Ok(Reached::new());
+    }
+    let mut looked: Vec<Window> = Vec::new();
+    let mut reached = Reached::new();
+    let mut nothing = true;
+    for level in 0..=LEVELS {
+        without(&mut fresh, &looked);
+        if fresh.is_empty() {
+            break;
+        }
+        let Some(words) = look(engine, caller, &fresh)? else {
+            return missed(engine, seen);
+        };
+        looked.append(&mut fresh);
+        nothing &= words.is_empty();
+        for word in words {
+            fresh.extend(window(word));
+            let Some(chunk) = chunk_of(word) else { continue };
+            if reached.iter().any(|&(_, known)| known == word) {
+                continue;
+            }
+            if level == LEVELS {
+                captures::pin_for_good(chunk, "a table names it that a table of tables names")?;
+            }
+            reached.push((chunk, word));
+        }
+    }
+    drop(listed);
+    engine.stats.looked(!reached.is_empty());
+    let mut seen = engine.readers.entry(reader).or_default();
+    seen.reads_tables |= !reached.is_empty();
+    // Addresses of the driver's memory, or of what is gone, may be others next time.
+    if nothing && !seen.reads_tables {
+        seen.in_vain += 1;
+    }
+    Ok(reached)
+}
+
+/// A launch could not be looked into.
+#[cold]
+fn missed(engine: &Engine, seen: Seen) -> Result<Reached> {
+    engine.stats.look_missed();
+    if !seen.reads_tables {
+        return Ok(Reached::new());
+    }
+    log::error!(
+        "a kernel that reads through a table of addresses is launched on a stream that waits for \
+         the host: what the table names cannot be made present, so the launch is refused"
+    );
+    Err(CuResult::NOT_SUPPORTED)
+}
+
+/// A range to be looked at, of whole words.
+#[derive(Clone)]
+struct Window {
+    device: usize,
+    /// `None`: it is the driver's.
+    chunk: Option<ChunkId>,
+    range: Range<DevicePtr>,
+}
+
+/// What may be a table behind `address`; `None`: nothing is known there, or what
+/// is there is too large for one.
+fn window_at(
+    engine: &Engine,
+    listed: &small::Listed,
+    caller: &Caller,
+    address: DevicePtr,
+) -> Option<Window> {
+    let chunk = chunk_of(address);
+    let (device, extent) = match chunk {
+        None => {
+            let extent = listed.extent(address, caller.ctx)?;
+            (super::operation::current_device(engine)?, extent)
+        }
+        Some(id) => {
+            let allocation = *engine.allocations.get(&id)?;
+            let slot = stream_ordered::slot_at(id, &allocation, address);
+            let (base, bytes) = slot.unwrap_or((allocation.base, allocation.bytes as u64));
+            (allocation.device as usize, base..base + bytes)
+        }
+    };
+    if extent.end - extent.start > FRAME_BYTES as u64 {
+        return None;
+    }
+    // Where one word ends, the next begins: in all of them at multiples of 8.
+    let range = (address & !7)..(address + WINDOW).min(extent.end) & !7;
+    (range.start < range.end).then_some(Window { device, chunk, range })
+}
+
+/// Joins the windows that overlap, and takes away what is looked at already.
+fn without(windows: &mut Vec<Window>, looked: &[Window]) {
+    windows.sort_by_key(|window| window.range.start);
+    windows.dedup_by(|next, last| {
+        let joins = next.chunk == last.chunk && next.range.start <= last.range.end;
+        if joins {
+            last.range.end = last.range.end.max(next.range.end);
+        }
+        joins
+    });
+    windows.retain(|window| {
+        let covers = |known: &Window| {
+            known.range.start <= window.range.start && window.range.end <= known.range.end
+        };
+        !looked.iter().any(covers)
+    });
+}
+
+/// The addresses that `windows` hold when all that is queued on the caller's
+/// stream is over. `None`: that cannot be waited for.
+fn look(engine: &'static Engine, caller: &Caller, windows: &[Window]) -> Result<Option<Vec<u64>>> {
+    // What is held up waits for the program, which waits for us.
+    let Some(user) = caller.user.filter(|_| !engine.users.any_held_up()) else { return Ok(None) };
+    let (low, high) = super::arena();
+    let spans: Spans = [Span { base: low, bytes: high - low }, engine.small.span()];
+    let mut found = Vec::new();
+    let mut devices: SmallVec<[usize; 2]> = windows.iter().map(|window| window.device).collect();
+    devices.dedup();
+    for device in devices {
+        let here = || windows.iter().filter(|window| window.device == device);
+        let mut words = None;
+        let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
+            let DeviceState { streamer, backend, .. } = state;
+            // The driver's memory is of a context, which the kernel must be in.
+            let reachable = |window: &&Window| match window.chunk {
+                Some(id) => streamer.contains(id),
+                None => caller.ctx == backend.ctx,
+            };
+            let windows: SmallVec<[&Window; 8]> = here().filter(reachable).collect();
+            let mut chunks: SmallVec<[(ChunkId, Effect); 8]> =
+                windows.iter().filter_map(|w| Some((w.chunk?, Effect::Read))).collect();
+            chunks.sort_unstable_by_key(|&(id, _)| id);
+            chunks.dedup();
+            backend.order.asks(Some(user));
+            streamer.bring(&chunks, backend)?;
+            let mut after: SmallVec<[_; 8]> =
+                chunks.iter().filter_map(|&(id, _)| backend.order.content(id)).collect();
+            chunks.iter().for_each(|&(id, _)| backend.order.looks_at(id));
+            words = {
+                let foreign = caller.ctx != backend.ctx && !caller.ctx.is_null();
+                let context = foreign.then(|| ContextGuard::enter(engine.driver, caller.ctx));
+                let mark = engine.users.mark(user);
+                drop(context);
+                mark.ok().and_then(|point| {
+                    after.push(point);
+                    let ranges: Vec<Range<DevicePtr>> =
+                        windows.iter().map(|window| window.range.clone()).collect();
+                    backend.find_addresses(&ranges, &spans, &after)
+                })
+            };
+            streamer.release(&chunks);
+            Ok(())
+        });
+        match outcome {
+            Ok(()) => {}
+            Err(Failure::Driver(code)) => return Err(code),
+            Err(Failure::Shortage(shortage)) => {
+                engine.explain(device, "a look at small buffers", shortage);
+                return Err(CuResult::OUT_OF_MEMORY);
+            }
+        }
+        match words {
+            Some(words) => found.extend(words),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(found))
+}
