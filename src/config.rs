@@ -39,8 +39,8 @@ pub fn switched_off() -> bool {
     }
 }
 
-/// Reads all settings, starts logging, echoes the settings and says what was
-/// not understood. Once per process, after `cuInit`.
+/// Reads all settings, starts logging, says the settings to who wants to know
+/// (`info`), and what was not understood to all. Once per process, after `cuInit`.
 pub fn initialise() -> &'static Config {
     CONFIG.get_or_init(|| {
         let (config, warnings) = Config::read(|name| {
@@ -48,7 +48,7 @@ pub fn initialise() -> &'static Config {
         });
         start_logging(&config.log);
         if config.enabled && !config.log.eq_ignore_ascii_case("off") {
-            say(&config.echo());
+            log::info!("version {}: {}", env!("CARGO_PKG_VERSION"), config.echo());
             for warning in &warnings {
                 say(&format!("warning: {warning}"));
             }
@@ -72,6 +72,10 @@ fn start_logging(filter: &str) {
     let _ = env_logger::Builder::new()
         .parse_filters(filter)
         .format(|out, record| {
+            // What is told, not warned of.
+            if record.target() == "autooffload::told" {
+                return writeln!(out, "autooffload: {}", record.args());
+            }
             writeln!(
                 out,
                 "autooffload: {}: {}",

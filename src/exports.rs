@@ -8,7 +8,7 @@
 //! The account:
 //! ```text
 //! { …the engine's figures…,
-//!   "pid": …, "settings": "NAME=value …",
+//!   "version": …, "pid": …, "settings": "NAME=value …",
 //!   "hooked": { "launches": …, "allocations": …, … },
 //!   "hooks": { "cuLaunchKernel": { "class": …, "calls": …, "served": …, "forwarded": … }, … },
 //!   "own_calls": { "cuMemcpyHtoDAsync_v2": … } }
@@ -26,7 +26,7 @@ use serde_json::{Map, Value, json};
 
 use crate::hooks::registry;
 use crate::hooks::table::Group;
-use crate::{config, driver, engine, left_behind, lifecycle};
+use crate::{config, driver, engine, left_behind, lifecycle, trace_file};
 
 /// Raised when a function of this file changes incompatibly.
 const API_VERSION: c_int = 1;
@@ -118,11 +118,12 @@ pub unsafe extern "C" fn autooffload_set(key: *const c_char, value: *const c_cha
 }
 
 /// The account of this process so far.
-fn account() -> Value {
+pub fn account() -> Value {
     let mut account = match engine::stats_json() {
         Value::Object(map) => map,
         other => Map::from_iter([("engine".to_string(), other)]),
     };
+    account.insert("version".into(), json!(env!("CARGO_PKG_VERSION")));
     account.insert("pid".into(), json!(std::process::id()));
     if let Some(config) = config::get() {
         account.insert("settings".into(), json!(config.echo()));
@@ -181,5 +182,6 @@ pub fn report_at_exit() {
     for line in engine::summary() {
         config::say(&line);
     }
+    trace_file::write(account, true);
     left_behind::finish(&statistics());
 }

@@ -1,6 +1,6 @@
 //! What a process leaves for those who come after it, should it end without
 //! its exit handlers (Ctrl-C, SIGTERM, abort): the statistics file and, for
-//! the launcher, the summary's lines, written now and then.
+//! the launcher, the summary's lines, written now and then; and the trace.
 //!
 //! A thread of its own writes, so that no signal handler of the program's is
 //! touched. It runs only if somebody asked for either file. A file is written
@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::{config, engine};
+use serde_json::Value;
+
+use crate::{config, engine, trace_file};
 
 /// Until the first time, and between two: short beside a user's patience, long
 /// beside what writing takes.
@@ -24,16 +26,16 @@ const PAUSE: Duration = Duration::from_millis(500);
 static SAID: Mutex<bool> = Mutex::new(false);
 
 /// Starts the thread, if there is anything to leave: `statistics`, for as long
-/// as this process `is_active`.
-pub fn start(statistics: fn() -> String, is_active: fn() -> bool) {
-    if stats_file().is_none() && summary_file().is_none() {
+/// as this process `is_active`. `account`: what goes into the trace as well.
+pub fn start(statistics: fn() -> String, account: fn() -> Value, is_active: fn() -> bool) {
+    if stats_file().is_none() && summary_file().is_none() && !trace_file::is_open() {
         return;
     }
     let body = move || {
         let mut last = String::new();
         std::thread::sleep(FIRST);
         // A forked child has no such thread.
-        while is_active() && leave(&mut last, statistics) {
+        while is_active() && leave(&mut last, statistics, account) {
             std::thread::sleep(PAUSE);
         }
     };
@@ -57,11 +59,12 @@ pub fn finish(statistics: &str) {
 }
 
 /// Writes both if anything has changed. `false`: it is over.
-fn leave(last: &mut String, statistics: fn() -> String) -> bool {
+fn leave(last: &mut String, statistics: fn() -> String, account: fn() -> Value) -> bool {
     let said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     if *said {
         return false;
     }
+    trace_file::write(account, false);
     let lines = engine::summary();
     let text: String = lines.iter().map(|line| format!("autooffload: {line}\n")).collect();
     if text != *last {

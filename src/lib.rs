@@ -23,6 +23,7 @@
 //! - [`config`]: the settings of this process;
 //! - [`exports`]: the C functions for tools, the report at exit;
 //! - [`left_behind`]: what there is to read should the process be killed;
+//! - [`trace_file`], [`metrics`]: for who wants to look on; [`private_file`];
 //! - [`lifecycle`]: when all of this is in force;
 //! - [`thread`]: what each thread keeps for itself.
 //!
@@ -70,4 +71,7 @@ mod exports;
 mod hooks;
 mod left_behind;
 mod lifecycle;
+mod metrics;
+mod private_file;
 mod thread;
+mod trace_file;

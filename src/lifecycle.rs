@@ -16,7 +16,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::{config, driver, engine, exports, left_behind};
+use crate::{config, driver, engine, exports, left_behind, metrics, trace_file};
 
 const UNSTARTED: u8 = 0;
 const STARTING: u8 = 1;
@@ -54,7 +54,7 @@ pub fn started() {
         STATE.store(OFF, Ordering::Release);
         return;
     }
-    engine::start(driver::driver(), config);
+    engine::start(driver::driver(), config, trace_file::open());
     // SAFETY: the handlers are functions of this library, which is never
     // unloaded; each only does what its place allows.
     unsafe {
@@ -62,7 +62,8 @@ pub fn started() {
         libc::atexit(at_exit);
     }
     STATE.store(ACTIVE, Ordering::Release);
-    left_behind::start(exports::statistics, is_active);
+    left_behind::start(exports::statistics, exports::account, is_active);
+    metrics::start(exports::account, is_active);
 }
 
 /// Tells the launcher, if one started this process, that CUDA is used here: an

@@ -206,9 +206,18 @@ fn libraries_may_look_up_and_initialise_while_they_are_loaded() {
     }
 }
 
+/// The settings are said to who asks.
+const INFO: (&str, &str) = ("AUTOOFFLOAD_LOG", "info");
+
+#[test]
+fn while_everything_fits_nothing_is_said() {
+    let run = run("lifecycle", &["plain"], &[]);
+    assert_eq!(run.stderr, "");
+}
+
 #[test]
 fn the_settings_are_echoed_once_and_the_account_is_written() {
-    let run = run("lifecycle", &["plain"], &[("AUTOOFFLOAD_WINDOW", "7")]);
+    let run = run("lifecycle", &["plain"], &[("AUTOOFFLOAD_WINDOW", "7"), INFO]);
     assert_eq!(run.stderr.matches("AUTOOFFLOAD_WINDOW=7").count(), 1, "{}", run.stderr);
     assert!(run.stderr.lines().all(|line| line.starts_with("autooffload: ")), "{}", run.stderr);
     assert_eq!(run.calls("cuInit"), 2);
@@ -218,7 +227,7 @@ fn the_settings_are_echoed_once_and_the_account_is_written() {
 
 #[test]
 fn a_bad_value_gives_one_warning_and_the_default() {
-    let run = run("lifecycle", &["plain"], &[("AUTOOFFLOAD_VRAM", "banana")]);
+    let run = run("lifecycle", &["plain"], &[("AUTOOFFLOAD_VRAM", "banana"), INFO]);
     assert_eq!(run.stderr.matches("banana").count(), 1, "{}", run.stderr);
     assert!(run.stderr.contains("AUTOOFFLOAD_VRAM=auto"), "{}", run.stderr);
 }
@@ -232,7 +241,7 @@ fn a_failed_init_does_not_spoil_the_next() {
 
 #[test]
 fn a_forked_child_is_a_pass_through() {
-    let run = run("lifecycle", &["fork-after"], &[]);
+    let run = run("lifecycle", &["fork-after"], &[INFO]);
     assert_eq!(run.calls("cuMemGetInfo_v2"), 2, "the parent's two, none of the child's");
     assert_eq!(run.stderr.matches("AUTOOFFLOAD_VRAM=").count(), 1, "{}", run.stderr);
 }
@@ -251,7 +260,7 @@ fn exit_with_threads_still_calling() {
 
 #[test]
 fn concurrent_first_initialisation() {
-    let run = run("lifecycle", &["concurrent-init"], &[]);
+    let run = run("lifecycle", &["concurrent-init"], &[INFO]);
     assert_eq!(run.stderr.matches("AUTOOFFLOAD_VRAM=").count(), 1, "{}", run.stderr);
     assert_eq!(run.calls("cuMemGetInfo_v2"), 8, "each thread's, none before the engine ran");
 }

@@ -1,5 +1,6 @@
 //! What the words on the command line mean, and the lists of what is known.
 
+use crate::checkpoint::{self, Assumed};
 use crate::scene::{self, Kind};
 use autooffload_core::units::{self, Size, format_bytes};
 use autooffload_lab::workload::cards::{self, CARDS, Card, LINKS};
@@ -87,10 +88,16 @@ impl Source {
 }
 
 impl Source {
-    /// Its trace, long enough for a steady state, and what kind of order it has.
-    pub fn steady(&self) -> Result<(Kind, Trace), String> {
+    /// Its trace, long enough for a steady state, and what kind of order it has;
+    /// of a checkpoint, with what is `assumed`.
+    pub fn steady(&self, assumed: Assumed) -> Result<(Kind, Trace), String> {
         if let Source::Catalogue(model) = self {
             return Ok((Kind::of(model), scene::steady_trace(model)));
+        }
+        if let Source::File(path) = self
+            && checkpoint::is_one(path)
+        {
+            return Ok((Kind::Periodic, checkpoint::trace(path, assumed)?));
         }
         let trace = self.trace(0)?;
         match Kind::shown_by(&trace) {

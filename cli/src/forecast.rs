@@ -2,12 +2,15 @@
 //!
 //! The plan is the library's own planner's, made with everything known; the
 //! expected time is what the simulator says of carrying it out. Not here: what
-//! learning costs in the first iterations (see `bench`).
+//! learning costs in the first iterations (see `bench`), what a recorded run
+//! would do elsewhere (`forecast_recorded`).
 
 use crate::arguments::{self, Source};
+use crate::checkpoint::Assumed;
 use crate::scene::{Kind, Ran, Scene, Steady};
+use crate::{forecast_recorded, recording};
 use autooffload_core::plan::{self, Effort};
-use autooffload_core::units::{Size, format_bytes};
+use autooffload_core::units::{Size, format_bytes, format_ns as seconds};
 use autooffload_lab::workload::cards::{self, Card};
 use serde_json::{Value, json};
 
@@ -20,7 +23,8 @@ const GIB: u64 = 1 << 30;
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// A name that `autooffload traces` lists, or a trace file
+    /// A name that `autooffload traces` lists, a trace file, what AUTOOFFLOAD_TRACE
+    /// has recorded, or a checkpoint: .safetensors, .safetensors.index.json, .gguf
     #[arg(value_parser = arguments::source)]
     trace: Source,
     /// Device memory for everything, activations included: 8G, 512M, or 40% of the card's
@@ -32,6 +36,13 @@ pub struct Options {
     /// As `autooffload cards` lists it
     #[arg(long, value_name = "NAME", default_value = "rtx-4090", value_parser = arguments::card)]
     card: &'static Card,
+    /// Of a checkpoint: positions (tokens, pixels of a latent) that one step works on
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    tokens: u64,
+    /// Of a checkpoint: device memory beside the weights (activations, caches, context)
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = arguments::size)]
+    beside: Size,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
@@ -39,15 +50,23 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<(), String> {
     let Options { card, .. } = *options;
+    let of_card = |size: Size| match size {
+        Size::Bytes(bytes) => bytes,
+        Size::Percent(share) => (card.vram_bytes as f64 * share / 100.0) as u64,
+    };
+    let vram = of_card(options.vram);
+    if let Source::File(path) = &options.trace
+        && recording::is_one(path)
+    {
+        let text = forecast_recorded::forecast(path, vram, options.link, options.json)?;
+        return arguments::print(&text);
+    }
     let link = options
         .link
         .or_else(|| Some(cards::link(card.link)?.bytes_per_s / 1e9))
         .ok_or("the card's usual link is not known; name one with --link")?;
-    let vram = match options.vram {
-        Size::Bytes(bytes) => bytes,
-        Size::Percent(share) => (card.vram_bytes as f64 * share / 100.0) as u64,
-    };
-    let (kind, trace) = options.trace.steady()?;
+    let assumed = Assumed { tokens: options.tokens, beside_bytes: of_card(options.beside) };
+    let (kind, trace) = options.trace.steady(assumed)?;
     let scene = Scene::new(trace, card, link);
     let found = forecast(&scene, kind, vram)?;
     let text = if options.json {
@@ -74,6 +93,7 @@ struct Forecast {
     expected: crate::scene::Run,
     /// Less time per iteration with a GiB more.
     another_gib_saves_ns: f64,
+    four_gib_save_ns: f64,
     /// VRAM from which streaming is free; `None`: not even with everything there.
     free_from: Option<u64>,
     phases: Vec<Phase>,
@@ -116,7 +136,10 @@ fn forecast(scene: &Scene, kind: Kind, vram: u64) -> Result<Forecast, String> {
     })?;
     let expected = scene.carried_out(&setup, &known, &plan, steady)?;
     let ns_at = |room: u64| -> Ran { scene.planned(&scene.setup(room), steady)?.1 };
-    let more = ns_at(room + GIB).map_or(expected.ns, |run| run.ns);
+    let saved = |more: u64| -> f64 {
+        (expected.ns - ns_at(room + more).map_or(expected.ns, |run| run.ns)).max(0.0)
+    };
+    let (another_gib_saves_ns, four_gib_save_ns) = (saved(GIB), saved(4 * GIB));
 
     let frame = known.problem.machine.frame_bytes;
     let phases = known.problem.phases.iter().zip(&plan.phases).zip(&known.phases);
@@ -157,7 +180,8 @@ fn forecast(scene: &Scene, kind: Kind, vram: u64) -> Result<Forecast, String> {
         b2_ns: bounds.b2_ns,
         compute_ns: scene.compute_ns(steady),
         everything_resident_ns,
-        another_gib_saves_ns: (expected.ns - more).max(0.0),
+        another_gib_saves_ns,
+        four_gib_save_ns,
         free_from: free_from(scene, steady, everything_resident_ns),
         expected,
         phases,
@@ -187,7 +211,8 @@ impl Forecast {
         let weights = scene.weights();
         let per = if self.phases.len() > 1 { "cycle" } else { "iteration" };
         let mut text = format!(
-            "{} on {}, link {} GB/s, {} of VRAM\n\n",
+            "autooffload {}: {} on {}, link {} GB/s, {} of VRAM\n\n",
+            env!("CARGO_PKG_VERSION"),
             scene.trace.name,
             scene.card.name,
             scene.link,
@@ -223,6 +248,14 @@ impl Forecast {
             "another GiB of VRAM saves",
             format!("{} per {per}", seconds(self.another_gib_saves_ns)),
         );
+        row("4 GiB more save", format!("{} per {per}", seconds(self.four_gib_save_ns)));
+        let missing = (weights + scene.trace.activation_bytes).saturating_sub(self.vram);
+        let fits = if missing == 0 {
+            "yes".into()
+        } else {
+            format!("no, {} more would", format_bytes(missing))
+        };
+        row("fits in VRAM", fits);
         row(
             "streaming is free from",
             match self.free_from {
@@ -266,18 +299,10 @@ impl Forecast {
             "planned_ns": self.planned_ns.round(), "expected_ns": self.expected.ns.round(),
             "everything_resident_ns": self.everything_resident_ns.round(),
             "another_gib_saves_ns": self.another_gib_saves_ns.round(),
+            "four_gib_save_ns": self.four_gib_save_ns.round(),
+            "version": env!("CARGO_PKG_VERSION"),
             "free_from": self.free_from,
             "phases": self.phases.iter().map(phase).collect::<Vec<_>>(),
         })
-    }
-}
-
-/// As people read durations.
-fn seconds(ns: f64) -> String {
-    match ns {
-        ns if ns >= 10e9 => format!("{:.1} s", ns / 1e9),
-        ns if ns >= 1e9 => format!("{:.2} s", ns / 1e9),
-        ns if ns >= 10e6 => format!("{:.0} ms", ns / 1e6),
-        ns => format!("{:.2} ms", ns / 1e6),
     }
 }

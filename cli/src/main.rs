@@ -1,12 +1,16 @@
 //! The `autooffload` program: the launcher under a shorter name, what a card
-//! would give before there is one, how good the planner is, and what processes
-//! do now. Forecasts and benches happen on a model clock; nothing here touches a
-//! device.
+//! would give before there is one, what a run did, how good the planner is, and
+//! what processes do now. Forecasts and benches happen on a model clock; nothing
+//! here touches a device.
 //!
 //! ```text
 //!   arguments  what the words on the command line mean
 //!   scene      a trace on a card over a link: its bounds, a policy's run
 //!   forecast   `autooffload forecast`
+//!   forecast_recorded   the same for what the library has recorded
+//!   checkpoint a trace from a checkpoint's header
+//!   recording  what AUTOOFFLOAD_TRACE has written
+//!   report     `autooffload report`; charts: its charts
 //!   bench      `autooffload bench-plan`
 //!   launch     `autooffload run`, `autooffload doctor`: passed on to the launcher
 //!   top        `autooffload top`: the processes that stream now
@@ -15,9 +19,14 @@
 
 mod arguments;
 mod bench;
+mod charts;
+mod checkpoint;
 mod forecast;
+mod forecast_recorded;
 mod launch;
 mod papers;
+mod recording;
+mod report;
 mod scene;
 mod top;
 
@@ -39,6 +48,8 @@ struct Arguments {
 enum Command {
     /// Forecast the time per iteration of a program on a card with less memory than it needs
     Forecast(forecast::Options),
+    /// Make a page for the browser of what AUTOOFFLOAD_TRACE (run --trace) has recorded
+    Report(report::Options),
     /// List the traces that come with this program
     Traces,
     /// List the cards and links that are known by name
@@ -99,6 +110,7 @@ fn run() -> Result<(), String> {
         Arguments::from_arg_matches(&commands().get_matches()).unwrap_or_else(|error| error.exit());
     match parsed.command {
         Command::Forecast(options) => forecast::run(&options),
+        Command::Report(options) => report::run(&options),
         Command::Traces => arguments::list_traces(),
         Command::Cards => arguments::list_cards(),
         Command::Trace { trace, output, iterations } => {

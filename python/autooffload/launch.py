@@ -35,7 +35,15 @@ SETTINGS = [
      "log filter: error, warn, info, debug, or module=level pairs"),
     ("--stats", "AUTOOFFLOAD_STATS", "FILE",
      "write statistics as JSON at exit; %%p becomes the process id"),
+    ("--trace", "AUTOOFFLOAD_TRACE", "FILE",
+     "record copies, waits and memory as JSON for Perfetto and `autooffload report`; "
+     "%%p becomes the process id"),
+    ("--metrics", "AUTOOFFLOAD_METRICS", "ADDRESS",
+     "serve metrics for Prometheus on unix:PATH or 127.0.0.1:PORT"),
 ]
+
+# Those that name a file.
+FILES = {"AUTOOFFLOAD_STATS", "AUTOOFFLOAD_TRACE"}
 
 # The launcher's own options with a value: option, values (the first is the
 # default), help.
@@ -117,8 +125,10 @@ def settings_environment(options):
     for variable, value in vars(options).items():
         if value is None or not variable.startswith("AUTOOFFLOAD"):
             continue
-        if variable == "AUTOOFFLOAD_STATS":
+        if variable in FILES:
             value = os.path.abspath(value)  # the program may change directory
+        elif variable == "AUTOOFFLOAD_METRICS" and value.startswith("unix:"):
+            value = "unix:" + os.path.abspath(value.removeprefix("unix:"))
         env[variable] = value
     return env
 

@@ -52,8 +52,8 @@ mod users;
 use autooffload_core::address_map::AddressMap;
 use autooffload_core::memory::Effect;
 
-pub use account::PassedOn;
 pub use account::report::{device_total_mem, ends, mem_get_info, stats_json, summary};
+pub use account::{PassedOn, Recorded, recorded};
 pub use allocation::{mem_alloc, mem_free, release_for_retry};
 pub use autooffload_core::address_map::ChunkId;
 pub use captures::{

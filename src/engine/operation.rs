@@ -189,6 +189,10 @@ impl Streaming {
             if settled && planner.poll(streamer, backend) {
                 engine.publish_streamer(streamer);
                 engine.stats.plan_began(streamer.operations(), streamer.period().unwrap_or(0));
+                backend.order.record_plan();
+                if let Some(in_force) = planner.in_force(streamer) {
+                    engine.told.plan_stands(device, in_force);
+                }
                 log::debug!("device {device}: adopted a plan: {}", streamer.describe());
             }
             // A word that only looks like an address may name what another
@@ -262,6 +266,9 @@ impl Drop for Streaming {
                 streamer.look_ahead(backend);
             }
             backend.order.asks(None);
+            if let Some(state) = state.as_mut() {
+                state.record_memory();
+            }
             self.engine.publish(state.as_ref());
             if slot.waiting.load(Ordering::Relaxed) > 0 {
                 slot.released.notify_all();

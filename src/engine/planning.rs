@@ -6,12 +6,14 @@
 //! answer is carried out and when (the core's `agent`), and what that means
 //! (`memory`).
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
 use autooffload_core::agent::{Agent, Answer, Job, NoPlan, Search};
 use autooffload_core::memory::Streamer;
-use autooffload_core::plan::Plan;
+use autooffload_core::plan::{Plan, Problem};
 
+use super::account::told::InForce;
 use super::device::DeviceBackend;
 use super::state::warn_once;
 use super::threads;
@@ -37,15 +39,26 @@ impl Planner {
         }
         self.agent.step(streamer, &mut self.search, backend)
     }
+
+    /// The plan that was just carried out, with the problem that it solves.
+    pub fn in_force(&self, streamer: &Streamer) -> Option<InForce> {
+        let (problem, plan) = (self.search.posed.clone()?, streamer.plan()?.clone());
+        Some(InForce { problem, plan, measured: !streamer.plans_by_guesses() })
+    }
 }
 
-/// The answers of the thread started last.
+/// The thread started last.
 #[derive(Default)]
-struct SearchThread(Option<Receiver<Plan>>);
+struct SearchThread {
+    answers: Option<Receiver<Plan>>,
+    /// What it was asked.
+    posed: Option<Arc<Problem>>,
+}
 
 impl Search for SearchThread {
     fn begin(&mut self, job: Job) -> bool {
         let (sender, receiver) = channel();
+        self.posed = Some(Arc::new(job.problem().clone()));
         let search = move || {
             job.run(|effort, found| match found {
                 // Nobody listens any more when the device is gone.
@@ -67,12 +80,12 @@ impl Search for SearchThread {
                  the limit of threads (ulimit -u)"
             ));
         }
-        self.0 = started.ok().map(|_| receiver);
-        self.0.is_some()
+        self.answers = started.ok().map(|_| receiver);
+        self.answers.is_some()
     }
 
     fn poll(&mut self) -> Answer {
-        let Some(receiver) = &self.0 else { return Answer::Over };
+        let Some(receiver) = &self.answers else { return Answer::Over };
         match receiver.try_recv() {
             Ok(plan) => Answer::Found(plan),
             Err(TryRecvError::Empty) => Answer::Pending,

@@ -19,7 +19,7 @@ use autooffload_core::zone::Zone;
 use dashmap::DashMap;
 use once_cell::sync::OnceCell;
 
-use super::account::{Passed, Publisher, Stats, WaitReason};
+use super::account::{Passed, Publisher, Stats, Told, WaitReason};
 use super::chunk_bits::Hot;
 use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
@@ -73,6 +73,8 @@ pub(super) struct Engine {
     pub(super) passed: Passed,
     /// What others are told, once memory moves.
     pub(super) publisher: Publisher,
+    /// What plans came to, and what was said of it.
+    pub(super) told: Told,
     pub(super) users: Users,
     /// Small allocations that are the driver's.
     pub(super) small: Small,
@@ -127,7 +129,8 @@ pub(super) fn space() -> Option<&'static Space> {
 
 /// Called once, right after the first successful `cuInit`. Starts nothing if
 /// `config.enabled` is false; then every other function answers "not ours".
-pub fn start(driver: &'static Driver, config: &Config) {
+/// `traced`: what happens is recorded.
+pub fn start(driver: &'static Driver, config: &Config, traced: bool) {
     if !config.enabled {
         return;
     }
@@ -135,7 +138,7 @@ pub fn start(driver: &'static Driver, config: &Config) {
         driver,
         config: RwLock::new(config.clone()),
         host_store: HostStore::new(driver, config.pin, config.ram),
-        stats: Stats::default(),
+        stats: Stats::new(traced),
         allocations: DashMap::new(),
         devices: [const {
             Slot { state: Mutex::new(None), released: Condvar::new(), waiting: AtomicU32::new(0) }
@@ -146,6 +149,7 @@ pub fn start(driver: &'static Driver, config: &Config) {
         no_parameters: !driver.tells_parameters(),
         passed: Passed::default(),
         publisher: Publisher::default(),
+        told: Told::default(),
         users: Users::new(driver, driver.device_count().unwrap_or(1) > 1),
         small: Small::default(),
         readers: DashMap::new(),
@@ -269,6 +273,7 @@ impl Engine {
                     slot.waiting.fetch_sub(1, Ordering::Relaxed);
                 }
                 other => {
+                    state.record_memory();
                     self.publish(Some(state));
                     return other.map_err(Failure::from);
                 }

@@ -11,7 +11,7 @@ SMALL = 20 * MIB
 
 
 def test_echo_statistics_and_exports():
-    result = run("settings", vram=SMALL, AUTOOFFLOAD_WINDOW="8")
+    result = run("settings", vram=SMALL, AUTOOFFLOAD_WINDOW="8", AUTOOFFLOAD_LOG="info")
     assert_same(result, reference("settings"))
     echoes = [line for line in result.ours if "AUTOOFFLOAD_WINDOW=8" in line]
     assert len(echoes) == 1, result.ours
@@ -40,7 +40,7 @@ def test_statistics_per_process(tmp_path):
     """%p keeps a parent and its child apart; a process without CUDA writes nothing."""
     program = PROGRAMS / "settings.py"
     environment = dict(os.environ, **SMALL_WORKSPACES, STANDIN_VRAM=str(SMALL),
-                       AUTOOFFLOAD_STATS=str(tmp_path / "stats-%p.json"))
+                       AUTOOFFLOAD_STATS=str(tmp_path / "stats-%p.json"), AUTOOFFLOAD_LOG="info")
     code = ("import subprocess, sys\n"
             "for _ in range(2): subprocess.run([sys.executable, sys.argv[1]], check=True)")
     done = finished([STANDIN_RUN, LAUNCHER, sys.executable, "-c", code, program], environment)

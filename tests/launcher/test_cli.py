@@ -75,6 +75,51 @@ def test_a_trace_file_gives_the_same_forecast(tmp_path):
     assert run("trace", TRACE, "-o", "-").stdout == run("trace", TRACE, "-o", "-").stdout != ""
 
 
+def safetensors(path, layers, mib):
+    """A checkpoint of so many equal matrices; its data is a hole in the file."""
+    size = mib * 2**20
+    header = {f"layers.{i}.weight": {"dtype": "F16", "shape": [size // 2048, 1024],
+                                     "data_offsets": [i * size, (i + 1) * size]}
+              for i in range(layers)}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(path, 8 + len(text) + layers * size)
+    return path
+
+
+def test_a_checkpoint_is_forecast_by_its_header(tmp_path):
+    path = safetensors(tmp_path / "model.safetensors", layers=40, mib=100)
+    small, large, busy = (forecast(path, "--vram", vram, "--link", 25, "--beside", "512M", *more)
+                          for vram, more in (("3G", []), ("5G", []), ("3G", ["--tokens", "20000"])))
+    assert small["weights"] == 40 * 100 * 2**20 and small["activations"] == 512 * 2**20
+    # What does not fit has to come in each step.
+    missing = small["weights"] + small["activations"] - small["vram"]
+    assert small["expected_ns"] >= missing / 25 and small["streamed"] >= missing
+    assert large["streamed"] == 0 and large["expected_ns"] < small["expected_ns"]
+    assert small["four_gib_save_ns"] >= small["another_gib_saves_ns"] > 0
+    assert busy["compute_ns"] > 10 * small["compute_ns"]
+    told = run("forecast", path, "--vram", "3G").stdout
+    assert "fits in VRAM" in told and "no, " in told and "4 GiB more save" in told
+
+
+def test_a_checkpoint_in_parts_is_forecast_by_its_index(tmp_path):
+    parts = [safetensors(tmp_path / f"part-{i}.safetensors", layers=10, mib=100) for i in range(2)]
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {str(i): part.name for i, part in enumerate(parts)}}))
+    assert forecast(index, "--vram", "2G")["weights"] == 20 * 100 * 2**20
+
+
+@pytest.mark.parametrize("content, word", [
+    (b"", "ends within its header"), (b"\xff" * 40, "longer than the file"),
+    ((30).to_bytes(8, "little") + b"{" * 30, "not a JSON object"),
+])
+def test_a_damaged_checkpoint_is_refused(content, word, tmp_path):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    done = run("forecast", path, "--vram", "3G")
+    assert done.returncode == 1 and word in done.stderr and "x.safetensors" in done.stderr
+
+
 def test_everything_that_is_listed_is_known():
     traces, cards = listed(), run("cards").stdout
     assert TRACE in traces and len(traces) >= 12

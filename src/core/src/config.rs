@@ -25,6 +25,10 @@ pub struct Config {
     pub log: String,
     /// Where the JSON goes at exit; `%p` is the process id. `None`: nowhere.
     pub stats: Option<String>,
+    /// Where the trace goes, likewise. `None`: nothing is recorded.
+    pub trace: Option<String>,
+    /// Where metrics are served: `unix:PATH` or a loopback address and port.
+    pub metrics: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,6 +66,8 @@ impl Default for Config {
             report: Report::Budget,
             log: "warn".to_string(),
             stats: None,
+            trace: None,
+            metrics: None,
         }
     }
 }
@@ -182,6 +188,30 @@ pub const SETTINGS: &[Setting] = &[
         },
         show: |config| config.stats.clone().unwrap_or_default(),
     },
+    Setting {
+        name: "AUTOOFFLOAD_TRACE",
+        default: "",
+        unit: "a path",
+        doc: "A trace of copies, waits and memory is written there (Chrome's JSON, for Perfetto and `autooffload report`); %p becomes the process id.",
+        live: false,
+        apply: |config, text| {
+            config.trace = (!text.is_empty()).then(|| text.to_string());
+            Ok(())
+        },
+        show: |config| config.trace.clone().unwrap_or_default(),
+    },
+    Setting {
+        name: "AUTOOFFLOAD_METRICS",
+        default: "",
+        unit: "unix:PATH or 127.0.0.1:PORT",
+        doc: "Metrics are served there as text for Prometheus, to this machine only; %p becomes the process id.",
+        live: false,
+        apply: |config, text| {
+            config.metrics = parse_endpoint(text)?;
+            Ok(())
+        },
+        show: |config| config.metrics.clone().unwrap_or_default(),
+    },
 ];
 
 impl Config {
@@ -254,7 +284,15 @@ impl Config {
 
     /// `stats` with `%p` replaced.
     pub fn stats_path(&self, pid: u32) -> Option<String> {
-        self.stats.as_ref().map(|path| path.replace("%p", &pid.to_string()))
+        of_process(&self.stats, pid)
+    }
+
+    pub fn trace_path(&self, pid: u32) -> Option<String> {
+        of_process(&self.trace, pid)
+    }
+
+    pub fn metrics_endpoint(&self, pid: u32) -> Option<String> {
+        of_process(&self.metrics, pid)
     }
 }
 
@@ -266,6 +304,28 @@ pub fn settings_markdown() -> String {
         table.push_str(&format!("| `{}` | {default} | {} | {} |\n", s.name, s.unit, s.doc));
     }
     table
+}
+
+/// With `%p` replaced.
+fn of_process(setting: &Option<String>, pid: u32) -> Option<String> {
+    setting.as_ref().map(|text| text.replace("%p", &pid.to_string()))
+}
+
+/// Where metrics may be served: nowhere but on this machine.
+fn parse_endpoint(text: &str) -> Result<Option<String>, String> {
+    const WANTED: &str = "neither unix:PATH nor an address of this machine, as 127.0.0.1:9400";
+    if text.is_empty() {
+        return Ok(None);
+    }
+    if let Some(path) = text.strip_prefix("unix:") {
+        return if path.is_empty() { Err(WANTED.to_string()) } else { Ok(Some(text.to_string())) };
+    }
+    let number = text.replace("localhost:", "127.0.0.1:");
+    match number.parse::<std::net::SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(Some(number)),
+        Ok(_) => Err("only addresses of this machine are served, as 127.0.0.1:9400".to_string()),
+        Err(_) => Err(WANTED.to_string()),
+    }
 }
 
 fn parse_switch(text: &str) -> Result<bool, String> {
@@ -359,6 +419,8 @@ mod tests {
             ("AUTOOFFLOAD_REPORT", "enlarged"),
             ("AUTOOFFLOAD_LOG", "debug"),
             ("AUTOOFFLOAD_STATS", "/tmp/s-%p.json"),
+            ("AUTOOFFLOAD_TRACE", "/tmp/t-%p.json"),
+            ("AUTOOFFLOAD_METRICS", "unix:/tmp/m-%p"),
         ]);
         assert!(warnings.is_empty());
         assert!(!config.enabled && !config.pin);
@@ -368,18 +430,31 @@ mod tests {
         assert_eq!(config.ram, Limit::Given(Size::Bytes(16 << 30)));
         assert_eq!(config.report, Report::Enlarged);
         assert_eq!(config.stats_path(42).as_deref(), Some("/tmp/s-42.json"));
+        assert_eq!(config.trace_path(42).as_deref(), Some("/tmp/t-42.json"));
+        assert_eq!(config.metrics_endpoint(42).as_deref(), Some("unix:/tmp/m-42"));
         assert_eq!(read(&[("AUTOOFFLOAD_WINDOW", "64M")]).0.window, Window::Bytes(64 << 20));
     }
 
     #[test]
     fn a_bad_value_warns_and_keeps_the_default() {
-        for s in
-            SETTINGS.iter().filter(|s| !matches!(s.name, "AUTOOFFLOAD_LOG" | "AUTOOFFLOAD_STATS"))
-        {
+        const ANY_TEXT: [&str; 3] = ["AUTOOFFLOAD_LOG", "AUTOOFFLOAD_STATS", "AUTOOFFLOAD_TRACE"];
+        for s in SETTINGS.iter().filter(|s| !ANY_TEXT.contains(&s.name)) {
             let (config, warnings) = read(&[(s.name, "banana")]);
             assert_eq!(config, Config::default(), "{}", s.name);
             assert_eq!(warnings.len(), 1, "{}", s.name);
             assert!(warnings[0].starts_with(&format!("{}=banana: ", s.name)), "{}", warnings[0]);
+        }
+    }
+
+    #[test]
+    fn metrics_are_for_this_machine_only() {
+        let endpoint = |text: &str| read(&[("AUTOOFFLOAD_METRICS", text)]).0.metrics;
+        assert_eq!(endpoint("[::1]:7").as_deref(), Some("[::1]:7"));
+        assert_eq!(endpoint("localhost:1").as_deref(), Some("127.0.0.1:1"));
+        for text in ["0.0.0.0:9400", "192.168.0.1:9400", "[::]:9400", "9400", "unix:", "example:80"]
+        {
+            let (config, warnings) = read(&[("AUTOOFFLOAD_METRICS", text)]);
+            assert_eq!((config.metrics, warnings.len()), (None, 1), "{text}");
         }
     }
 

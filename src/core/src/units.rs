@@ -59,6 +59,18 @@ pub fn format_bytes(bytes: u64) -> String {
     format!("{value:.2} {}", UNITS[unit])
 }
 
+/// A duration, as people read it: `0.49 s`, `12.3 ms`, `870 µs`.
+pub fn format_ns(ns: f64) -> String {
+    match ns {
+        ns if ns >= 100e9 => format!("{:.0} s", ns / 1e9),
+        ns if ns >= 10e9 => format!("{:.1} s", ns / 1e9),
+        ns if ns >= 0.1e9 => format!("{:.2} s", ns / 1e9),
+        ns if ns >= 10e6 => format!("{:.1} ms", ns / 1e6),
+        ns if ns >= 1e6 => format!("{:.2} ms", ns / 1e6),
+        ns => format!("{:.0} µs", ns / 1e3),
+    }
+}
+
 /// `bytes` so that [`parse_size`] reads it back exactly: `8G`, `1536M`, `1000`.
 pub fn format_size(bytes: u64) -> String {
     for (shift, letter) in [(40, "T"), (30, "G"), (20, "M"), (10, "K")] {

@@ -4,7 +4,11 @@ pub mod page;
 mod passed;
 pub mod report;
 mod stats;
+pub mod told;
+mod trace;
 
 pub use page::Publisher;
 pub use passed::{Passed, PassedOn};
 pub use stats::{Stats, WaitReason};
+pub use told::Told;
+pub use trace::{Event, Memory, Recorded, Trace, What, recorded};

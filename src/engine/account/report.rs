@@ -99,6 +99,7 @@ pub fn stats_json() -> serde_json::Value {
         |engine| {
             let mut all = engine.stats.json(engine.host_store.usage());
             all["not_managed"] = engine.passed.json();
+            all["outlook"] = engine.told.json();
             all
         },
     )

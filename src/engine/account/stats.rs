@@ -11,6 +11,8 @@ use autooffload_core::units::format_bytes;
 use autooffload_shared::page::Process;
 use serde_json::{Value, json};
 
+use super::Trace;
+
 /// The places where the host may wait (design, invariant 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitReason {
@@ -31,8 +33,16 @@ const REASONS: [(WaitReason, &str); 4] = [
     (WaitReason::Look, "look"),
 ];
 
+impl WaitReason {
+    pub fn name(self) -> &'static str {
+        REASONS[self as usize].1
+    }
+}
+
 #[derive(Default)]
 pub struct Stats {
+    /// What is recorded, if that was asked for.
+    pub trace: Option<Trace>,
     pub allocations: AtomicU64,
     pub frees: AtomicU64,
     pub managed_bytes: AtomicU64,
@@ -96,6 +106,15 @@ fn add(counter: &AtomicU64, amount: u64) -> u64 {
 }
 
 impl Stats {
+    pub fn new(traced: bool) -> Self {
+        Self { trace: traced.then(Trace::default), ..Self::default() }
+    }
+
+    /// Bytes of managed memory, and the budget.
+    pub fn managed_and_budget(&self) -> (u64, u64) {
+        (get(&self.managed_bytes), get(&self.budget_bytes))
+    }
+
     pub fn allocated(&self, bytes: usize) {
         add(&self.allocations, 1);
         let now = add(&self.managed_bytes, bytes as u64);
@@ -305,7 +324,8 @@ impl Stats {
             return Vec::new();
         }
         let mut lines = vec![format!(
-            "managed {} at most, budget {}, device frames {} at most",
+            "version {}: managed {} at most, budget {}, device frames {} at most",
+            env!("CARGO_PKG_VERSION"),
             bytes(&self.managed_peak_bytes),
             bytes(&self.budget_bytes),
             bytes(&self.frames_peak_bytes),

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use super::DeviceBackend;
 use super::order::By;
 use crate::engine::FRAME_BYTES;
+use crate::engine::account::What;
 use crate::engine::host::Span;
 
 /// Frames of chunks, in an order.
@@ -26,7 +27,7 @@ impl DeviceBackend {
     pub(super) fn copy_out(&mut self, chunk: ChunkId, frames: Range<u32>) {
         self.order.await_uses(chunk, By::CopyOut);
         for span in self.backing(chunk).pieces(&frames) {
-            self.save(&span);
+            self.save(&span, chunk, 1);
         }
         self.order.copied_out([chunk].into_iter());
     }
@@ -41,7 +42,7 @@ impl DeviceBackend {
             for &(chunk, _) in run {
                 backend.order.await_uses(chunk, By::CopyOut);
             }
-            backend.save(&span);
+            backend.save(&span, run[0].0, run.len());
             backend.stats.merged(run.len());
             backend.order.copied_out(run.iter().map(|&(chunk, _)| chunk));
         });
@@ -57,7 +58,7 @@ impl DeviceBackend {
         self.free_leaving(false);
         let pieces = if content { self.backing(chunk).pieces(&frames) } else { SmallVec::new() };
         for span in pieces {
-            self.copy_to_device(&span, demanded);
+            self.copy_to_device(&span, chunk, 1, demanded);
         }
         self.order.copied_in([chunk].into_iter());
     }
@@ -69,7 +70,7 @@ impl DeviceBackend {
                     backend.copy_in(*chunk, frames.clone(), true, demanded);
                 });
             };
-            backend.copy_to_device(&span, demanded);
+            backend.copy_to_device(&span, run[0].0, run.len(), demanded);
             backend.stats.merged(run.len());
             backend.order.copied_in(run.iter().map(|&(chunk, _)| chunk));
         });
@@ -142,45 +143,57 @@ impl DeviceBackend {
     }
 
     /// Queues whatever brings the bytes of `span` to the host: a copy, or a
-    /// kernel that stores those that differ from what the host has.
-    pub(super) fn save(&mut self, span: &Span) {
-        let Some(fingerprints) = self.fingerprints else { return self.copy_to_host(span) };
+    /// kernel that stores those that differ from what the host has. They are of
+    /// `chunks` chunks from `chunk` on.
+    pub(super) fn save(&mut self, span: &Span, chunk: ChunkId, chunks: usize) {
+        let Some(fingerprints) = self.fingerprints else {
+            return self.copy_to_host(span, chunk, chunks);
+        };
         for part in span.savings() {
             self.stats.stored(part.stored_bytes);
             let queued = match part.saving {
                 Saving::All => {
-                    self.copy_to_host(&part.span);
+                    self.copy_to_host(&part.span, chunk, chunks);
                     continue;
                 }
                 Saving::Anew => {
-                    self.copy_to_host(&part.span);
+                    self.copy_to_host(&part.span, chunk, chunks);
                     fingerprints.take(self.driver, self.order.copy_out(), &part.span)
                 }
                 Saving::Written => {
                     self.stats.compared(part.span.bytes);
-                    fingerprints.save_written(self.driver, self.order.copy_out(), &part.span)
+                    let start = self.order.record_copy_begin(By::CopyOut);
+                    let driver = self.driver;
+                    let queued =
+                        fingerprints.save_written(driver, self.order.copy_out(), &part.span);
+                    let what = What::Look { chunk, bytes: part.span.bytes };
+                    self.order.record_copy_end(By::CopyOut, start, what);
+                    queued
                 }
             };
             if queued.is_err() {
                 part.span.forget();
                 if part.saving == Saving::Written {
-                    self.copy_to_host(&part.span);
+                    self.copy_to_host(&part.span, chunk, chunks);
                 }
             }
         }
     }
 
-    fn copy_to_host(&mut self, span: &Span) {
+    fn copy_to_host(&mut self, span: &Span, chunk: ChunkId, chunks: usize) {
         let &Span { device, host, bytes, .. } = span;
+        let recorded = self.order.record_copy_begin(By::CopyOut);
         // SAFETY: the buffer holds the bytes and lives until the chunks are
         // freed, which waits for this copy; nobody reads it before the event.
         let copied =
             unsafe { self.driver.memcpy_dtoh_async(host, device, bytes, self.order.copy_out()) };
+        let what = What::Copy { into: false, chunk, chunks, bytes, demanded: false };
+        self.order.record_copy_end(By::CopyOut, recorded, what);
         self.order.note(copied);
         self.stats.wrote_back(bytes);
     }
 
-    fn copy_to_device(&mut self, span: &Span, demanded: bool) {
+    fn copy_to_device(&mut self, span: &Span, chunk: ChunkId, chunks: usize, demanded: bool) {
         let &Span { device, host, bytes, .. } = span;
         const PROBE_BYTES: usize = 1 << 20;
         const PROBE_ONE_IN: u32 = 64;
@@ -188,11 +201,14 @@ impl DeviceBackend {
         self.unprobed = self.unprobed.saturating_add(1);
         let probe = self.probe.is_none() && bytes >= PROBE_BYTES && self.unprobed >= PROBE_ONE_IN;
         let start = if probe { self.timed_event() } else { None };
+        let recorded = self.order.record_copy_begin(By::CopyIn);
         // SAFETY: the buffer holds the bytes, lives until the chunks are
         // freed, and is written only by copies this stream waited for.
         let copied = unsafe {
             self.driver.memcpy_htod_async(device, host.cast_const(), bytes, self.order.copy_in())
         };
+        let what = What::Copy { into: true, chunk, chunks, bytes, demanded };
+        self.order.record_copy_end(By::CopyIn, recorded, what);
         if let Some(start) = start
             && let Some(end) = self.timed_event()
         {

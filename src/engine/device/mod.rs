@@ -15,6 +15,7 @@ mod host_pieces;
 mod in_place;
 mod measure;
 mod order;
+mod recorder;
 mod ring_view;
 mod search;
 mod stall;
@@ -30,12 +31,13 @@ use autooffload_core::memory::{
 use autooffload_core::plan::Place;
 use smallvec::SmallVec;
 
-use super::account::Stats;
+use super::account::told::memory_is_short;
+use super::account::{Memory, Stats};
 use super::guards::ContextGuard;
 use super::host::{HostStore, Record, SharedBlocks, Span};
 use super::planning::Planner;
 use super::users::Users;
-use super::{FRAME_BYTES, inflight};
+use super::{FRAME_BYTES, FRAME_SHIFT, inflight};
 use crate::driver::Driver;
 use crate::driver::abi::Device as DeviceNumber;
 use crate::driver::abi::*;
@@ -177,7 +179,7 @@ impl Device {
         holds_context: bool,
         window: Window,
     ) -> Result<Self> {
-        let order = Order::new(driver, stats, users, ctx)?;
+        let order = Order::new(driver, stats, users, device, ctx)?;
         let fingerprints = Fingerprints::set_up(driver, host_store, order.copy_out())
             .inspect_err(|why| {
                 log::warn!(
@@ -218,6 +220,25 @@ impl Device {
     }
 }
 
+impl Device {
+    /// For the trace, if there is one: what memory is used for now.
+    pub fn record_memory(&mut self) {
+        if !self.backend.order.is_traced() {
+            return;
+        }
+        let bytes = |frames: u32| u64::from(frames) << FRAME_SHIFT;
+        let streamer = &self.streamer;
+        let (live, resident) = (streamer.live_frames(), streamer.resident_frames());
+        self.backend.order.record_memory(Memory {
+            resident: bytes(resident),
+            ring: bytes(streamer.ring_frames()),
+            unused: bytes(live - resident - streamer.ring_frames()),
+            in_place: bytes(streamer.host_frames()),
+            host: self.backend.host_store.usage().0,
+        });
+    }
+}
+
 impl DeviceBackend {
     /// Announces a chunk before the streamer maps it.
     pub fn add(&mut self, id: ChunkId, base: DevicePtr, bytes: usize, frames: u32) {
@@ -254,7 +275,7 @@ impl DeviceBackend {
         self.ctx = self.driver.primary_ctx_retain(self.device)?;
         self.holds_context = true;
         let _context = ContextGuard::enter(self.driver, self.ctx);
-        self.order = Order::new(self.driver, self.stats, users, self.ctx)?;
+        self.order = Order::new(self.driver, self.stats, users, self.device, self.ctx)?;
         self.probe = None;
         // Our kernel went, too, and with the context what it reached of the host:
         // where there are host copies, what leaves is copied from now on.
@@ -294,10 +315,7 @@ impl MemoryOps for DeviceBackend {
     fn about_to_evict(&mut self) {
         let begins = !inflight::pressure();
         if begins {
-            log::info!(
-                "device {}: the budget is used up; memory is moved to the host and back from here on",
-                self.device
-            );
+            memory_is_short(self.device, self.stats, self.host_store, self.link_bytes_per_s);
         }
         if let Some(engine) = super::state::engine() {
             engine.publisher.begin(engine);

@@ -24,11 +24,12 @@ use autooffload_core::address_map::ChunkId;
 use autooffload_core::memory::{Effect, Pending};
 use smallvec::SmallVec;
 
+use super::recorder::Recorder;
 use super::stall::StallProbe;
 use super::timing::OperationTimer;
 use crate::driver::Driver;
 use crate::driver::abi::*;
-use crate::engine::account::{Stats, WaitReason};
+use crate::engine::account::{Memory, Stats, WaitReason, What};
 use crate::engine::any_capture;
 use crate::engine::state::{hot, warn_once};
 use crate::engine::users::{Point, UserId, Users};
@@ -83,6 +84,7 @@ pub struct Order {
     pub failure: Option<CuResult>,
     stalls: StallProbe,
     timer: OperationTimer,
+    recorder: Option<Box<Recorder>>,
 }
 
 impl Order {
@@ -90,6 +92,7 @@ impl Order {
         driver: &'static Driver,
         stats: &'static Stats,
         users: &'static Users,
+        device: Device,
         ctx: CUcontext,
     ) -> Result<Self> {
         users.context_lives(ctx);
@@ -108,6 +111,7 @@ impl Order {
             failure: None,
             stalls: StallProbe::default(),
             timer: OperationTimer::default(),
+            recorder: stats.trace.as_ref().map(|to| Box::new(Recorder::new(to, device, ctx))),
         })
     }
 
@@ -150,9 +154,9 @@ impl Order {
         touches: &[(ChunkId, Effect)],
         timed: Option<u64>,
     ) {
-        let last =
-            touches.iter().filter_map(|&(id, _)| self.copies(id).fence).max_by_key(|p| p.stretch);
-        let wait = last.filter(|&fence| {
+        let fences = touches.iter().filter_map(|&(id, _)| Some((id, self.copies(id).fence?)));
+        let last = fences.max_by_key(|(_, fence)| fence.stretch);
+        let wait = last.filter(|&(_, fence)| {
             !self.users.known_over(fence) && user.is_none_or(|user| self.users.awaits(user, fence))
         });
         if let Some(operation) = timed {
@@ -160,12 +164,17 @@ impl Order {
         } else {
             self.timer.give_up();
         }
-        if let Some(fence) = wait
+        if let Some((chunk, fence)) = wait
             && let Some((_, mark)) = self.mark_behind(fence)
         {
+            let recorded = self.record_begin(stream);
             let read = self.stalls.before(self.driver, stream);
             let outcome = self.driver.stream_wait_event(stream, mark.event());
             self.stalls.after(self.driver, stream);
+            if let (Some(start), Some(recorder)) = (recorded, &mut self.recorder) {
+                let demanded = recorder.was_demanded(chunk);
+                recorder.end(self.driver, stream, Some(start), What::Wait { chunk, demanded });
+            }
             self.stats.fence_wait(read);
             self.note(outcome);
         }
@@ -360,6 +369,11 @@ impl Order {
         let began = Instant::now();
         let outcome = wait(self.driver);
         self.stats.waited(self.reason, began.elapsed());
+        if let Some(recorder) = &mut self.recorder {
+            let ns = began.elapsed().as_nanos() as u64;
+            let what = What::HostWait { reason: self.reason.name(), ns };
+            recorder.moment(self.driver, self.copy_in.stream, what);
+        }
         self.note(outcome);
     }
 
@@ -417,10 +431,57 @@ impl Order {
         stream != STREAM_PER_THREAD && !any_capture()
     }
 
+    // --- the trace --------------------------------------------------------------------
+
+    pub fn is_traced(&self) -> bool {
+        self.recorder.is_some()
+    }
+
+    /// An internal copy, or a look, is queued between this and [`Self::record_end`].
+    pub fn record_copy_begin(&mut self, by: By) -> Option<CUevent> {
+        let stream = if by == By::CopyIn { self.copy_in.stream } else { self.copy_out.stream };
+        self.recorder.as_mut()?.begin(self.driver, stream)
+    }
+
+    pub fn record_copy_end(&mut self, by: By, start: Option<CUevent>, what: What) {
+        let stream = if by == By::CopyIn { self.copy_in.stream } else { self.copy_out.stream };
+        if let Some(recorder) = &mut self.recorder {
+            recorder.end(self.driver, stream, start, what);
+        }
+    }
+
+    /// On a stream of the program's: only where an event of ours may be.
+    fn record_begin(&mut self, stream: CUstream) -> Option<CUevent> {
+        let recorder = self.recorder.as_mut()?;
+        let may = stream != STREAM_PER_THREAD && !any_capture() && recorder.is_of(self.driver);
+        may.then(|| recorder.begin(self.driver, stream)).flatten()
+    }
+
+    #[cold]
+    pub fn record_memory(&mut self, memory: Memory) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.memory(self.driver, self.copy_in.stream, memory);
+        }
+    }
+
+    pub fn record_plan(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.moment(self.driver, self.copy_in.stream, What::Plan);
+        }
+    }
+
+    /// The program ends. No call to the driver.
+    pub fn end_trace(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.finish();
+        }
+    }
+
     /// The context is gone, and its events with it.
     pub fn forget_events(&mut self) {
         self.stalls = StallProbe::default();
         self.timer = OperationTimer::default();
+        self.recorder = None;
         self.copies.clear();
     }
 
@@ -428,6 +489,9 @@ impl Order {
     pub fn release_events(&mut self) {
         self.stalls.release(self.driver);
         self.timer.release(self.driver);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.release(self.driver);
+        }
         self.users.release_events();
     }
 }

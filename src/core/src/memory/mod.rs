@@ -258,6 +258,11 @@ impl Streamer {
         self.planning.period()
     }
 
+    /// The present plan was made before times were known.
+    pub fn plans_by_guesses(&self) -> bool {
+        self.planning.by_guesses()
+    }
+
     /// How often the predicted order turned out to be another.
     pub fn slips(&self) -> u64 {
         self.order.epoch()

@@ -17,6 +17,7 @@
 //!   start      when each copy should become ready
 //!   keep       keeps the plan before, where a new one would gain too little
 //!   proof      checks the result, by other means
+//!   outlook    what it comes to, for people
 //!   file       writes it down
 //! ```
 //!
@@ -27,6 +28,7 @@ mod first_fit;
 mod in_place;
 mod keep;
 mod merge;
+pub mod outlook;
 mod phases;
 mod proof;
 mod ring;

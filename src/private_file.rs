@@ -1,0 +1,46 @@
+//! Files that we write for the user alone: nobody else reads them, and no link
+//! leads our bytes into somebody else's file.
+//!
+//! Not here: what is written, and when.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Error, ErrorKind, Result};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+/// Opens `path` for writing, empty, with mode 0600, and held against every other
+/// process that opens it this way. An error says what is in the way.
+pub fn create(path: &Path) -> Result<File> {
+    let refused = |why: &str| Err(Error::new(ErrorKind::PermissionDenied, why.to_string()));
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(path)
+        .map_err(|why| match why.raw_os_error() {
+            Some(libc::ELOOP) => Error::new(why.kind(), "it is a link, which is not followed"),
+            _ => why,
+        })?;
+    let known = file.metadata()?;
+    // SAFETY: asks for a number.
+    let user = unsafe { libc::geteuid() };
+    if !known.is_file() {
+        return refused("it is not a plain file");
+    }
+    if known.uid() != user {
+        return refused("it belongs to another user");
+    }
+    if known.nlink() > 1 {
+        return refused("it has another name (a hard link), and would be changed there, too");
+    }
+    // SAFETY: the descriptor is open.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        return refused("another process is writing it; put %p into the name");
+    }
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    file.set_len(0)?;
+    Ok(file)
+}

@@ -1,0 +1,58 @@
+"""What is said while a program runs, before anybody asks."""
+
+import re
+
+import pytest
+
+from harness import MIB, assert_same, assert_streamed, reference, run
+
+SMALL = 40 * MIB
+
+
+def test_while_everything_fits_only_the_summary_is_said():
+    result = run("forward", "--blocks", 30, "--iterations", 3).ok()
+    assert len(result.ours) == 2 and "version" in result.ours[0], result.ours
+    assert "everything fitted" in result.ours[1]
+    assert result.stats["version"] in result.ours[0]
+
+
+@pytest.fixture(scope="module")
+def watched():
+    result = run("outlook", vram=SMALL, AUTOOFFLOAD_VRAM=str(SMALL))
+    assert_same(result, reference("outlook"))
+    assert_streamed(result, SMALL, 3 * result.out["weight_bytes"])
+    return result
+
+
+def test_the_first_shortage_is_said_once(watched):
+    lines = [line for line in watched.ours if "memory is short" in line]
+    assert len(lines) == 1, watched.ours
+    for part in ("the budget is 40.00 MiB", "host memory", "link"):
+        assert part in lines[0]
+    assert not any("AUTOOFFLOAD_VRAM=" in line for line in watched.ours)
+
+
+def test_a_plan_that_stands_is_told(watched):
+    lines = [line for line in watched.ours if "stay on the card" in line]
+    assert len(lines) == 1, watched.ours
+    pattern = r"([\d.]+) MiB of ([\d.]+) MiB stay on the card, .*([\d.]+) MiB stream per step at " \
+              r"[\d.]+ .iB/s: at best .* a step, expected .*; 1.00 GiB more VRAM would save "
+    found = re.search(pattern, lines[0])
+    assert found, lines[0]
+    assert float(found[1]) <= 40 <= float(found[2])
+
+
+def test_the_account_has_the_same_figures(watched):
+    outlook = watched.stats["outlook"]["0"]
+    assert outlook["resident_bytes"] + outlook["ring_bytes"] <= SMALL
+    assert outlook["planned_bytes"] >= watched.out["weight_bytes"] > SMALL
+    assert 0 < outlook["compute_ns"] <= outlook["bound_ns"] <= outlook["expected_ns"]
+    assert outlook["streamed_bytes_per_step"] >= outlook["planned_bytes"] - SMALL
+    # With so much more, everything fits.
+    assert outlook["saved_by_gib_ns"] == outlook["expected_ns"] - outlook["compute_ns"]
+
+
+def test_who_wants_only_errors_gets_neither():
+    result = run("forward", "--blocks", 30, vram=SMALL // 2, AUTOOFFLOAD_LOG="error").ok()
+    assert result.account["h2d_bytes"] > 2 * result.out["weight_bytes"]
+    assert not any("memory is short" in line or "stay on" in line for line in result.ours)
