@@ -8,8 +8,9 @@ test_messages.py produces each of them, and finds those that are missing here.
 MESSAGES = {
     # --- the library, when all goes well
     "more than the card holds": [
-        "info: device 0: the budget is used up; memory is moved to the host and back from here on",
-        "managed 64.00 MiB at most, budget 38.00 MiB, device frames 38.00 MiB at most",
+        "device 0: memory is short: … are managed, the budget is …; what does not fit moves to host "
+        "memory (page-locked, up to …) and back; link not measured yet",
+        "version …: managed 64.00 MiB at most, budget 38.00 MiB, device frames 38.00 MiB at most",
         "planned … resident and a ring of …, host copies … at most; streamed … in all…, "
         "written back …; link …/s",
         "looked at … for writes instead of copying them back: … had been written",
@@ -23,6 +24,9 @@ MESSAGES = {
         "… an iteration, written back …; link …/s",
         "merged … copies of neighbours into …",
         "launches stalled: … ms, from … samples; host waits: …"],
+    "a plan in force": [
+        "device 0: … of … stay on the card, … stream per step at …/s: at best … a step, expected …; "
+        "1.00 GiB more VRAM would save …"],
     "stacked experts": ["read in place, over the link: … of host memory at most"],
 
     # --- what is not managed
@@ -121,14 +125,24 @@ MESSAGES = {
         "warning: AUTOOFFLOAD_RAM=8X: unknown unit \"x\" (use K, M, G, T or %); using the default, "
         "auto",
         "warning: AUTOOFFLOAD_REPORT=all: neither budget nor enlarged; using the default, budget",
-        "warning: AUTOOFFLOAD_STATS=/no/such/folder/file: …"],
+        "warning: AUTOOFFLOAD_STATS=/no/such/folder/file: …",
+        "warning: AUTOOFFLOAD_TRACE=/no/such/folder/trace: …: no trace is written",
+        "warning: AUTOOFFLOAD_METRICS=example:80: neither unix:PATH nor an address of this machine, "
+        "as 127.0.0.1:9400; using the default, none"],
     "more settings that are not understood": [
         "warning: AUTOOFFLOAD_VRAM=0: zero bytes; using the default, auto",
+        "warning: AUTOOFFLOAD_METRICS=0.0.0.0:80: only addresses of this machine are served, as "
+        "127.0.0.1:9400; using the default, none",
         "warning: AUTOOFFLOAD_HEADROOM=9999999T: larger than any memory; using the default, auto",
         "warning: AUTOOFFLOAD_WINDOW=5%: not a count of chunks or a size such as 64M; using the "
         "default, auto",
         "warning: AUTOOFFLOAD_RAM=200%: a percentage must be above 0 and at most 100; using the "
         "default, auto"],
+    "metrics that cannot be served": [
+        "warning: AUTOOFFLOAD_METRICS=unix:/no/such/folder/socket: …: no metrics are served"],
+    "a file where metrics should be served": [
+        "warning: AUTOOFFLOAD_METRICS=unix:…: something is there that is no socket of this user: no "
+        "metrics are served"],
     "settings changed while it runs": [
         "warn: autooffload_set(window, never): not a size such as 8G, 512M or 75%",
         "warn: autooffload_set(pin, 0): AUTOOFFLOAD_PIN is fixed when the program starts",
@@ -203,6 +217,7 @@ OUT_OF_REACH = {
         "needs a fault of ours",
     "cuGetProcAddress answers an address that libcuda does not export (…); hooks are chosen by "
     "name from here on": "needs a driver of that kind; tests/hooks.rs has one",
+    "warning: AUTOOFFLOAD_TRACE: …: the trace ends here": "needs a disk that gets full",
     "asked for before the library was ready": "such an allocation cannot succeed before cuInit",
     "asked for without a context": "the driver refuses it, and what is refused is not counted",
     "from pools of host or exportable memory": "the stand-in has no such pools",

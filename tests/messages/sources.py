@@ -13,7 +13,7 @@ import re
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 LITERAL = r'"((?:[^"\\]|\\.)*)"'
-MAKERS = (rf'log::(?:error|warn|info)!\(\s*{LITERAL}',
+MAKERS = (rf'log::(?:error|warn|info)!\(\s*(?:target: \w+,\s*)?{LITERAL}',
           rf'say_once!\(\s*(?:error|warn|info),\s*{LITERAL}',
           rf'warn_once\(\s*(?:format!\(\s*)?{LITERAL}',
           rf'let why =\s*(?:format!\(\s*)?{LITERAL}',

@@ -142,14 +142,17 @@ def unbuilt(*words):
 
 SETTINGS = {"AUTOOFFLOAD": "maybe", "AUTOOFFLOAD_VRAM": "lots", "AUTOOFFLOAD_HEADROOM": "5%",
             "AUTOOFFLOAD_WINDOW": "0", "AUTOOFFLOAD_RAM": "8X", "AUTOOFFLOAD_REPORT": "all",
-            "AUTOOFFLOAD_STATS": "/no/such/folder/file"}
+            "AUTOOFFLOAD_STATS": "/no/such/folder/file",
+            "AUTOOFFLOAD_TRACE": "/no/such/folder/trace", "AUTOOFFLOAD_METRICS": "example:80"}
 MORE_SETTINGS = {"AUTOOFFLOAD_VRAM": "0", "AUTOOFFLOAD_HEADROOM": "9999999T",
-                 "AUTOOFFLOAD_WINDOW": "5%", "AUTOOFFLOAD_RAM": "200%"}
+                 "AUTOOFFLOAD_WINDOW": "5%", "AUTOOFFLOAD_RAM": "200%",
+                 "AUTOOFFLOAD_METRICS": "0.0.0.0:80"}
 
 SITUATIONS = {
     "more than the card holds": lambda: raw("evict"),
     "all fits": lambda: raw("evict", STANDIN_VRAM="1G"),
     "a model, learned": learned,
+    "a plan in force": lambda: program("outlook", vram="40M"),
     "stacked experts": lambda: program("stacked", "--iterations", 40, vram="158M"),
     "small allocations and the program's own": lambda: raw("passed_on"),
     "an allocation inside a graph": lambda: raw("capture"),
@@ -179,6 +182,10 @@ SITUATIONS = {
     "no threads": no_threads,
     "settings that are not understood": lambda: raw("evict", **SETTINGS),
     "more settings that are not understood": lambda: raw("evict", **MORE_SETTINGS),
+    "metrics that cannot be served": lambda: raw(
+        "settings", AUTOOFFLOAD_METRICS="unix:/no/such/folder/socket"),
+    "a file where metrics should be served": lambda: raw(
+        "settings", AUTOOFFLOAD_METRICS=f"unix:{HERE / 'raw.py'}"),
     "settings changed while it runs": lambda: raw("settings"),
 
     "nothing used CUDA": lambda: launch("true"),
