@@ -52,6 +52,7 @@ class Runner:
         self.lane, self.work = Lane(python, root), work
         self.lanes, self.counter, self.lock = lanes, 0, threading.Lock()
         self.processes = []
+        self.trace = None  # where ours is recorded
 
     def once(self, cell, vram, budget, link):
         """(answer or None, account or None, statistics or None, the last of what it said)."""
@@ -66,6 +67,7 @@ class Runner:
                "STANDIN_ACCOUNT": str(folder / "account.json")}
         if cell["arm"] == "ours":
             env["AUTOOFFLOAD_STATS"] = str(folder / "stats.json")
+            env["AUTOOFFLOAD_TRACE"] = str(self.trace or "")
         order = {"env": env, "program": cell["program"], "arm": cell["arm"],
                  "budget": int(budget), "iterations": shape.iterations, "seconds": SECONDS,
                  "out": str(folder / "out.json"), "log": str(folder / "log")}

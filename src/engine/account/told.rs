@@ -79,7 +79,10 @@ impl Told {
         if !Arc::ptr_eq(&known.in_force, in_force) {
             return; // Another plan has followed.
         }
-        if known.lines < LINES && known.said.is_none_or(|said| is_other(said, about)) {
+        // Of a loop beside what has to move there is nothing to tell.
+        let moves = outlook.streamed_bytes + outlook.in_place_bytes > 0;
+        let is_news = known.said.is_none_or(|said| is_other(said, about));
+        if moves && is_news && known.lines < LINES {
             known.said = Some(about);
             known.lines += 1;
             log::warn!(target: TARGET, "device {device}: {}", outlook.line(saved));
