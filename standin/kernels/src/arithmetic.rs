@@ -123,6 +123,27 @@ pub trait Real: Arithmetic {
         let scaled = self.mul(Self::of(std::f64::consts::FRAC_1_SQRT_2));
         self.mul(Self::of(0.5)).mul(Self::of(1.0).add(scaled.erf()))
     }
+
+    fn gelu_tanh_slope(self) -> Self {
+        let (half, one) = (Self::of(0.5), Self::of(1.0));
+        let beta = Self::of(std::f64::consts::SQRT_2 * std::f64::consts::FRAC_2_SQRT_PI * 0.5);
+        let square = self.mul(self);
+        let inner = beta.mul(self.add(Self::of(0.044715).mul(square).mul(self)));
+        let tanh = inner.tanh();
+        let slope = beta.mul(one.add(Self::of(3.0 * 0.044715).mul(square)));
+        let left = half.mul(one.add(tanh));
+        left.add(half.mul(self).mul(one.add(tanh.mul(tanh).neg())).mul(slope))
+    }
+
+    fn gelu_erf_slope(self) -> Self {
+        let half = Self::of(0.5);
+        let beta =
+            Self::of(std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2 * 0.5);
+        let scaled = self.mul(Self::of(std::f64::consts::FRAC_1_SQRT_2));
+        let distribution = half.mul(Self::of(1.0).add(scaled.erf()));
+        let density = half.neg().mul(self).mul(self).exp().mul(beta);
+        distribution.add(self.mul(density))
+    }
 }
 
 macro_rules! real {

@@ -27,6 +27,10 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
             let Callable::Lambda(outer) = callable(lambda)? else {
                 return None;
             };
+            if outer.function.base == "index_copy_kernel_impl" {
+                let size = opaque_size(outer.function.args.first()?)?;
+                return Some(Box::new(CopyByIndex { size }));
+            }
             if outer.function.base != "gpu_index_kernel" {
                 return None;
             }
@@ -43,9 +47,16 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
         ("_scatter_gather_elementwise_kernel", [_, _, lambda]) => {
             // The lambda sits in a member template of this class.
             let class = name_of(lambda.strip_prefix("void ").unwrap_or(lambda));
-            if class.base != "_cuda_scatter_gather_internal_kernel"
-                || !lambda.contains("operator()<TensorAssign>")
+            if !lambda.contains("operator()<TensorAssign>") {
+                return None;
+            }
+            if let ("_cuda_scatter_fill_internal_kernel", [element, index]) =
+                (class.base.as_str(), class.args.as_slice())
             {
+                let index = DType::from_cpp(index)?;
+                return Some(Box::new(FillElements { size: opaque_size(element)?, index }));
+            }
+            if class.base != "_cuda_scatter_gather_internal_kernel" {
                 return None;
             }
             let [scatter, element, index] = class.args.as_slice() else {
@@ -252,6 +263,49 @@ impl Kernel for IndexElements {
     }
 }
 
+/// `index_elementwise_kernel` for `x.index_copy_(dim, index, source)`. The lambda holds:
+/// `OffsetCalculator<3>, char* self, char* index, char* source, int64_t size, int64_t stride`,
+/// the stride in elements.
+struct CopyByIndex {
+    size: usize,
+}
+
+impl Kernel for CopyByIndex {
+    fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
+        let count = Cursor::parameter(launch, 0)?.integer()?.max(0) as u64;
+        let mut lambda = Cursor::parameter(launch, 1)?;
+        let offsets = Offsets::read(&mut lambda, 3)?;
+        let (own, indices, source) = (lambda.u64()?, lambda.u64()?, lambda.u64()?);
+        let (bound, stride) = (lambda.i64()?, lambda.i64()? * self.size as i64);
+        if lambda.position() != lambda.size() {
+            return Err(unsupported(launch, &format!("a lambda of {} bytes", lambda.size())));
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let own = reach(memory, own, widen(offsets.bounds(0), bound, stride), self.size, true)?;
+        let indices = reach(memory, indices, offsets.bounds(1), 8, false)?;
+        let source = reach(memory, source, offsets.bounds(2), self.size, false)?;
+        for i in 0..count {
+            let at = indices.wrapping_offset(offsets.get(1, i) as isize);
+            // SAFETY: the index tensor was checked over all its offsets.
+            let index = in_bounds(launch, unsafe { load_index(DType::I64, at) }, bound)?;
+            let to = own.wrapping_offset((offsets.get(0, i) + index * stride) as isize);
+            let from = source.wrapping_offset(offsets.get(2, i) as isize);
+            // SAFETY: one element each, inside the bounds just checked.
+            unsafe { std::ptr::copy(from, to, self.size) };
+        }
+        Ok(())
+    }
+
+    fn cost(&self, launch: &Launch) -> Cost {
+        let count = Cursor::parameter(launch, 0)
+            .and_then(|mut cursor| cursor.integer())
+            .unwrap_or(0) as f64;
+        Cost { bytes: count * (2 * self.size + 8) as f64, flops: 0.0 }
+    }
+}
+
 /// `_scatter_gather_elementwise_kernel<nt, vt, L>(int N, L lambda)` with
 /// assignment. The lambda holds: `OffsetCalculator<3>, char* index, int64_t
 /// index_size, TensorAssign, char* self, int64_t index_stride, int64_t numel,
@@ -302,5 +356,47 @@ impl Kernel for GatherElements {
         let count =
             Cursor::parameter(launch, 0).and_then(|mut cursor| cursor.i32()).unwrap_or(0) as f64;
         Cost { bytes: count * (2 * self.size + self.index.size()) as f64, flops: 0.0 }
+    }
+}
+
+/// The same with one value for all: `OffsetCalculator<2>, char* index, int64_t index_size,
+/// TensorAssign, char* self, int64_t index_stride, int64_t numel, T value`.
+struct FillElements {
+    size: usize,
+    index: DType,
+}
+
+impl Kernel for FillElements {
+    fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
+        let count = Cursor::parameter(launch, 0)?.i32()?.max(0) as u64;
+        let mut lambda = Cursor::parameter(launch, 1)?;
+        let offsets = Offsets::read(&mut lambda, 2)?;
+        let (indices, bound, _assign) = (lambda.u64()?, lambda.i64()?, lambda.u8()?);
+        let own = lambda.u64()?;
+        let (stride, _numel) = (lambda.i64()? * self.size as i64, lambda.i64()?);
+        let value = lambda.take(self.size)?;
+        if lambda.position().next_multiple_of(8) != lambda.size() {
+            return Err(unsupported(launch, &format!("a lambda of {} bytes", lambda.size())));
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let own = reach(memory, own, widen(offsets.bounds(0), bound, stride), self.size, true)?;
+        let indices = reach(memory, indices, offsets.bounds(1), self.index.size(), false)?;
+        for i in 0..count {
+            let at = indices.wrapping_offset(offsets.get(1, i) as isize);
+            // SAFETY: the index tensor was checked over all its offsets.
+            let index = in_bounds(launch, unsafe { load_index(self.index, at) }, bound)?;
+            let to = own.wrapping_offset((offsets.get(0, i) + index * stride) as isize);
+            // SAFETY: one element, inside the bounds just checked.
+            unsafe { std::ptr::copy(value.as_ptr(), to, self.size) };
+        }
+        Ok(())
+    }
+
+    fn cost(&self, launch: &Launch) -> Cost {
+        let count =
+            Cursor::parameter(launch, 0).and_then(|mut cursor| cursor.i32()).unwrap_or(0) as f64;
+        Cost { bytes: count * (self.size + self.index.size()) as f64, flops: 0.0 }
     }
 }

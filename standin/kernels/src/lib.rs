@@ -13,12 +13,14 @@
 mod accumulate;
 mod addresses;
 mod arithmetic;
+mod attention;
 mod block;
 mod cat;
 mod elementwise;
 mod fingerprint;
 mod functor;
 mod gemm;
+mod image;
 mod index;
 mod name;
 mod nonzero;
@@ -33,7 +35,9 @@ mod random;
 mod range;
 mod rearrange;
 mod reduce;
+mod scan;
 mod softmax;
+mod sorting;
 mod tables;
 mod tensor;
 mod triangle;
@@ -118,6 +122,10 @@ const FAMILIES: &[Family] = &[
     elementwise::find,
     gemm::find,
     norm::find,
+    attention::find,
+    image::find,
+    scan::find,
+    sorting::find,
     softmax::find,
     reduce::find,
     index::find,

@@ -300,6 +300,18 @@ pub fn real_lambda_op<R: Real>(lambda: &Lambda, t: DType) -> Option<Op<R>> {
             }),
             vec![opmath; 4],
         ),
+        // Without weights (the first lambda): mean and reciprocal deviation; else factor and shift.
+        ("GroupNormKernelImplInternal", 3) => {
+            let weighted = lambda.path.last() == Some(&2) || lambda.params[0] != lambda.params[1];
+            (
+                op3s(
+                    move |[]: [R; 0], x: R, a: R, b: R| {
+                        if weighted { x.mul(a).add(b) } else { x.add(a.neg()).mul(b) }
+                    },
+                ),
+                vec![],
+            )
+        }
         ("hardsigmoid_kernel", 1) => (
             op1s(move |[zero, sixth, three, six]: [R; 4], x| {
                 clamp(x.add(three), Some(zero), Some(six)).mul(sixth)
@@ -366,6 +378,29 @@ pub fn real_lambda_op<R: Real>(lambda: &Lambda, t: DType) -> Option<Op<R>> {
             }),
             vec![],
         ),
+        // The gradient comes first.
+        ("tanh_backward_kernel_cuda", 2) => {
+            (op2(move |dy: R, y: R| dy.mul(one.add(y.mul(y).neg()))), vec![])
+        }
+        ("sigmoid_backward_kernel_cuda", 2) => {
+            (op2(move |dy: R, y: R| dy.mul(one.add(y.neg())).mul(y)), vec![])
+        }
+        ("silu_backward_kernel", 2) => (
+            op2(move |dy: R, x: R| {
+                let sigmoid = one.div(one.add(x.neg().exp()));
+                dy.mul(sigmoid).mul(one.add(x.mul(one.add(sigmoid.neg()))))
+            }),
+            vec![],
+        ),
+        ("GeluBackwardCUDAKernelImpl", 2) => {
+            let tanh = lambda.path[0] == 1;
+            (
+                op2(move |dy: R, x: R| {
+                    dy.mul(if tanh { x.gelu_tanh_slope() } else { x.gelu_erf_slope() })
+                }),
+                vec![],
+            )
+        }
         ("atan2_kernel_cuda", 2) => (op2(R::atan2), vec![]),
         ("copysign_kernel_cuda", 2) => (op2(R::copysign), vec![]),
         ("hypot_kernel_cuda", 2) => (op2(|a: R, b: R| a.mul(a).add(b.mul(b)).sqrt()), vec![]),

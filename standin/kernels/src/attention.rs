@@ -1,0 +1,332 @@
+//! Attention in one kernel, forward: `softmax(q kᵀ · scale + bias) v`.
+//!
+//! | kernel | parameter |
+//! |---|---|
+//! | `fmha_cutlassF_TYPE_…` | `AttentionKernel<…>::Params` |
+//! | `flash_fwd_kernel<traits, dropout, causal, local, alibi, even_mn, even_k, softcap, softmax>` | `Flash_fwd_params` |
+//!
+//! Sums are taken in f32 in the order of the keys, and nothing is rounded in
+//! between. Dropout, windows, ragged batches and soft caps are refused.
+//! Not here: backward, and the kernels that split the keys.
+
+use crate::block::{Source, Target};
+use crate::name::Name;
+use crate::params::{Cursor, unsupported};
+use crate::value::DType;
+use crate::{Cost, Fault, Kernel, Launch, Memory};
+
+#[derive(Clone, Copy)]
+enum Form {
+    MemoryEfficient,
+    Flash { causal: bool },
+}
+
+struct Attention {
+    form: Form,
+    data: DType,
+}
+
+pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
+    if let Some(rest) = name.base.strip_prefix("fmha_cutlassF_") {
+        let data = match rest.split('_').next()? {
+            "f32" => DType::F32,
+            "f16" => DType::F16,
+            "bf16" => DType::BF16,
+            _ => return None,
+        };
+        return Some(Box::new(Attention { form: Form::MemoryEfficient, data }));
+    }
+    if name.base != "flash_fwd_kernel" {
+        return None;
+    }
+    let [traits, flags @ ..] = name.args.as_slice() else { return None };
+    let flag = |index: usize| flags.get(index).map(|flag| flag == "true");
+    let (dropout, causal, local) = (flag(0)?, flag(1)?, flag(2)?);
+    if dropout || local || flag(3)? || flag(6)? || flag(7)? {
+        return None;
+    }
+    let data = if traits.contains("bfloat16_t") { DType::BF16 } else { DType::F16 };
+    Some(Box::new(Attention { form: Form::Flash { causal }, data }))
+}
+
+/// A tensor of `[batch, row, head, width]`; the width is contiguous.
+#[derive(Clone, Copy)]
+struct Strided {
+    address: u64,
+    batch: u64,
+    row: u64,
+    head: u64,
+}
+
+impl Strided {
+    fn at(&self, batch: u64, row: u64, head: u64) -> u64 {
+        batch * self.batch + row * self.row + head * self.head
+    }
+
+    /// Elements from its address to the end of its last row.
+    fn reach(&self, batches: u64, rows: u64, heads: u64, width: u64) -> u64 {
+        if batches * rows * heads * width == 0 {
+            return 0;
+        }
+        self.at(batches - 1, rows - 1, heads - 1) + width
+    }
+}
+
+struct Problem {
+    query: Strided,
+    key: Strided,
+    value: Strided,
+    output: Strided,
+    /// A row to a query, of as many numbers as there are keys.
+    bias: Option<Strided>,
+    /// The logarithm of each query's sum, and queries to a head in it.
+    log_sum: Option<(u64, u64)>,
+    batches: u64,
+    heads: u64,
+    /// Query heads to a head of keys and values.
+    group: u64,
+    queries: u64,
+    keys: u64,
+    width: u64,
+    value_width: u64,
+    scale: f32,
+    /// Query `i` sees the keys up to `i` plus this.
+    causal: Option<i64>,
+}
+
+fn positive(value: i64) -> u64 {
+    value.max(0) as u64
+}
+
+impl Attention {
+    fn decode(&self, launch: &Launch) -> Result<Problem, Fault> {
+        match self.form {
+            Form::MemoryEfficient => memory_efficient(launch),
+            Form::Flash { causal } => flash(launch, causal),
+        }
+    }
+}
+
+fn memory_efficient(launch: &Launch) -> Result<Problem, Fault> {
+    const BYTES: usize = 272;
+    let mut p = Cursor::parameter(launch, 0)?;
+    if p.size() != BYTES {
+        return Err(unsupported(launch, &format!("parameters of {} bytes", p.size())));
+    }
+    let (query, key, value, bias) = (p.u64()?, p.u64()?, p.u64()?, p.u64()?);
+    let ragged = [p.u64()?, p.u64()?, p.u64()?];
+    let diagonal = i64::from(p.u32()?);
+    let (output, _accumulator, log_sum) = (p.u64()?, p.u64()?, p.u64()?);
+    let window = p.i32()?;
+    let scale = p.scalar::<f32>(DType::F32)?;
+    let mut dims = [0u64; 5];
+    for dim in &mut dims {
+        *dim = positive(i64::from(p.i32()?));
+    }
+    let [width, value_width, queries, keys, _absolute] = dims;
+    let mask = p.u8()?;
+    let mut int = || p.i32().map(|value| positive(i64::from(value)));
+    let (query_row, key_row, value_row) = (int()?, int()?, int()?);
+    let (bias_row, output_row) = (int()?, int()?);
+    let (query_head, key_head, value_head) = (int()?, int()?, int()?);
+    let mut long = || p.i64().map(positive);
+    let bias_head = long()?;
+    let (query_batch, key_batch, value_batch) = (long()?, long()?, long()?);
+    let bias_batch = long()?;
+    let (batches, heads) = (p.i32()?, p.i32()?);
+    let dropout = p.u8()? != 0;
+    if dropout || window > 0 || ragged != [0; 3] {
+        return Err(unsupported(launch, "dropout, a window, or sequences of several lengths"));
+    }
+    let causal = match mask {
+        0 => None,
+        1 => Some(diagonal),
+        _ => Some(diagonal + keys as i64 - queries as i64),
+    };
+    let strided = |address, batch, row, head| Strided { address, batch, row, head };
+    Ok(Problem {
+        query: strided(query, query_batch, query_row, query_head),
+        key: strided(key, key_batch, key_row, key_head),
+        value: strided(value, value_batch, value_row, value_head),
+        output: strided(output, queries * output_row, output_row, value_width),
+        bias: (bias != 0).then(|| strided(bias, bias_batch, bias_row, bias_head)),
+        log_sum: (log_sum != 0).then(|| (log_sum, queries.next_multiple_of(32))),
+        batches: positive(i64::from(batches)),
+        heads: positive(i64::from(heads)),
+        group: 1,
+        queries,
+        keys,
+        width,
+        value_width,
+        scale,
+        causal,
+    })
+}
+
+fn flash(launch: &Launch, causal: bool) -> Result<Problem, Fault> {
+    let mut p = Cursor::parameter(launch, 0)?;
+    let (query, key, value) = (p.u64()?, p.u64()?, p.u64()?);
+    let mut longs = [0u64; 9];
+    for long in &mut longs {
+        *long = positive(p.i64()?);
+    }
+    let (heads, key_heads, _ratio) = (p.i32()?, p.i32()?, p.i32()?);
+    let (output, _accumulator) = (p.u64()?, p.u64()?);
+    let mut of_output = [0u64; 3];
+    for long in &mut of_output {
+        *long = positive(p.i64()?);
+    }
+    let (_probabilities, log_sum, _log_sums) = (p.u64()?, p.u64()?, p.u64()?);
+    let mut ints = [0i64; 10];
+    for int in &mut ints {
+        *int = i64::from(p.i32()?);
+    }
+    let [batches, queries, keys, _new, width, ..] = ints;
+    let scale = p.scalar::<f32>(DType::F32)?;
+    let _scale_of_log2 = p.scalar::<f32>(DType::F32)?;
+    if [p.u64()?, p.u64()?, p.u64()?, p.u64()?] != [0; 4] {
+        return Err(unsupported(launch, "sequences of several lengths"));
+    }
+    if heads <= 0 || key_heads <= 0 {
+        return Err(unsupported(launch, "no heads"));
+    }
+    let strided = |address, i: usize| Strided {
+        address,
+        batch: longs[i],
+        row: longs[3 + i],
+        head: longs[6 + i],
+    };
+    Ok(Problem {
+        query: strided(query, 0),
+        key: strided(key, 1),
+        value: strided(value, 2),
+        output: Strided {
+            address: output,
+            batch: of_output[0],
+            row: of_output[1],
+            head: of_output[2],
+        },
+        bias: None,
+        log_sum: (log_sum != 0).then(|| (log_sum, positive(queries))),
+        batches: positive(batches),
+        heads: positive(i64::from(heads)),
+        group: positive(i64::from(heads / key_heads)).max(1),
+        queries: positive(queries),
+        keys: positive(keys),
+        width: positive(width),
+        value_width: positive(width),
+        scale,
+        causal: causal.then(|| keys - queries),
+    })
+}
+
+impl Kernel for Attention {
+    fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
+        let p = self.decode(launch)?;
+        let key_heads = p.heads.div_ceil(p.group);
+        let source = |at: &Strided, rows, heads, width| {
+            Source::new(memory, at.address, self.data, at.reach(p.batches, rows, heads, width))
+        };
+        let query = source(&p.query, p.queries, p.heads, p.width)?;
+        let key = source(&p.key, p.keys, key_heads, p.width)?;
+        let value = source(&p.value, p.keys, key_heads, p.value_width)?;
+        let bias = p.bias.as_ref().map(|bias| source(bias, p.queries, p.heads, p.keys));
+        let bias = bias.transpose()?;
+        let reach = p.output.reach(p.batches, p.queries, p.heads, p.value_width);
+        let output = Target::new(memory, p.output.address, self.data, reach)?;
+        let log_sum = p.log_sum.map(|(address, row)| {
+            Target::new(memory, address, DType::F32, p.batches * p.heads * row).map(|to| (to, row))
+        });
+        let log_sum = log_sum.transpose()?;
+
+        let (width, value_width) = (p.width as usize, p.value_width as usize);
+        let mut keys = vec![0f32; p.keys as usize * width];
+        let mut values = vec![0f32; p.keys as usize * value_width];
+        let (mut row, mut sum) = (vec![0f32; width], vec![0f32; value_width]);
+        let mut scores = vec![0f32; p.keys as usize];
+        let mut added = vec![0f32; p.keys as usize];
+        for (batch, head) in (0..p.batches).flat_map(|b| (0..p.heads).map(move |h| (b, h))) {
+            for i in 0..p.keys {
+                let at = i as usize;
+                let (k, v) =
+                    (p.key.at(batch, i, head / p.group), p.value.at(batch, i, head / p.group));
+                key.load(k, &mut keys[at * width..][..width]);
+                value.load(v, &mut values[at * value_width..][..value_width]);
+            }
+            for i in 0..p.queries {
+                query.load(p.query.at(batch, i, head), &mut row);
+                if let (Some(source), Some(bias)) = (&bias, &p.bias) {
+                    source.load(bias.at(batch, i, head), &mut added);
+                }
+                let seen = match p.causal {
+                    None => p.keys,
+                    Some(diagonal) => positive(i as i64 + diagonal + 1).min(p.keys),
+                } as usize;
+                for (at, score) in scores[..seen].iter_mut().enumerate() {
+                    let key = &keys[at * width..][..width];
+                    let dot: f32 = row.iter().zip(key).map(|(a, b)| a * b).sum();
+                    *score = dot * p.scale + added[at];
+                }
+                let total = weigh(&mut scores[..seen]);
+                sum.fill(0.0);
+                for (at, weight) in scores[..seen].iter().enumerate() {
+                    for (sum, value) in sum.iter_mut().zip(&values[at * value_width..]) {
+                        *sum += weight * value;
+                    }
+                }
+                output.store(p.output.at(batch, i, head), &sum);
+                if let Some((to, row)) = &log_sum {
+                    to.store((batch * p.heads + head) * row + i, &[total]);
+                }
+            }
+            if let Some((to, row)) = &log_sum {
+                for i in p.queries..*row {
+                    to.store((batch * p.heads + head) * row + i, &[f32::INFINITY]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn cost(&self, launch: &Launch) -> Cost {
+        let Ok(p) = self.decode(launch) else { return Cost::default() };
+        let (rows, widths) = (p.batches * p.heads, p.width + p.value_width);
+        Cost {
+            bytes: (rows * widths * (p.queries + p.keys)) as f64 * self.data.size() as f64,
+            flops: 2.0 * (rows * p.queries * p.keys * widths) as f64,
+        }
+    }
+}
+
+/// Scores become weights; the logarithm of their sum. Who sees nothing weighs nothing.
+fn weigh(scores: &mut [f32]) -> f32 {
+    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    if max == f32::NEG_INFINITY {
+        scores.fill(0.0);
+        return f32::NEG_INFINITY;
+    }
+    let mut sum = 0f32;
+    for score in scores.iter_mut() {
+        *score = (*score - max).exp();
+        sum += *score;
+    }
+    for score in scores.iter_mut() {
+        *score /= sum;
+    }
+    max + sum.ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_sum_to_one_and_nothing_seen_is_nothing() {
+        let mut scores = [1.0f32, f32::NEG_INFINITY, 3.0];
+        let total = weigh(&mut scores);
+        assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-6 && scores[1] == 0.0);
+        assert!((total - (1f32.exp() + 3f32.exp()).ln()).abs() < 1e-6);
+        let mut unseen = [f32::NEG_INFINITY; 2];
+        assert_eq!((weigh(&mut unseen), unseen), (f32::NEG_INFINITY, [0.0; 2]));
+    }
+}
