@@ -30,6 +30,7 @@ pub fn alloc_with_flags(out: Out<Pointer>, bytes: usize, flags: u32) -> Outcome 
     session.forbid_unsafe_call()?;
     session.current()?;
     session.faults.check("hostalloc")?;
+    session.may_pin(bytes)?;
     let mut session = session.implied_wait();
     // SAFETY: a fresh anonymous mapping.
     let memory = unsafe {
@@ -76,6 +77,7 @@ pub fn register(pointer: Pointer, bytes: usize, flags: u32) -> Outcome {
     session.forbid_unsafe_call()?;
     session.current()?;
     session.faults.check("hostregister")?;
+    session.may_pin(bytes)?;
     let mut session = session.implied_wait();
     let (start, end) = (pointer as u64, pointer as u64 + bytes as u64);
     let gpu = session.gpu;
@@ -103,6 +105,14 @@ pub fn unregister(pointer: Pointer) -> Outcome {
     session.gpu.space_mut().pinned.remove(&address);
     session.account.pinned_bytes -= pinned.bytes;
     Ok(())
+}
+
+impl Session {
+    /// Some systems bound what may be pinned (a virtual machine's share, as on WSL2).
+    fn may_pin(&self, bytes: usize) -> Outcome {
+        let after = self.account.pinned_bytes.saturating_add(bytes as u64);
+        if after > self.gpu.settings.pinned_limit { Err(OUT_OF_MEMORY) } else { Ok(()) }
+    }
 }
 
 /// Giving up pinned memory waits for the device, as the driver does.

@@ -98,6 +98,8 @@ pub struct Settings {
     /// Devices say that they have virtual memory management.
     pub vmm: bool,
     pub host_located: HostLocated,
+    /// How much host memory may be pinned at once.
+    pub pinned_limit: u64,
     pub ptx: Ptx,
     /// Hardware queues of each kind per context, which streams share; 0: each
     /// stream has its own.
@@ -155,6 +157,7 @@ impl Settings {
                 "refused" => Some(HostLocated::Refused),
                 _ => None,
             }),
+            pinned_limit: read("STANDIN_PINNED", u64::MAX, parse_bytes),
             ptx: read("STANDIN_PTX", Ptx::Twin, |t| match t {
                 "twin" => Some(Ptx::Twin),
                 "text" => Some(Ptx::Text),
