@@ -1,0 +1,1 @@
+"""scripts/wild: libraries' own models, run alone and under us."""
