@@ -9,7 +9,7 @@ class Shape:
     part of a weight only (a row of an embedding, an expert of a stack), so less may cross
     than the least that counts weights as wholes. `own`: it moves weights by itself."""
 
-    def __init__(self, shows, library, iterations=12, steady=8, parts=False, own=False):
+    def __init__(self, shows, library, iterations=14, steady=8, parts=False, own=False):
         self.shows, self.library = shows, library
         self.iterations, self.steady, self.parts, self.own = iterations, steady, parts, own
 
@@ -22,9 +22,9 @@ SHAPES = {
     "t5": Shape("T5, encoder and decoder", "transformers"),
     "whisper": Shape("Whisper, convolutions before the encoder", "transformers"),
     "mixtral": Shape("Mixtral, experts one after another", "transformers", parts=True),
-    "generate-greedy": Shape("generate, eight tokens", "transformers", iterations=5, steady=3),
-    "generate-static": Shape("generate, static cache", "transformers", iterations=5, steady=3),
-    "generate-beams": Shape("generate, two beams", "transformers", iterations=5, steady=3),
+    "generate-greedy": Shape("generate, eight tokens", "transformers", iterations=6, steady=3),
+    "generate-static": Shape("generate, static cache", "transformers", iterations=6, steady=3),
+    "generate-beams": Shape("generate, two beams", "transformers", iterations=6, steady=3),
     "flux": Shape("Flux transformer, two kinds of blocks", "diffusers"),
     "unet": Shape("Stable Diffusion's UNet, convolutions", "diffusers"),
     "vae": Shape("the decoder of an autoencoder", "diffusers"),
