@@ -24,6 +24,7 @@ use std::sync::Mutex;
 use autooffload_core::config::Config;
 use serde_json::{Map, Value, json};
 
+use crate::engine::Range;
 use crate::hooks::registry;
 use crate::hooks::table::Group;
 use crate::{config, driver, engine, left_behind, lifecycle, trace_file};
@@ -115,6 +116,76 @@ pub unsafe extern "C" fn autooffload_set(key: *const c_char, value: *const c_cha
         Ok(Err(code)) => code,
         Err(_) => 1,
     }
+}
+
+/// What a C function of ranges is asked for; `None`: nothing to ask, or not active.
+///
+/// # Safety
+/// `ranges` is null or points to `count` of them.
+unsafe fn asked<'a>(ranges: *const Range, count: usize) -> Result<&'a [Range], c_int> {
+    if ranges.is_null() && count > 0 {
+        return Err(1);
+    }
+    if !lifecycle::is_active() {
+        return Err(2);
+    }
+    // SAFETY: the caller's promise; an empty slice needs a pointer that is not null.
+    Ok(if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(ranges, count) } })
+}
+
+/// Keeps all allocations that `ranges` name resident, until
+/// [`autooffload_release`] is called with the same. 0 on success; 1: not
+/// understood; 2: not active; 3: no room, nothing was kept (said in the log).
+///
+/// # Safety
+/// `ranges` is null or points to `count` of them.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn autooffload_keep(ranges: *const Range, count: usize) -> c_int {
+    // SAFETY: the caller's promise.
+    match unsafe { asked(ranges, count) } {
+        Err(code) => code,
+        Ok(ranges) => match catch_unwind(|| engine::keep(ranges)) {
+            Ok(Ok(())) => 0,
+            Ok(Err(_)) => 3,
+            Err(_) => 1,
+        },
+    }
+}
+
+/// Takes one [`autooffload_keep`] back. 0 on success; 1 and 2 as there.
+///
+/// # Safety
+/// `ranges` is null or points to `count` of them.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn autooffload_release(ranges: *const Range, count: usize) -> c_int {
+    // SAFETY: the caller's promise.
+    match unsafe { asked(ranges, count) } {
+        Err(code) => code,
+        Ok(ranges) => match catch_unwind(|| engine::release(ranges)) {
+            Ok(()) => 0,
+            Err(_) => 1,
+        },
+    }
+}
+
+/// Where the memory is that `ranges` name, as JSON; answered as
+/// [`autooffload_stats_json`] does.
+///
+/// # Safety
+/// `ranges` is null or points to `count` of them; `buf` is null or has room for
+/// `len` bytes.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub unsafe extern "C" fn autooffload_ranges_json(
+    ranges: *const Range,
+    count: usize,
+    buf: *mut c_char,
+    len: usize,
+) -> usize {
+    // SAFETY: the caller's promise.
+    let Ok(ranges) = (unsafe { asked(ranges, count) }) else { return 0 };
+    let Ok(text) = catch_unwind(|| engine::ranges_json(ranges).to_string()) else { return 0 };
+    // SAFETY: the caller's promise.
+    unsafe { copy_out(&text, buf, len) }
 }
 
 /// The account of this process so far.

@@ -70,6 +70,7 @@ pub(super) fn allocate(
     hot.device.store(device as u32, Ordering::Relaxed);
     hot.filled_kib.store(0, Ordering::Relaxed);
     hot.kept.store(false, Ordering::Relaxed);
+    hot.keepers.store(0, Ordering::Relaxed);
     hot.dead.store(false, Ordering::Relaxed);
     engine.users.forget_uses(id, hot);
 

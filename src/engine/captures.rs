@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use super::account::WaitReason;
 use super::device::Device as DeviceState;
-use super::state::{Failure, engine, hot};
+use super::state::{Engine, Failure, engine, hot};
 use super::{ChunkId, FRAME_SHIFT};
 use crate::driver::abi::*;
 
@@ -68,8 +68,24 @@ pub fn is_kept(chunk: ChunkId) -> bool {
 
 /// `true`: it could be moved before.
 fn pin(chunk: ChunkId, why: &'static str) -> Result<bool> {
-    let Some(engine) = engine() else { return Ok(false) };
     let mut changed = false;
+    make_resident(chunk, why, |engine, frames| {
+        if !hot(chunk).kept.swap(true, Ordering::Relaxed) {
+            changed = true;
+            let bytes = u64::from(frames) << FRAME_SHIFT;
+            engine.stats.kept_resident_bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    })?;
+    Ok(changed)
+}
+
+/// Pins `chunk`; `note` is told its frames, with the device still locked.
+pub(super) fn make_resident(
+    chunk: ChunkId,
+    why: &str,
+    mut note: impl FnMut(&Engine, u32),
+) -> Result<()> {
+    let Some(engine) = engine() else { return Ok(()) };
     let device = hot(chunk).device();
     let outcome = engine.with_device(device, WaitReason::PlanChange, |state| {
         let DeviceState { streamer, backend, .. } = state;
@@ -77,20 +93,15 @@ fn pin(chunk: ChunkId, why: &'static str) -> Result<bool> {
             // A word that only looked like an address; freed meanwhile.
             return Ok(());
         }
-        let newly = streamer.pin(chunk, backend)?;
+        streamer.pin(chunk, backend)?;
         // A captured launch cannot wait for an event from outside, nor can one
         // that reaches the chunk through a table.
         backend.order.await_content(chunk);
-        hot(chunk).kept.store(true, Ordering::Relaxed);
-        if newly {
-            changed = true;
-            let bytes = u64::from(streamer.frames_of(chunk)) << FRAME_SHIFT;
-            engine.stats.kept_resident_bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
+        note(engine, streamer.frames_of(chunk));
         Ok(())
     });
     match outcome {
-        Ok(()) => Ok(changed),
+        Ok(()) => Ok(()),
         Err(Failure::Driver(code)) => Err(code),
         Err(Failure::Shortage(shortage)) => {
             engine.explain(device, why, shortage);

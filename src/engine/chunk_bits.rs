@@ -20,6 +20,8 @@ pub struct Hot {
     more: AtomicBool,
     /// Pinned, by a graph or for good.
     pub kept: AtomicBool,
+    /// So many sets of ranges that the program keeps resident name it (`ranges`).
+    pub keepers: AtomicU32,
     /// Freed in stream order, and not given out again since.
     pub dead: AtomicBool,
     pub device: AtomicU32,

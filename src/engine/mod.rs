@@ -18,6 +18,7 @@
 //! - `reach`: what a launch reaches through tables in device memory;
 //! - `passed_on`, `small`: memory that stays the driver's, why, and where;
 //! - `contexts`, `captures`: what ends, and what may not move;
+//! - `ranges`: what the program itself wants kept resident, by address;
 //! - `setup`: the address space and a device, when they are first needed;
 //! - `device`: one device's frames, copies and waits (`device::order`);
 //! - `planning`: when a plan is searched for, and carried out;
@@ -41,6 +42,7 @@ mod inflight;
 mod operation;
 mod passed_on;
 mod planning;
+mod ranges;
 mod reach;
 mod setup;
 mod small;
@@ -66,6 +68,7 @@ pub use contexts::{
 };
 pub use operation::begin;
 pub use passed_on::{pass_on, pass_on_mapping};
+pub use ranges::{Range, keep, ranges_json, release};
 pub use reach::Launched;
 pub use small::{small_allocated, small_freed, small_span};
 pub use state::{panicked, reconfigure, start};

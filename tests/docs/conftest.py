@@ -52,7 +52,7 @@ def reader(tools, tmp_path_factory):
         if not entry.name.startswith((".", "pyproject.toml")):  # uv would build that project
             (folder / entry.name).symlink_to(entry)
     (folder / "main.py").write_text(MAIN)
-    (folder / "ComfyUI").mkdir()
+    (folder / "ComfyUI" / "custom_nodes").mkdir(parents=True)
     for name, text in COMFYUI.items():
         path = folder / "ComfyUI" / name
         path.parent.mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::chunk::{self, ChunkState, PartExt};
 use super::frames::KEEP_NONE;
-use super::{ChunkId, MemoryOps, Shortage, Streamer};
+use super::{ChunkId, Effect, MemoryOps, Shortage, Streamer};
 
 impl Streamer {
     /// Changes how many frames there may be. Above the new cap nothing is
@@ -221,10 +221,23 @@ impl Streamer {
             self.recall(id, ops)?;
         }
         if !self.chunk(id).resident() {
-            self.promote(id, ops)?;
+            // What others need at once has to go on fitting beside it.
+            let beside = self.largest_operation;
+            let needed_frames = beside.saturating_add(self.whole_need(&[(id, Effect::Read)]));
+            self.promote(id, ops).map_err(|shortage| match shortage {
+                Shortage::Device { cap_frames, .. } => {
+                    Shortage::Device { needed_frames, cap_frames }
+                }
+                other => other,
+            })?;
         }
         // Given frames by a plan, it may still await its bytes.
         self.fill_blanks(id, true, ops);
         Ok(!std::mem::replace(&mut self.chunk_mut(id).pinned, true))
+    }
+
+    /// Takes [`Self::pin`] back: `id` may move again.
+    pub fn unpin(&mut self, id: ChunkId) {
+        self.chunk_mut(id).pinned = false;
     }
 }

@@ -33,7 +33,7 @@ impl Streamer {
         self.whole_need(touches) <= self.cap_frames
     }
 
-    fn whole_need(&self, touches: &[(ChunkId, Effect)]) -> u32 {
+    pub(super) fn whole_need(&self, touches: &[(ChunkId, Effect)]) -> u32 {
         let named: u32 = touches.iter().map(|&(id, _)| self.chunk(id).device_end()).sum();
         named + self.immovable_frames(touches)
     }
