@@ -220,6 +220,9 @@ OUT_OF_REACH = {
     "warning: AUTOOFFLOAD_TRACE: …: the trace ends here": "needs a disk that gets full",
     "asked for before the library was ready": "such an allocation cannot succeed before cuInit",
     "asked for without a context": "the driver refuses it, and what is refused is not counted",
+    "a kernel that reads through a table of addresses is launched on a stream that waits for the "
+    "host: what the table names cannot be made present, so the launch is refused":
+        "needs a kernel of that kind on a held-up stream, which raw.py does not have",
     "from pools of host or exportable memory": "the stand-in has no such pools",
     "has file capabilities, and the loader ignores preloads for such programs: use a copy without "
     "them": "is not looked at for root, as whom the tests may run",

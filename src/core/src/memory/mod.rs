@@ -277,11 +277,6 @@ impl Streamer {
         self.ids().filter(|&id| self.chunk(id).mapped).collect()
     }
 
-    /// Frames of the device that are its own, whether filled or not.
-    pub fn own_frames_of(&self, id: ChunkId) -> u32 {
-        self.chunk(id).own_frames()
-    }
-
     pub fn frames_of(&self, id: ChunkId) -> u32 {
         self.chunk(id).frames
     }
