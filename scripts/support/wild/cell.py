@@ -27,6 +27,7 @@ def run(cell):
     uses = common.Uses(program) if cell["uses"] else None
     program.place()
     torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
     torch.cuda.profiler.start()  # a mark in the stand-in's account
     answers, allocated = [], []
     for i in range(cell["iterations"]):

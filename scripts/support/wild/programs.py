@@ -5,6 +5,9 @@ program takes seconds. Not here: how often they run and on which cards (shapes.p
 A step ends when its result is on the host.
 """
 
+import os
+import tempfile
+
 import torch
 
 
@@ -194,64 +197,30 @@ def adapters():
     return Program([model], step)
 
 
-def loaded(load):
-    """A file of weights, read by `load` each other step, as an interface that swaps models."""
-    import os
-    import tempfile
-    folder = tempfile.mkdtemp(prefix="autooffload-wild-")
-    model = gpt2_model().eval()
-    path = os.path.join(folder, "weights")
-    return model, path
+def from_file(save, read):
+    """A model whose weights are read anew, over those that are on the card already."""
+    model = gpt2_model()
+    path = os.path.join(tempfile.mkdtemp(prefix="autooffload-wild-"), "weights")
+    save(model, path)
+    program = logits(model)
+    place = program.place
+
+    def placed():
+        place()
+        read(model, path)
+        os.unlink(path)
+    program.place = placed
+    return program
 
 
 def safetensors_file():
     from safetensors.torch import load_model, save_model
-    model, path = loaded(None)
-    save_model(model, path)
-    program = logits(model)
-    place = program.place
-
-    def read():
-        place()
-        load_model(model, path, device="cuda")
-    program.place = read
-    return program
+    return from_file(save_model, lambda model, path: load_model(model, path, device="cuda"))
 
 
 def mapped_file():
-    model, path = loaded(None)
-    torch.save(model.state_dict(), path)
-    program = logits(model)
-    place = program.place
-
-    def read():
-        place()
-        model.load_state_dict(torch.load(path, mmap=True))
-    program.place = read
-    return program
-
-
-def training(make):
-    model = gpt2_model()
-    model.config.use_cache = False
-
-    def step(i):
-        with torch.enable_grad():
-            batch = tokens(i, 1, 16).cuda()
-            loss = model(input_ids=batch, labels=batch).loss
-            loss.backward()
-            make.optimizer.step()
-            make.optimizer.zero_grad()
-        return loss.detach().cpu().reshape(1)
-
-    def place():
-        model.train()
-        for module in model.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-        model.to("cuda")
-        make.optimizer = make(model.parameters())
-    return Program([model], step, place)
+    return from_file(lambda model, path: torch.save(model.state_dict(), path),
+                     lambda model, path: model.load_state_dict(torch.load(path, mmap=True)))
 
 
 MAKE = {

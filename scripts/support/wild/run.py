@@ -20,6 +20,7 @@ from .shapes import SHAPES
 MIB = 1 << 20
 FRAME = 2 * MIB
 AMPLE = 4 << 30
+ROOM = 48 * MIB      # what segments leave unused and the context takes, in programs of this size
 SECONDS = 240        # a cell that takes longer has hung
 EAGER = "eager"
 ORDERS = (EAGER, "late:1", "copies-first")
@@ -83,10 +84,15 @@ def read(path):
         return None
 
 
-def settled(account, steady, key):
-    """What the device's account says of a settled step, in the mean."""
+def each(account, key):
+    """What the device's account says of each step."""
     marks = [mark[key] for mark in account["marks"] if mark["label"] == "start"]
-    return statistics.fmean(b - a for a, b in zip(marks[-steady - 1:], marks[-steady:]))
+    return [b - a for a, b in zip(marks, marks[1:])]
+
+
+def settled(account, steady, key):
+    """Of a settled step, in the mean."""
+    return statistics.fmean(each(account, key)[-steady:])
 
 
 class Alone:
@@ -100,8 +106,10 @@ class Alone:
             return
         self.answers, self.uses, self.sizes = out["answers"], out["uses"], out["weights"]
         self.weights = sum(self.sizes)
-        self.beside = max(0, account["device_peak_bytes"] - self.weights)
         self.live_beside = max(0, out["allocated"][-1] - self.weights)
+        self.beside = max(0, account["device_peak_bytes"] - self.weights)
+        if self.shape.loads_twice:
+            self.beside = self.live_beside + ROOM
         self.waits = settled(account, self.shape.steady, "blocking_calls")
         self.copied = settled(account, self.shape.steady, "h2d_bytes")
         self.between = sum(size for size in self.sizes if MIB <= size <= 300 * MIB) / self.weights
@@ -135,7 +143,8 @@ def row(runner, name, alone, share, order):
     found["identical"] = out["answers"] == alone.answers
     moved = settled(account, shape.steady, "h2d_bytes") - alone.copied
     least = alone.least(budget)
-    found |= {"in_mib": moved / MIB, "least_mib": least / MIB,
+    found |= {"each_in_mib": [round(count / MIB, 1) for count in each(account, "h2d_bytes")],
+              "in_mib": moved / MIB, "least_mib": least / MIB,
               "in_over_least": moved / least if least else None,
               "out_over_in": settled(account, shape.steady, "d2h_bytes") / moved if moved > 0 else 0,
               "waits_per_settled_pass":

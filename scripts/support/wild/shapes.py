@@ -7,11 +7,14 @@ Not here: the programs themselves (programs.py, which needs the libraries; this 
 class Shape:
     """`steady`: how many of the last steps are the settled ones. `parts`: a launch may use a
     part of a weight only (a row of an embedding, an expert of a stack), so less may cross
-    than the least that counts weights as wholes. `own`: it moves weights by itself."""
+    than the least that counts weights as wholes. `own`: it moves weights by itself.
+    `loads_twice`: while it loads it holds its weights twice, but not in a step."""
 
-    def __init__(self, shows, library, iterations=14, steady=8, parts=False, own=False):
+    def __init__(self, shows, library, iterations=14, steady=8, parts=False, own=False,
+                 loads_twice=False):
         self.shows, self.library = shows, library
         self.iterations, self.steady, self.parts, self.own = iterations, steady, parts, own
+        self.loads_twice = loads_twice
 
 
 SHAPES = {
@@ -30,6 +33,7 @@ SHAPES = {
     "vae": Shape("the decoder of an autoencoder", "diffusers"),
     "cpu-offload": Shape("cpu_offload moves the weights itself", "accelerate", own=True),
     "adapters": Shape("LoRA merged and taken away", "peft"),
-    "safetensors": Shape("weights read to the card from a file", "safetensors"),
+    "safetensors": Shape("weights read to the card from a file", "safetensors",
+                         loads_twice=True),
     "mmap": Shape("weights from a file mapped by torch.load", "torch"),
 }
