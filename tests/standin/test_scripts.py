@@ -1,6 +1,7 @@
 """standin/run and scripts/python-env: what they set, and what they say when they cannot."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,24 @@ def test_a_missing_interpreter_is_said():
     assert finished.returncode == 1
     assert finished.stdout == ""
     assert "no 'no-such-python'" in finished.stderr and "install" in finished.stderr
+
+
+def test_missing_tools_are_said_for_each_distribution(tmp_path):
+    """scripts/build where there is no Rust, and where there is no C compiler."""
+    for name in ("bash", "dirname", "env"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    build = ROOT / "scripts" / "build"
+    bare = {"PATH": str(tmp_path), "HOME": str(tmp_path)}
+    finished = run(build, **bare)
+    assert finished.returncode == 1 and len(finished.stderr.splitlines()) == 1
+    for word in ("no cargo", "Debian", "Ubuntu", "Fedora", "Arch", "rustup.rs"):
+        assert word in finished.stderr
+    (tmp_path / "cargo").write_text("#!/bin/sh\n")
+    (tmp_path / "cargo").chmod(0o755)
+    finished = run(build, **bare, CC="no-such-compiler")
+    assert finished.returncode == 1 and len(finished.stderr.splitlines()) == 1
+    for word in ("no-such-compiler", "apt", "dnf", "pacman"):
+        assert word in finished.stderr
 
 
 def test_other_requirements_give_another_environment(tmp_path):
