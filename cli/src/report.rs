@@ -273,6 +273,7 @@ fn stalls(page: &mut String, spans: &[&Span], end: f64) {
         (Track::Host, _) => match span.name.as_str() {
             "plan_change" => Some("the host waited: a plan was carried out"),
             "allocation" => Some("the host waited: room for an allocation"),
+            "look" => Some("the host waited: a table on the card was looked at"),
             _ => Some("the host waited: as the driver's call does"),
         },
         _ => None,

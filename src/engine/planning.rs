@@ -8,12 +8,14 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::Instant;
 
 use autooffload_core::agent::{Agent, Answer, Job, NoPlan, Search};
 use autooffload_core::memory::Streamer;
 use autooffload_core::plan::{Plan, Problem};
 
-use super::account::told::InForce;
+use super::account::Progress;
+use super::account::told::{self, InForce};
 use super::device::DeviceBackend;
 use super::state::warn_once;
 use super::threads;
@@ -47,18 +49,33 @@ impl Planner {
     }
 }
 
+impl SearchThread {
+    #[cold]
+    fn say_if_long(&self) {
+        let (Some(began), Some(problem)) = (self.began, &self.posed) else { return };
+        if let Some((_, took)) = self.progress.step(began, 0) {
+            let uses: usize = problem.phases.iter().map(|phase| phase.uses.len()).sum();
+            told::planning(uses as u64, took);
+        }
+    }
+}
+
 /// The thread started last.
 #[derive(Default)]
 struct SearchThread {
     answers: Option<Receiver<Plan>>,
-    /// What it was asked.
+    /// What it was asked, and when.
     posed: Option<Arc<Problem>>,
+    began: Option<Instant>,
+    progress: Progress,
 }
 
 impl Search for SearchThread {
     fn begin(&mut self, job: Job) -> bool {
         let (sender, receiver) = channel();
         self.posed = Some(Arc::new(job.problem().clone()));
+        self.began = Some(Instant::now());
+        self.progress = Progress::default();
         let search = move || {
             job.run(|effort, found| match found {
                 // Nobody listens any more when the device is gone.
@@ -88,7 +105,10 @@ impl Search for SearchThread {
         let Some(receiver) = &self.answers else { return Answer::Over };
         match receiver.try_recv() {
             Ok(plan) => Answer::Found(plan),
-            Err(TryRecvError::Empty) => Answer::Pending,
+            Err(TryRecvError::Empty) => {
+                self.say_if_long();
+                Answer::Pending
+            }
             Err(TryRecvError::Disconnected) => Answer::Over,
         }
     }

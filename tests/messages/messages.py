@@ -218,6 +218,8 @@ OUT_OF_REACH = {
     "cuGetProcAddress answers an address that libcuda does not export (…); hooks are chosen by "
     "name from here on": "needs a driver of that kind; tests/hooks.rs has one",
     "warning: AUTOOFFLOAD_TRACE: …: the trace ends here": "needs a disk that gets full",
+    "page-locking host memory: … so far, after … s": "needs a terminal, and more than two seconds",
+    "looking for a plan for … uses of weights, after … s": "likewise",
     "asked for before the library was ready": "such an allocation cannot succeed before cuInit",
     "asked for without a context": "the driver refuses it, and what is refused is not counted",
     "a kernel that reads through a table of addresses is launched on a stream that waits for the "

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use autooffload_core::plan::outlook::{MORE_BYTES, Outlook, with_more};
 use autooffload_core::plan::{Nanos, Plan, Problem};
@@ -126,6 +127,17 @@ fn outlook_json(outlook: &Outlook, saved: Option<Nanos>) -> Value {
         "expected_ns": outlook.expected_ns,
         "saved_by_gib_ns": saved,
     })
+}
+
+/// What takes long, on a terminal.
+pub fn locking(bytes: u64, took: Duration) {
+    let (done, took) = (format_bytes(bytes), took.as_secs());
+    log::warn!(target: TARGET, "page-locking host memory: {done} so far, after {took} s");
+}
+
+pub fn planning(uses: u64, took: Duration) {
+    let took = took.as_secs();
+    log::warn!(target: TARGET, "looking for a plan for {uses} uses of weights, after {took} s");
 }
 
 /// Memory gets short for the first time.

@@ -368,13 +368,17 @@ impl Order {
         self.timer.give_up();
         let began = Instant::now();
         let outcome = wait(self.driver);
-        self.stats.waited(self.reason, began.elapsed());
+        self.waited(self.reason, began.elapsed());
+        self.note(outcome);
+    }
+
+    /// Counts a wait of the host, and records it.
+    fn waited(&mut self, reason: WaitReason, time: Duration) {
+        self.stats.waited(reason, time);
         if let Some(recorder) = &mut self.recorder {
-            let ns = began.elapsed().as_nanos() as u64;
-            let what = What::HostWait { reason: self.reason.name(), ns };
+            let what = What::HostWait { reason: reason.name(), ns: time.as_nanos() as u64 };
             recorder.moment(self.driver, self.copy_in.stream, what);
         }
-        self.note(outcome);
     }
 
     /// Waits on the host for the point, but no longer than `limit`: it may
@@ -401,7 +405,7 @@ impl Order {
                 std::thread::sleep(SPIN);
             }
         };
-        self.stats.waited(WaitReason::Look, began.elapsed());
+        self.waited(WaitReason::Look, began.elapsed());
         over
     }
 

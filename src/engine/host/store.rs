@@ -21,6 +21,7 @@ use super::populate::populate;
 use super::record::{Record, Span};
 use crate::driver::Driver;
 use crate::driver::abi::DevicePtr;
+use crate::engine::account::{Progress, told};
 
 /// One chunk's host memory. Freed by [`HostStore::free`], not by dropping.
 #[derive(Debug)]
@@ -79,6 +80,7 @@ pub struct HostStore {
     pinned_bytes: AtomicU64,
     peak_bytes: AtomicU64,
     pin_failure_said: AtomicBool,
+    progress: Progress,
 }
 
 /// What could be taken when it was last read, less what was taken since.
@@ -103,6 +105,7 @@ impl HostStore {
             pinned_bytes: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
             pin_failure_said: AtomicBool::new(false),
+            progress: Progress::default(),
         }
     }
 
@@ -172,6 +175,7 @@ impl HostStore {
         if !self.take(bytes as u64) {
             return None;
         }
+        let began = Instant::now();
         let mapped_bytes = Record::end(bytes).next_multiple_of(PAGE_BYTES);
         // SAFETY: a fresh anonymous mapping; the kernel picks the address.
         let address = unsafe {
@@ -211,6 +215,9 @@ impl HostStore {
             };
         if registered {
             self.pinned_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            if let Some((bytes, took)) = self.progress.step(began, bytes as u64) {
+                told::locking(bytes, took);
+            }
         }
         // Where kernels know it by another address, they are not sent there.
         let reached = registered
