@@ -15,7 +15,6 @@ use autooffload_core::units::format_bytes;
 use serde_json::{Value, json};
 
 use super::Stats;
-use crate::engine::host::HostStore;
 use crate::engine::state::lock;
 use crate::engine::threads::spawn;
 
@@ -140,18 +139,24 @@ pub fn planning(uses: u64, took: Duration) {
     log::warn!(target: TARGET, "looking for a plan for {uses} uses of weights, after {took} s");
 }
 
-/// Memory gets short for the first time.
-pub fn memory_is_short(device: i32, stats: &Stats, host: &HostStore, link: Option<f64>) {
+/// Memory gets short for the first time. `host_bytes` of host memory may be used,
+/// page-locked or not.
+pub fn memory_is_short(
+    device: i32,
+    stats: &Stats,
+    (host_bytes, page_locked): (u64, bool),
+    link: Option<f64>,
+) {
     let (managed, budget) = stats.managed_and_budget();
     let rate = link
         .map_or("not measured yet".to_string(), |rate| format!("{}/s", format_bytes(rate as u64)));
-    let kind = if host.pins() { "page-locked" } else { "pageable" };
+    let kind = if page_locked { "page-locked" } else { "pageable" };
     log::warn!(
         target: TARGET,
         "device {device}: memory is short: {} are managed, the budget is {}; what does not fit \
          moves to host memory ({kind}, up to {}) and back; link {rate}",
         format_bytes(managed),
         format_bytes(budget),
-        format_bytes(host.available()),
+        format_bytes(host_bytes),
     );
 }

@@ -315,7 +315,8 @@ impl MemoryOps for DeviceBackend {
     fn about_to_evict(&mut self) {
         let begins = !inflight::pressure();
         if begins {
-            memory_is_short(self.device, self.stats, self.host_store, self.link_bytes_per_s);
+            let host = (self.host_store.available(), self.host_store.pins());
+            memory_is_short(self.device, self.stats, host, self.link_bytes_per_s);
         }
         if let Some(engine) = super::state::engine() {
             engine.publisher.begin(engine);
