@@ -91,12 +91,14 @@ fn begin_streaming(
     let ctx = engine.driver.ctx_get_current()?;
     let user = engine.users.of(stream);
     let reached = match launched {
-        Some(launched) => reach::beyond(engine, &Caller { user, ctx }, launched, addresses)?,
+        Some(launched) => {
+            reach::beyond(engine, &Caller { user, ctx }, launched, touches, addresses)?
+        }
         None => Reached::new(),
     };
     let mut unique: Touches = SmallVec::new();
     let named = touches.iter().map(|&(id, touch)| (id, touch.effect()));
-    for (id, effect) in named.chain(reached.iter().map(|&(id, _)| (id, Effect::Write))) {
+    for (id, effect) in named.chain(reached.iter().map(|beyond| (beyond.chunk, Effect::Write))) {
         match unique.iter_mut().find(|(known, _)| *known == id) {
             Some((_, known)) if effect == Effect::Write => *known = Effect::Write,
             Some(_) => {}
@@ -107,7 +109,7 @@ fn begin_streaming(
         .iter()
         .zip(addresses)
         .map(|(&(chunk, _), &address)| Named { chunk, address })
-        .chain(reached.iter().map(|&(chunk, address)| Named { chunk, address }))
+        .chain(reached.iter().map(|&reach::Beyond { chunk, address, .. }| Named { chunk, address }))
         .collect();
     // By device, in the order of the locks.
     unique.sort_by_key(|&(id, _)| hot(id).device());

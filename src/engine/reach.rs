@@ -19,6 +19,10 @@
 //!                            +- small ----+   twice at the most; then kept
 //! ```
 //!
+//! A range may hold what is left of older tables, which nobody will read; that
+//! cannot be told. Where there is not room for all that is found, only those
+//! tables count that begin where the launch names them.
+//!
 //! Only while memory moves, and never in a capture (`captures`). Tables lie in
 //! allocations of up to one frame, which is where PyTorch puts what is small,
 //! and within [`WINDOW`] of an address that is named. What cannot be looked
@@ -34,15 +38,17 @@ use autooffload_core::params::Span;
 use smallvec::SmallVec;
 
 use super::account::WaitReason;
-use super::device::{Device as DeviceState, Spans};
+use super::device::{Device as DeviceState, Found, Spans};
 use super::guards::ContextGuard;
-use super::state::{Engine, Failure};
+use super::state::{Engine, Failure, hot, lock};
 use super::users::UserId;
-use super::{FRAME_BYTES, captures, chunk_of, small, stream_ordered};
+use super::{FRAME_BYTES, Touch, captures, chunk_of, small, stream_ordered};
 use crate::driver::abi::*;
 
 /// How far a table reaches behind the address that is named.
 const WINDOW: u64 = 64 << 10;
+/// Between the addresses of one table, and before its first.
+const GAP: u64 = 256;
 /// Looks in vain after which a kernel is taken for one that reads no tables.
 const IN_VAIN: u8 = 4;
 /// Tables, and tables that these name.
@@ -72,8 +78,18 @@ pub(super) struct Seen {
     reads_tables: bool,
 }
 
+/// What a launch reaches.
+pub(super) type Reached = SmallVec<[Beyond; 4]>;
+
 /// An address that a launch reaches, and the chunk it is in.
-pub(super) type Reached = SmallVec<[(ChunkId, DevicePtr); 4]>;
+#[derive(Clone, Copy)]
+pub(super) struct Beyond {
+    pub chunk: ChunkId,
+    pub address: DevicePtr,
+    /// It lies in what begins where the launch names it. Others lie further on,
+    /// where there may be a table of another launch, or what is left of one.
+    pub near: bool,
+}
 
 /// Who launches.
 pub(super) struct Caller {
@@ -88,6 +104,7 @@ pub(super) fn beyond(
     engine: &'static Engine,
     caller: &Caller,
     launched: &Launched,
+    touches: &[(ChunkId, Touch)],
     addresses: &[DevicePtr],
 ) -> Result<Reached> {
     let reader = (launched.kernel, addresses.len() + launched.small.len());
@@ -98,6 +115,7 @@ pub(super) fn beyond(
     let listed = engine.small.list();
     let window = |address| window_at(engine, &listed, caller, address);
     let named = addresses.iter().chain(&launched.small);
+    let mut starts: Vec<DevicePtr> = named.clone().copied().collect();
     let mut fresh: Vec<Window> = named.filter_map(|&address| window(address)).collect();
     if fresh.is_empty() {
         return Ok(Reached::new());
@@ -115,27 +133,70 @@ pub(super) fn beyond(
         };
         looked.append(&mut fresh);
         nothing &= words.is_empty();
-        for word in words {
+        let tables = tables(words, &starts);
+        starts.clear();
+        for (word, near) in tables {
             fresh.extend(window(word));
+            if near {
+                starts.push(word);
+            }
             let Some(chunk) = chunk_of(word) else { continue };
-            if reached.iter().any(|&(_, known)| known == word) {
+            if let Some(known) = reached.iter_mut().find(|known| known.address == word) {
+                known.near |= near;
                 continue;
             }
-            if level == LEVELS {
+            if level == LEVELS && near {
                 captures::pin_for_good(chunk, "a table names it that a table of tables names")?;
             }
-            reached.push((chunk, word));
+            reached.push(Beyond { chunk, address: word, near });
         }
     }
     drop(listed);
-    engine.stats.looked(!reached.is_empty());
+    let found = !reached.is_empty();
+    engine.stats.looked(found);
+    if reached.iter().any(|beyond| !beyond.near) && !fits(engine, touches, &reached) {
+        reached.retain(|beyond| beyond.near);
+    }
     let mut seen = engine.readers.entry(reader).or_default();
-    seen.reads_tables |= !reached.is_empty();
+    seen.reads_tables |= found;
     // Addresses of the driver's memory, or of what is gone, may be others next time.
     if nothing && !seen.reads_tables {
         seen.in_vain += 1;
     }
     Ok(reached)
+}
+
+/// Whether there is room for all of it at once.
+fn fits(engine: &Engine, touches: &[(ChunkId, Touch)], reached: &Reached) -> bool {
+    let named = touches.iter().map(|&(id, _)| id).chain(reached.iter().map(|beyond| beyond.chunk));
+    let mut all: Vec<ChunkId> = named.collect();
+    all.sort_unstable_by_key(|&id| (hot(id).device(), id));
+    all.dedup();
+    all.chunk_by(|&a, &b| hot(a).device() == hot(b).device()).all(|chunks| {
+        let state = lock(&engine.devices[hot(chunks[0]).device()].state);
+        state.as_ref().is_none_or(|state| {
+            let alive = chunks.iter().filter(|&&id| state.streamer.contains(id));
+            let touched: Vec<_> = alive.map(|&id| (id, Effect::Write)).collect();
+            state.streamer.could_fit(&touched)
+        })
+    })
+}
+
+/// The addresses of `words`, and whether each lies in a table that begins at one
+/// of `starts`, or a little behind it, and has no long gaps.
+fn tables(mut words: Vec<Found>, starts: &[DevicePtr]) -> Vec<(DevicePtr, bool)> {
+    words.sort_unstable();
+    let mut table = 0;
+    let mut last = 0;
+    let near = |&(at, word): &Found| {
+        if at - last > GAP || last == 0 {
+            table = at;
+        }
+        last = at;
+        let begins = |&start: &DevicePtr| start & !7 <= at && table <= start + GAP;
+        (word, starts.iter().any(begins))
+    };
+    words.iter().map(near).collect()
 }
 
 /// A launch could not be looked into.
@@ -210,7 +271,11 @@ fn without(windows: &mut Vec<Window>, looked: &[Window]) {
 
 /// The addresses that `windows` hold when all that is queued on the caller's
 /// stream is over. `None`: that cannot be waited for.
-fn look(engine: &'static Engine, caller: &Caller, windows: &[Window]) -> Result<Option<Vec<u64>>> {
+fn look(
+    engine: &'static Engine,
+    caller: &Caller,
+    windows: &[Window],
+) -> Result<Option<Vec<Found>>> {
     // What is held up waits for the program, which waits for us.
     let Some(user) = caller.user.filter(|_| !engine.users.any_held_up()) else { return Ok(None) };
     let (low, high) = super::arena();

@@ -49,7 +49,7 @@ use in_place::InPlace;
 use order::{By, Order};
 use ring_view::RingView;
 use search::Search;
-pub use search::Spans;
+pub use search::{Found, Spans};
 
 /// One device: the decisions and the means.
 pub struct Device {

@@ -39,6 +39,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Addresses worth finding: `[base, base + bytes)` of each.
 pub type Spans = [autooffload_core::params::Span; 2];
 
+/// Where an address lies, and which.
+pub type Found = (DevicePtr, DevicePtr);
+
 /// The means of one device.
 #[derive(Default)]
 pub struct Search {
@@ -82,7 +85,7 @@ impl Search {
             search.queue(driver, store, stream, &[start..start + BYTES as u64], &spans)?;
             driver.stream_synchronize(stream)?;
             let found = search.read(&[start..start + BYTES as u64], &spans);
-            if found == [5 << 40] { Ok(()) } else { Err(CuResult::UNKNOWN) }
+            if found == [(start + 8, 5 << 40)] { Ok(()) } else { Err(CuResult::UNKNOWN) }
         })();
         store.free(data);
         search.release(store);
@@ -143,8 +146,8 @@ impl Search {
         Ok(())
     }
 
-    /// The words that a look, which is over, found.
-    fn read(&mut self, pieces: &[Range<DevicePtr>], spans: &Spans) -> Vec<u64> {
+    /// What a look, which is over, found.
+    fn read(&mut self, pieces: &[Range<DevicePtr>], spans: &Spans) -> Vec<Found> {
         let Some(room) = &self.room else { return Vec::new() };
         let mut all = Vec::new();
         for (index, piece) in pieces.iter().enumerate() {
@@ -152,17 +155,19 @@ impl Search {
             let room = room.address.wrapping_byte_add(index * ROOM_BYTES).cast::<u64>();
             // SAFETY: within the room, and the device is done with it.
             let room = unsafe { std::slice::from_raw_parts_mut(room, words + 1) };
+            let at = |index: usize| piece.start + (index * WORD) as u64;
             if self.function.is_none() {
                 let is_address = |&(index, &word): &(usize, &u64)| {
-                    let at = piece.start + (index * WORD) as u64;
-                    let word = if at.is_multiple_of(LINE) { word & ADDRESS_MASK } else { word };
+                    let word =
+                        if at(index).is_multiple_of(LINE) { word & ADDRESS_MASK } else { word };
                     spans.iter().any(|span| span.contains(word))
                 };
                 let words = room[..words].iter().enumerate();
-                all.extend(words.filter(is_address).map(|(_, word)| word & ADDRESS_MASK));
+                let words = words.filter(is_address);
+                all.extend(words.map(|(index, word)| (at(index), word & ADDRESS_MASK)));
             } else if room[0] != 0 {
-                let found = room[1..].iter().filter(|&&word| word != 0);
-                all.extend(found.map(|word| word & ADDRESS_MASK));
+                let words = room[1..].iter().enumerate().filter(|&(_, &word)| word != 0);
+                all.extend(words.map(|(index, word)| (at(index), word & ADDRESS_MASK)));
                 room.fill(0);
             }
         }
@@ -175,15 +180,15 @@ const fn span(base: u64, bytes: u64) -> autooffload_core::params::Span {
 }
 
 impl DeviceBackend {
-    /// The addresses within `spans` that `ranges` of memory hold, which is
-    /// present and stays so, once `after` is over. `None`: nothing could be
+    /// The addresses within `spans` that `ranges` of memory hold, in their order,
+    /// which is present and stays so, once `after` is over. `None`: nothing could be
     /// seen in good time.
     pub fn find_addresses(
         &mut self,
         ranges: &[Range<DevicePtr>],
         spans: &Spans,
         after: &[Point],
-    ) -> Option<Vec<u64>> {
+    ) -> Option<Vec<Found>> {
         if let Some(former) = self.search.unanswered {
             if !self.order.is_over(former) {
                 return None;
@@ -214,8 +219,6 @@ impl DeviceBackend {
             }
             found.extend(words);
         }
-        found.sort_unstable();
-        found.dedup();
         Some(found)
     }
 }

@@ -20,6 +20,7 @@ mod elementwise;
 mod fingerprint;
 mod functor;
 mod gemm;
+mod grouped;
 mod image;
 mod index;
 mod name;
@@ -121,6 +122,7 @@ type Family = fn(&name::Name) -> Option<Box<dyn Kernel>>;
 const FAMILIES: &[Family] = &[
     elementwise::find,
     gemm::find,
+    grouped::find,
     norm::find,
     attention::find,
     image::find,

@@ -29,7 +29,7 @@ impl Streamer {
     }
 
     /// Whether the cap has room for all of `touches` at once.
-    pub(super) fn could_fit(&self, touches: &[(ChunkId, Effect)]) -> bool {
+    pub fn could_fit(&self, touches: &[(ChunkId, Effect)]) -> bool {
         self.whole_need(touches) <= self.cap_frames
     }
 

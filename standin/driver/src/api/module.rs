@@ -435,12 +435,14 @@ pub fn link_destroy(_state: Handle) -> Outcome {
     Err(INVALID_HANDLE)
 }
 
+/// A descriptor as kernels of ours read it: the address in the lower 57 bits of
+/// its first word, as on a card, and nothing else.
 #[expect(clippy::too_many_arguments, reason = "the driver's own signature")]
 pub fn tensor_map_encode_tiled(
-    _map: *mut u8,
+    map: *mut u8,
     _kind: i32,
-    _rank: u32,
-    _address: u64,
+    rank: u32,
+    address: u64,
     _dims: *const u64,
     _strides: *const u64,
     _boxes: *const u32,
@@ -450,5 +452,14 @@ pub fn tensor_map_encode_tiled(
     _l2: i32,
     _fill: i32,
 ) -> Outcome {
-    Err(NOT_SUPPORTED)
+    const BYTES: usize = 128;
+    const ADDRESS_BITS: u32 = 57;
+    if map.is_null() || address >> ADDRESS_BITS != 0 || !address.is_multiple_of(16) {
+        return Err(INVALID_VALUE);
+    }
+    let mut words = [0u64; BYTES / 8];
+    words[0] = address | u64::from(rank) << ADDRESS_BITS;
+    // SAFETY: not null, and as long as cuda.h's `CUtensorMap`.
+    unsafe { std::ptr::copy_nonoverlapping(words.as_ptr().cast(), map, BYTES) };
+    Ok(())
 }
