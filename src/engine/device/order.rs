@@ -441,7 +441,7 @@ impl Order {
         self.recorder.is_some()
     }
 
-    /// An internal copy, or a look, is queued between this and [`Self::record_end`].
+    /// An internal copy, or a look, is queued between this and [`Self::record_copy_end`].
     pub fn record_copy_begin(&mut self, by: By) -> Option<CUevent> {
         let stream = if by == By::CopyIn { self.copy_in.stream } else { self.copy_out.stream };
         self.recorder.as_mut()?.begin(self.driver, stream)
@@ -461,7 +461,6 @@ impl Order {
         may.then(|| recorder.begin(self.driver, stream)).flatten()
     }
 
-    #[cold]
     pub fn record_memory(&mut self, memory: Memory) {
         if let Some(recorder) = &mut self.recorder {
             recorder.memory(self.driver, self.copy_in.stream, memory);
@@ -476,9 +475,7 @@ impl Order {
 
     /// The program ends. No call to the driver.
     pub fn end_trace(&mut self) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.finish();
-        }
+        self.recorder.iter_mut().for_each(|recorder| recorder.finish());
     }
 
     /// The context is gone, and its events with it.
