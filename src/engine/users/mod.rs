@@ -41,7 +41,8 @@ pub type UserId = u16;
 
 /// Users at a time, with those that are gone and not yet over.
 const USERS_MAX: usize = 8192;
-/// Marks of one user that are looked through for those that are over.
+/// With so many marks, and then with twice as many as were left, one user's are
+/// looked through for those that are over.
 const MARKS_KEPT: usize = 16;
 /// The handles of default streams are not those of streams.
 const FIRST_NAMED: usize = 3;
@@ -99,6 +100,8 @@ struct Marks {
     stream: Option<Stream>,
     /// The last stretch of each, oldest first.
     ended: VecDeque<(u64, Arc<Mark>)>,
+    /// How many were left when they were last looked through.
+    left: usize,
     /// The user's later work already waits for these.
     awaited: Vec<Point>,
 }
@@ -343,7 +346,7 @@ impl Users {
         if any_capture() && self.driver.stream_is_capturing(handle) != Ok(false) {
             return Err(CuResult::STREAM_CAPTURE_UNSUPPORTED);
         }
-        if marks.ended.len() >= MARKS_KEPT {
+        if marks.ended.len() >= MARKS_KEPT.max(2 * marks.left) {
             self.settle(slot, marks);
         }
         let spare = lock(&self.events).get_mut(&stream.ctx).and_then(Vec::pop);
@@ -359,17 +362,17 @@ impl Users {
         Ok(Point { user, stretch })
     }
 
-    /// Drops the marks that are over.
+    /// Drops the marks that are over. All before one that is over are: so the
+    /// last is searched for, since each question is a call on the program's thread.
     fn settle(&self, slot: &User, marks: &mut Marks) {
-        while let Some((stretch, mark)) = marks.ended.front() {
-            let over = slot.over.load(Ordering::Acquire) >= *stretch
-                || self.driver.event_is_over(mark.event.0);
-            if !over {
-                break;
-            }
-            slot.over.fetch_max(*stretch, Ordering::AcqRel);
-            marks.ended.pop_front();
+        let over = slot.over.load(Ordering::Acquire);
+        let gone = marks.ended.partition_point(|&(stretch, ref mark)| {
+            stretch <= over || self.driver.event_is_over(mark.event.0)
+        });
+        if let Some((stretch, _)) = marks.ended.drain(..gone).next_back() {
+            slot.over.fetch_max(stretch, Ordering::AcqRel);
         }
+        marks.left = marks.ended.len();
     }
 
     /// Whether the point is known to be over, without asking.
