@@ -34,7 +34,8 @@ def update(model, iteration):
     first = model[iteration % len(model)]
     second = model[(7 * iteration + 3) % len(model)]
     if options.update == "toggle":
-        first = second = model[iteration // 2 % len(model)]  # away and back, bit by bit
+        # Away and back, bit by bit; far apart, since some may be resident.
+        first = second = model[iteration // 2 * 11 % len(model)]
     for block in (first, second):
         weight = next(p for p in block.parameters() if p.dim() == 2)
         if options.update == "toggle":
