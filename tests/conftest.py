@@ -1,6 +1,10 @@
 """For all Python tests: how the run was started must not decide how they end."""
 
+import os
 import signal
+
+# What one run leaves for the next start would make tests depend on each other.
+os.environ.setdefault("AUTOOFFLOAD_PLANS", "off")
 
 
 def pytest_sessionstart():

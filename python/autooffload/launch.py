@@ -33,6 +33,8 @@ SETTINGS = [
      "what the program is told of its memory: budget or enlarged"),
     ("--log", "AUTOOFFLOAD_LOG", "FILTER",
      "log filter: error, warn, info, debug, or module=level pairs"),
+    ("--plans", "AUTOOFFLOAD_PLANS", "WHERE",
+     "where a program's order is kept for its next start: auto, off, or a folder"),
     ("--stats", "AUTOOFFLOAD_STATS", "FILE",
      "write statistics as JSON at exit; %%p becomes the process id"),
     ("--trace", "AUTOOFFLOAD_TRACE", "FILE",
@@ -125,7 +127,8 @@ def settings_environment(options):
     for variable, value in vars(options).items():
         if value is None or not variable.startswith("AUTOOFFLOAD"):
             continue
-        if variable in FILES:
+        if variable in FILES or \
+                (variable == "AUTOOFFLOAD_PLANS" and value not in ("auto", "off", "")):
             value = os.path.abspath(value)  # the program may change directory
         elif variable == "AUTOOFFLOAD_METRICS" and value.startswith("unix:"):
             value = "unix:" + os.path.abspath(value.removeprefix("unix:"))

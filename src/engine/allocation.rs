@@ -95,7 +95,8 @@ pub(super) fn allocate(
     });
     match outcome {
         Ok(()) => {
-            let allocation = Allocation { base, bytes, device, ctx, pool };
+            let number = engine.stats.allocations.load(Ordering::Relaxed);
+            let allocation = Allocation { base, bytes, device, ctx, pool, number };
             engine.allocations.insert(id, allocation);
             space.map.set(base, frames, id);
             engine.stats.allocated(bytes);

@@ -21,6 +21,7 @@
 //! - `ranges`: what the program itself wants kept resident, by address;
 //! - `setup`: the address space and a device, when they are first needed;
 //! - `device`: one device's frames, copies and waits (`device::order`);
+//! - `remembered`: the order of a program, kept for its next start;
 //! - `planning`: when a plan is searched for, and carried out;
 //! - `host`: host memory; `account`: what is counted and told;
 //! - `threads`: those of our own.
@@ -44,6 +45,7 @@ mod passed_on;
 mod planning;
 mod ranges;
 mod reach;
+mod remembered;
 mod setup;
 mod small;
 mod state;
@@ -100,6 +102,8 @@ pub struct Allocation {
     pub ctx: CUcontext,
     /// Of stream-ordered origin (`cuMemAllocAsync`): the pool it came from.
     pub pool: Option<CUmemoryPool>,
+    /// Rises from one to the next.
+    pub number: u64,
 }
 
 // SAFETY: the handles in it may be used from any thread.

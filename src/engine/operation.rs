@@ -21,7 +21,7 @@ use super::inflight::FastLaunch;
 use super::reach::{self, Caller, Launched, Reached};
 use super::state::{Engine, Failure, engine, hot, lock};
 use super::users::UserId;
-use super::{Touch, any_capture, inflight};
+use super::{Touch, any_capture, inflight, remembered};
 use crate::driver::abi::*;
 
 type Touches = SmallVec<[(ChunkId, Effect); 16]>;
@@ -113,7 +113,8 @@ fn begin_streaming(
         .collect();
     // By device, in the order of the locks.
     unique.sort_by_key(|&(id, _)| hot(id).device());
-    let mut access = Streaming { engine, stream, user, ctx, held: SmallVec::new() };
+    let is_kernel = touches.iter().any(|&(_, touch)| touch == Touch::Kernel);
+    let mut access = Streaming { engine, stream, user, ctx, is_kernel, held: SmallVec::new() };
     let mut rest = &unique[..];
     while let Some(&(first, _)) = rest.first() {
         let device = hot(first).device();
@@ -168,6 +169,7 @@ struct Streaming {
     user: Option<UserId>,
     /// The calling thread's context.
     ctx: CUcontext,
+    is_kernel: bool,
     held: SmallVec<[(usize, Touches); 1]>,
 }
 
@@ -187,6 +189,9 @@ impl Streaming {
             if settled {
                 follow_card(engine, streamer, backend);
                 backend.free_leaving(false);
+            }
+            if self.is_kernel && remembered::is_news(engine, backend) {
+                remembered::recall(engine, device, streamer, backend);
             }
             if settled && planner.poll(streamer, backend) {
                 engine.publish_streamer(streamer);

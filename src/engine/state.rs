@@ -26,6 +26,7 @@ use super::guards::{ContextGuard, RelaxedCapture};
 use super::host::HostStore;
 use super::reach::{Reader, Seen};
 use super::small::Small;
+use super::remembered::Remembered;
 use super::users::Users;
 use super::{Allocation, FRAME_SHIFT, MAX_DEVICES, allocation};
 use crate::driver::Driver;
@@ -86,6 +87,10 @@ pub(super) struct Engine {
     pub(super) peers: [AtomicU64; MAX_DEVICES],
     /// Bytes of weights on each device.
     pub(super) weight_bytes: [AtomicU64; MAX_DEVICES],
+    /// Changes with what is weights.
+    pub(super) weights_version: AtomicU64,
+    /// Orders of former starts.
+    pub(super) remembered: Remembered,
     /// Stream-ordered memory, by device and pool (0: the device's current pool).
     pub(super) zones: Mutex<HashMap<(Device, usize), Zone>>,
     /// It was said that captured memory stays resident.
@@ -156,6 +161,8 @@ pub fn start(driver: &'static Driver, config: &Config, traced: bool) {
         captures: AtomicI32::new(0),
         peers: [const { AtomicU64::new(0) }; MAX_DEVICES],
         weight_bytes: [const { AtomicU64::new(0) }; MAX_DEVICES],
+        weights_version: AtomicU64::new(0),
+        remembered: Remembered::default(),
         zones: Mutex::default(),
         graphs_said: AtomicBool::new(false),
         broken: AtomicBool::new(false),

@@ -26,11 +26,11 @@ PATIENCE_S = 120
 
 
 @contextlib.contextmanager
-def running(runtime, *arguments, vram=CAP):
+def running(runtime, *arguments, vram=CAP, **env):
     """A program that streams, settled; ended by what the test does, or killed."""
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     environment.update(SMALL_WORKSPACES, STANDIN_VRAM="1G", AUTOOFFLOAD_VRAM=str(vram),
-                       XDG_RUNTIME_DIR=str(runtime))
+                       XDG_RUNTIME_DIR=str(runtime), **{name: str(env[name]) for name in env})
     command = [STANDIN_RUN, LAUNCHER, sys.executable, PROGRAMS / "watched.py", *arguments]
     with subprocess.Popen(command, env=environment, text=True, stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

@@ -31,7 +31,8 @@ SMALL_WORKSPACES = {"CUBLAS_WORKSPACE_CONFIG": ":16:8", "CUBLASLT_WORKSPACE_SIZE
 
 def clean():
     return {name: value for name, value in os.environ.items()
-            if not name.startswith(("AUTOOFFLOAD", "PYTORCH_")) and name != "LD_PRELOAD"}
+            if not name.startswith(("AUTOOFFLOAD", "PYTORCH_")) and name != "LD_PRELOAD"} | \
+        {"AUTOOFFLOAD_PLANS": "off"}
 
 
 def said(*command, cwd=None, **env):
@@ -142,7 +143,7 @@ def unbuilt(*words):
 
 SETTINGS = {"AUTOOFFLOAD": "maybe", "AUTOOFFLOAD_VRAM": "lots", "AUTOOFFLOAD_HEADROOM": "5%",
             "AUTOOFFLOAD_WINDOW": "0", "AUTOOFFLOAD_RAM": "8X", "AUTOOFFLOAD_REPORT": "all",
-            "AUTOOFFLOAD_STATS": "/no/such/folder/file",
+            "AUTOOFFLOAD_PLANS": "here", "AUTOOFFLOAD_STATS": "/no/such/folder/file",
             "AUTOOFFLOAD_TRACE": "/no/such/folder/trace", "AUTOOFFLOAD_METRICS": "example:80"}
 MORE_SETTINGS = {"AUTOOFFLOAD_VRAM": "0", "AUTOOFFLOAD_HEADROOM": "9999999T",
                  "AUTOOFFLOAD_WINDOW": "5%", "AUTOOFFLOAD_RAM": "200%",

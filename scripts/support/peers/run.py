@@ -64,7 +64,9 @@ class Runner:
         env = {"STANDIN_VRAM": str(int(vram)), "STANDIN_LINK": repr(link),
                "STANDIN_MEMORY": str(MEMORY), "STANDIN_TFLOPS": str(shape.tflops),
                "STANDIN_PRICES": PRICES, "STANDIN_DUPLEX": "shared" if cell["duplex"] else "full",
-               "STANDIN_ACCOUNT": str(folder / "account.json")}
+               "STANDIN_ACCOUNT": str(folder / "account.json"),
+               # Every start is a first one.
+               "AUTOOFFLOAD_PLANS": "off"}
         if cell["arm"] == "ours":
             env["AUTOOFFLOAD_STATS"] = str(folder / "stats.json")
             env["AUTOOFFLOAD_TRACE"] = str(self.trace or "")

@@ -8,10 +8,9 @@
 #[path = "../tests/plan_support/mod.rs"]
 mod plan_support;
 
-use autooffload_core::plan::file::{Saved, encode};
+use autooffload_core::recall::{Place, Remembered, Step};
 use autooffload_lab::workload::format;
 use plan_support::Random;
-use plan_support::saved::random_saved;
 use std::path::Path;
 
 fn main() -> std::io::Result<()> {
@@ -29,14 +28,14 @@ fn main() -> std::io::Result<()> {
         let trace = format::read(text.as_bytes()).expect("a well-formed trace");
         write("trace", &format!("rewritten-{index}"), format::write(&trace).as_bytes())?;
     }
-    write("plan_file", "nothing", &encode(&Saved::default()))?;
-    for (index, (chunks, steps, phases)) in
-        [(1, 1, 1), (3, 5, 1), (8, 12, 2), (20, 30, 3), (5, 9, 0)].into_iter().enumerate()
-    {
-        let file = encode(&random_saved(&mut random, chunks, steps, phases));
-        write("plan_file", &format!("whole-{index}"), &file)?;
+    for (index, (phases, steps)) in [(0, 0), (1, 1), (1, 12), (2, 30), (3, 9)].iter().enumerate() {
+        let file = order(&mut random, *phases, *steps).encode().expect("small");
+        write("order_file", &format!("whole-{index}"), &file)?;
         // What the target puts its own header and checksum around.
-        write("plan_file", &format!("body-{index}"), &file[18..file.len() - 4])?;
+        write("order_file", &format!("body-{index}"), &file[18..file.len() - 4])?;
+    }
+    for (index, text) in SETTINGS.iter().enumerate() {
+        write("settings", &format!("text-{index}"), text.as_bytes())?;
     }
     for index in 0..12 {
         let length = random.within(20, 300);
@@ -54,6 +53,31 @@ fn main() -> std::io::Result<()> {
     println!("{written} files");
     Ok(())
 }
+
+fn order(random: &mut Random, phases: u64, steps: u64) -> Remembered {
+    let mut step = || {
+        let place = |number: u64| {
+            let offset = (number % 3 > 0).then_some(number << 12);
+            Place { chunk: number as u32 % 6, offset }
+        };
+        let uses = (0..random.within(0, 2)).map(|_| place(random.within(0, 40))).collect();
+        Step { operations: random.within(1, 4) as u32, ns: random.within(0, 1 << 24), uses }
+    };
+    let phases = (0..phases).map(|_| (0..steps).map(|_| step()).collect()).collect();
+    Remembered { signature: 5, phases }
+}
+
+/// A value, and another that replaces it.
+const SETTINGS: [&str; 8] = [
+    "8G\n75%",
+    "auto\nbanana",
+    "\n",
+    "1e400\n-1",
+    "99999999999999999999T\n0.0000001K",
+    "12.5 GiB\n1000000%",
+    "off\nenlarged",
+    "warn,autooffload=trace\n/tmp/%p%p%%p",
+];
 
 const TRACES: [&str; 5] = [
     "autooffload-trace 1\nname empty\nactivations 0\nevents 0\n",

@@ -7,13 +7,14 @@
 mod check;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::learn::Learner;
-use autooffload_core::plan::file::{Saved, decode, encode};
+use autooffload_core::config::{Config, SETTINGS};
+use autooffload_core::learn::{Description, Learner};
+use autooffload_core::order::Order;
 use autooffload_core::plan::{
     Chunk, Effort, Machine, Phase, Place, Problem, SLAB_FRAMES, plan as make_plan,
 };
+use autooffload_core::recall::{Remembered, decode};
 use autooffload_lab::workload::format;
-use std::collections::BTreeMap;
 
 /// Reading never panics; what it accepts is written and read again unchanged.
 pub fn trace(data: &[u8]) {
@@ -26,17 +27,23 @@ pub fn trace(data: &[u8]) {
 }
 
 /// Reading never panics; nor does using what was accepted.
-pub fn plan_file(data: &[u8]) {
+pub fn order_file(data: &[u8]) {
     let accepted = decode(data, signature_in(data));
     // The checksum keeps arbitrary bytes out. Behind a right one, they go on.
-    let mut signed = encode(&Saved::default());
+    let mut signed = Remembered::default().encode().expect("it holds nothing");
     signed.truncate(18);
     signed.extend_from_slice(data);
     signed.extend(crc32fast::hash(&signed).to_le_bytes());
-    for saved in [accepted, decode(&signed, 0)].into_iter().flatten() {
-        saved.check().expect("what was accepted is consistent");
-        assert!(decode(&encode(&saved), saved.signature).as_ref() == Ok(&saved));
-        use_saved(&saved);
+    for kept in [accepted, decode(&signed, 0)].into_iter().flatten() {
+        let again = kept.encode().expect("what was read is no longer than what is");
+        assert!(decode(&again, kept.signature).as_ref() == Ok(&kept));
+        let operations = kept.phases.iter().flatten().map(|step| step.operations).sum::<u32>();
+        if operations <= 1 << 12 {
+            let mut order = Order::default();
+            (0..8).for_each(|chunk| order.filled(chunk, 4096..1 << 30));
+            order.recall(&kept, |chunk| Some((chunk % 16, 4096)));
+            describe(&order.describe());
+        }
     }
 }
 
@@ -45,37 +52,19 @@ fn signature_in(data: &[u8]) -> u64 {
     bytes.map_or(0, u64::from_le_bytes)
 }
 
-/// As the streamer does: checks the plan for the order that came with it.
-fn use_saved(saved: &Saved) {
-    let work: u64 = saved.plan.layouts.iter().map(|layout| u64::from(layout.frames)).sum();
-    if work > 1 << 16 || saved.plan.shared_frames > 1 << 16 {
-        return; // it would only take long
+/// Settings of any text: read without harm; what is echoed is what was understood.
+pub fn settings(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (first, second) = text.split_once('\n').unwrap_or((&text, ""));
+    for setting in SETTINGS {
+        let one = |name: &str| (name == setting.name).then(|| first.to_string());
+        let (mut config, warnings) = Config::read(one);
+        assert!(warnings.len() <= 1);
+        let _ = config.set(setting.name, second);
+        assert!(config.echo().contains(setting.name));
+        let total = 24 << 30;
+        assert!(config.budget_bytes(total, total / 2, total / 4) <= total);
     }
-    let ids = saved.plan.layouts.iter().map(|layout| layout.id);
-    let index_of: BTreeMap<ChunkId, u32> = ids.zip(0..).collect();
-    let chunk = |layout: &autooffload_core::plan::Layout| Chunk {
-        id: layout.id,
-        frames: layout.frames,
-        ..Chunk::default()
-    };
-    let mut problem = Problem {
-        chunks: saved.plan.layouts.iter().map(chunk).collect(),
-        machine: saved.machine,
-        ..Problem::default()
-    };
-    for described in &saved.description.phases {
-        let (repeats, visits) = (described.repeats, described.visits);
-        let mut phase = Phase { repeats, visits, ..Phase::default() };
-        for step in &described.steps {
-            let used = &described.uses[step.first_use as usize..][..step.use_count as usize];
-            let touched: Option<Vec<u32>> =
-                used.iter().map(|id| index_of.get(id).copied()).collect();
-            let Some(touched) = touched else { return }; // no plan came with it
-            phase.push(step.ns, &touched);
-        }
-        problem.phases.push(phase);
-    }
-    let _ = saved.plan.verify(&problem);
 }
 
 /// Any small problem: no panic, and a plan that can be carried out.
@@ -216,12 +205,12 @@ pub fn learner(data: &[u8]) {
         if learner.version() != version {
             assert!(learner.version() > version);
             version = learner.version();
-            describe(&learner);
+            describe(&learner.describe());
         }
     }
     assert_eq!(learner.operations(), operations);
     look(&learner, &freed);
-    describe(&learner);
+    describe(&learner.describe());
 }
 
 fn look(learner: &Learner, freed: &[bool]) {
@@ -235,10 +224,19 @@ fn look(learner: &Learner, freed: &[bool]) {
     }
 }
 
-fn describe(learner: &Learner) {
-    let description = learner.describe();
-    let saved = Saved { description, ..Saved::default() };
-    saved.check().expect("a description that can be saved");
+/// Whoever uses it indexes without a second look.
+fn describe(description: &Description) {
+    assert!(description.present.is_none_or(|phase| phase < description.phases.len()));
+    for phase in &description.phases {
+        let mut end = 0;
+        for step in &phase.steps {
+            assert_eq!(step.first_use, end);
+            end += step.use_count;
+            let uses = &phase.uses[step.first_use as usize..end as usize];
+            assert!(uses.iter().enumerate().all(|(index, id)| !uses[..index].contains(id)));
+        }
+        assert_eq!(end as usize, phase.uses.len());
+    }
 }
 
 /// Bytes to decide by; zeros when they have run out.

@@ -23,6 +23,7 @@ pub struct Config {
     pub report: Report,
     /// An env_logger filter.
     pub log: String,
+    pub plans: Plans,
     /// Where the JSON goes at exit; `%p` is the process id. `None`: nowhere.
     pub stats: Option<String>,
     /// Where the trace goes, likewise. `None`: nothing is recorded.
@@ -45,6 +46,15 @@ pub enum Window {
     Bytes(u64),
 }
 
+/// Where the order of a program is kept for its next start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plans {
+    /// In the user's cache directory.
+    Auto,
+    Off,
+    In(String),
+}
+
 /// What the program is told about the card's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
@@ -65,6 +75,7 @@ impl Default for Config {
             ram: Limit::Auto,
             report: Report::Budget,
             log: "warn".to_string(),
+            plans: Plans::Auto,
             stats: None,
             trace: None,
             metrics: None,
@@ -175,6 +186,27 @@ pub const SETTINGS: &[Setting] = &[
             Ok(())
         },
         show: |config| config.log.clone(),
+    },
+    Setting {
+        name: "AUTOOFFLOAD_PLANS",
+        default: "auto",
+        unit: "auto, off or a folder",
+        doc: "Where a program's order is kept for its next start; auto is ~/.cache/autooffload/orders.",
+        live: false,
+        apply: |config, text| {
+            config.plans = match text.to_ascii_lowercase().as_str() {
+                "" | "auto" => Plans::Auto,
+                "off" | "0" => Plans::Off,
+                _ if text.starts_with('/') => Plans::In(text.to_string()),
+                _ => return Err("neither auto, off nor the full path of a folder".to_string()),
+            };
+            Ok(())
+        },
+        show: |config| match &config.plans {
+            Plans::Auto => "auto".to_string(),
+            Plans::Off => "off".to_string(),
+            Plans::In(folder) => folder.clone(),
+        },
     },
     Setting {
         name: "AUTOOFFLOAD_STATS",
@@ -418,6 +450,7 @@ mod tests {
             ("AUTOOFFLOAD_RAM", "16G"),
             ("AUTOOFFLOAD_REPORT", "enlarged"),
             ("AUTOOFFLOAD_LOG", "debug"),
+            ("AUTOOFFLOAD_PLANS", "/tmp/orders"),
             ("AUTOOFFLOAD_STATS", "/tmp/s-%p.json"),
             ("AUTOOFFLOAD_TRACE", "/tmp/t-%p.json"),
             ("AUTOOFFLOAD_METRICS", "unix:/tmp/m-%p"),
@@ -429,6 +462,7 @@ mod tests {
         assert_eq!(config.window, Window::Chunks(8));
         assert_eq!(config.ram, Limit::Given(Size::Bytes(16 << 30)));
         assert_eq!(config.report, Report::Enlarged);
+        assert_eq!(config.plans, Plans::In("/tmp/orders".into()));
         assert_eq!(config.stats_path(42).as_deref(), Some("/tmp/s-42.json"));
         assert_eq!(config.trace_path(42).as_deref(), Some("/tmp/t-42.json"));
         assert_eq!(config.metrics_endpoint(42).as_deref(), Some("unix:/tmp/m-42"));

@@ -7,6 +7,7 @@
 //!   address_map  whose they are
 //!   learn        in which order symbols come
 //!   order        what chunks and addresses are symbols; what symbols say of chunks
+//!   recall       the order of a program, kept for its next start
 //!   plan         what stays, what streams, where in the ring, and when
 //!   memory       the state of one device's memory, and every decision
 //!   agent        when to plan, and what becomes of the answer
@@ -30,6 +31,7 @@ pub mod memory;
 pub mod order;
 pub mod params;
 pub mod plan;
+pub mod recall;
 pub mod slots;
 pub mod units;
 pub mod zone;

@@ -19,6 +19,7 @@ use std::ops::Range;
 
 use crate::address_map::{ChunkId, NO_CHUNK};
 use crate::learn::{Cursor, Description, Learner, Nanos, Operation, Phase, Step, Upcoming};
+use crate::recall::{self, Remembered};
 
 /// What the learner is told: dense, and reused once its chunk is gone.
 type Symbol = ChunkId;
@@ -166,6 +167,61 @@ impl Order {
             told.steps.push(Step { first_use: first_use as u32, use_count, ..*step });
         }
         told
+    }
+
+    /// What is kept of a former start, shown to the learner as if it had just
+    /// happened. `place`: the chunk that has a number there, and its first byte.
+    pub fn recall(&mut self, kept: &Remembered, place: impl Fn(u32) -> Option<(ChunkId, u64)>) {
+        /// As often an iteration is shown: an order is one when it has repeated itself.
+        const LAPS: usize = 3;
+        let mut named = Vec::new();
+        for step in kept.phases.iter().flat_map(|steps| [steps; LAPS]).flatten() {
+            named.clear();
+            named.extend(step.uses.iter().filter_map(|&recall::Place { chunk, offset }| {
+                let (chunk, base) = place(chunk)?;
+                Some(Named { chunk, address: offset.map_or(0, |offset| base + offset) })
+            }));
+            let first = self.operations();
+            for _ in 0..step.operations {
+                self.observe(&named);
+            }
+            if step.ns > 0 {
+                self.measured(first..self.operations(), step.ns);
+            }
+        }
+    }
+
+    /// The order of all known phases, to be kept under `signature`. `number`: which
+    /// of the weights' allocations a chunk is, and its first byte; what is of no
+    /// such chunk is left out.
+    pub fn remember(
+        &self,
+        signature: u64,
+        number: impl Fn(ChunkId) -> Option<(u32, u64)>,
+    ) -> Remembered {
+        let mut addresses = vec![None; self.chunks.len()];
+        for &(address, symbol) in self.known.iter().flat_map(|known| &known.places) {
+            addresses[symbol as usize] = Some(address);
+        }
+        let place = |&symbol: &Symbol| {
+            let (chunk, base) = number(self.chunk_of(symbol))?;
+            let offset = addresses[symbol as usize].and_then(|at: u64| at.checked_sub(base));
+            Some(recall::Place { chunk, offset })
+        };
+        let of_phase = |phase: &Phase| {
+            let of_step = |step: &Step| {
+                let uses = &phase.uses[step.first_use as usize..][..step.use_count as usize];
+                let uses = uses.iter().filter_map(place).collect();
+                recall::Step { operations: step.operations, ns: step.ns, uses }
+            };
+            phase.steps.iter().map(of_step).collect()
+        };
+        // The one under way last: what is shown last is where the program is.
+        let mut description = self.learner.describe();
+        if let Some(present) = description.present {
+            description.phases[present..].rotate_left(1);
+        }
+        Remembered { signature, phases: description.phases.iter().map(of_phase).collect() }
     }
 
     /// See [`Learner::touched`]; a chunk may be named twice.

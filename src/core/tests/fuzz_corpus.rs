@@ -29,8 +29,13 @@ fn trace() {
 }
 
 #[test]
-fn plan_file() {
-    replay("plan_file", targets::plan_file);
+fn order_file() {
+    replay("order_file", targets::order_file);
+}
+
+#[test]
+fn settings() {
+    replay("settings", targets::settings);
 }
 
 #[test]

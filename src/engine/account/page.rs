@@ -20,7 +20,7 @@ use autooffload_shared::private;
 
 use super::super::device::Device as DeviceState;
 use super::super::state::{Engine, hot, lock};
-use super::super::{FRAME_SHIFT, threads};
+use super::super::{FRAME_SHIFT, remembered, threads};
 
 const TICK: Duration = Duration::from_millis(250);
 /// Over which rates are told.
@@ -83,6 +83,7 @@ fn publish(engine: &'static Engine) {
         if let Some(own) = lock(&engine.publisher.own).as_ref() {
             own.page().write(&view);
         }
+        remembered::keep(engine);
         std::thread::sleep(TICK);
     }
 }

@@ -29,6 +29,7 @@ pub(in crate::engine) fn note_fill(engine: &Engine, id: ChunkId, bytes: usize) {
         && hot.weight_bytes.compare_exchange(0, size, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     {
         engine.weight_bytes[hot.device()].fetch_add(size, Ordering::Relaxed);
+        engine.weights_version.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -37,6 +38,7 @@ pub(in crate::engine) fn forget_fill(engine: &Engine, id: ChunkId) {
     let hot = hot(id);
     let bytes = hot.weight_bytes.swap(0, Ordering::Relaxed);
     engine.weight_bytes[hot.device()].fetch_sub(bytes, Ordering::Relaxed);
+    engine.weights_version.fetch_add(u64::from(bytes > 0), Ordering::Relaxed);
 }
 
 /// What `cuMemGetInfo` reports on the current context's device, given the

@@ -67,6 +67,8 @@ pub struct Stats {
     merged_copies: AtomicU64,
     merged_chunks: AtomicU64,
     pub plans: AtomicU64,
+    /// Orders of a former start that were taken up.
+    pub recalled: AtomicU64,
     plan_resident_bytes: AtomicU64,
     plan_ring_bytes: AtomicU64,
     pub layout_changes: AtomicU64,
@@ -299,6 +301,7 @@ impl Stats {
             },
             "plan": {
                 "plans": get(&self.plans),
+                "recalled": get(&self.recalled),
                 "resident_bytes": get(&self.plan_resident_bytes),
                 "ring_bytes": get(&self.plan_ring_bytes),
                 "period": get(&self.period),

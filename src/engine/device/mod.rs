@@ -154,6 +154,10 @@ pub struct DeviceBackend {
     /// When the card was last read: its bytes, and those of them that were neither
     /// free nor frames of ours.
     pub card_seen: (u64, u64),
+    /// For which weights it was asked whether their order is known.
+    pub asked_for: Option<u64>,
+    /// The order that was kept last: its version, and when.
+    pub kept: Option<(u64, std::time::Instant)>,
     /// What there was room for of late.
     pub caps: RecentCaps,
     /// Timed copy whose rate is read at the next wait: events and bytes.
@@ -211,6 +215,8 @@ impl Device {
                 foreign_bytes: None,
                 card: driver.card(device),
                 card_seen: (0, 0),
+                asked_for: None,
+                kept: None,
                 caps: RecentCaps::default(),
                 probe: None,
                 unprobed: u32::MAX,

@@ -1,4 +1,5 @@
-"""Streams until its standard input ends. In between it may fork a child that ends at once."""
+"""Streams until its standard input ends, or for some iterations. In between it may fork a child
+that ends at once."""
 
 import argparse
 import os
@@ -12,8 +13,13 @@ import models
 parser = argparse.ArgumentParser()
 parser.add_argument("--blocks", type=int, default=30)
 parser.add_argument("--fork", action="store_true")
+parser.add_argument("--iterations", type=int)
+parser.add_argument("--backwards", action="store_true")
 options = parser.parse_args()
 
+order = models.shuffled(options.blocks)
+if options.backwards:
+    order.reverse()
 hashes = []
 with torch.no_grad():
     model = models.stack(options.blocks)
@@ -28,9 +34,13 @@ with torch.no_grad():
         os.waitpid(child, 0)
     while True:
         x = models.make_input(len(hashes) % 4).to("cuda")
-        for block in model:
-            x = block(x)
+        for index in order:
+            x = model[index](x)
         hashes.append(models.digest(x))
+        if len(hashes) == options.iterations:
+            break
+        if options.iterations:
+            continue
         if len(hashes) == 8:
             print("settled", flush=True)
         if len(hashes) >= 8 and select.select([sys.stdin], [], [], 0)[0]:

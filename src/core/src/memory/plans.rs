@@ -8,8 +8,10 @@
 
 use super::chunk::ChunkState;
 use super::{MemoryOps, Operation, Streamer, Window};
+use crate::address_map::ChunkId;
 use crate::learn;
 use crate::plan::{self, Nanos, Phase, Plan, Problem};
+use crate::recall::Remembered;
 
 /// One step in so many may be unmeasured in what counts as measured.
 const UNMEASURED_ONE_IN: usize = 16;
@@ -217,6 +219,21 @@ impl Streamer {
             Window::Frames(frames) => Some(frames),
         };
         problem
+    }
+
+    /// What is kept of a former start of this program: predicted and planned from
+    /// now on, as long as it comes.
+    pub fn recall_order(
+        &mut self,
+        kept: &Remembered,
+        place: impl Fn(u32) -> Option<(ChunkId, u64)>,
+    ) {
+        let lives = |id: ChunkId| matches!(self.chunks.get(id as usize), Some(Some(_)));
+        self.order.recall(kept, |number| place(number).filter(|&(id, _)| lives(id)));
+        self.operation = self.order.operations();
+        self.fetched_at = self.operation;
+        self.planning.not_before = self.operation;
+        self.start_over();
     }
 
     /// The plan in force.

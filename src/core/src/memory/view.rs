@@ -1,6 +1,7 @@
 //! What somebody who watches is told. Nothing here changes anything.
 
 use super::{ChunkId, Streamer};
+use crate::recall::Remembered;
 
 /// One chunk, as it is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,22 @@ impl Streamer {
             }
         }
         found
+    }
+
+    /// A number that changes with the order, once there is a plan by measured times:
+    /// from then on it is worth keeping.
+    pub fn order_version(&self) -> Option<u64> {
+        let settled = self.plan.is_some() && !self.planning.by_guesses();
+        settled.then(|| self.order.version())
+    }
+
+    /// See [`Order::remember`](crate::order::Order::remember).
+    pub fn remember(
+        &self,
+        signature: u64,
+        number: impl Fn(ChunkId) -> Option<(u32, u64)>,
+    ) -> Remembered {
+        self.order.remember(signature, number)
     }
 
     /// Frames of the device that are the chunk's own.

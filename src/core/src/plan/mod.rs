@@ -18,12 +18,10 @@
 //!   keep       keeps the plan before, where a new one would gain too little
 //!   proof      checks the result, by other means
 //!   outlook    what it comes to, for people
-//!   file       writes it down
 //! ```
 //!
 //! Not here: learning the order (`learn`), carrying a plan out (`memory`).
 
-pub mod file;
 mod first_fit;
 mod in_place;
 mod keep;

@@ -6,7 +6,6 @@ pub mod check;
 pub mod family;
 pub mod optimum;
 pub mod problems;
-pub mod saved;
 
 /// SplitMix64: the same seed gives the same cases everywhere.
 pub struct Random(u64);
