@@ -2,10 +2,14 @@
 that is known, and never trusted.
 """
 
+import atexit
 import contextlib
+import functools
 import os
 import pathlib
+import shutil
 import stat
+import tempfile
 import time
 
 import pytest
@@ -24,18 +28,18 @@ def orders(folder):
     return []
 
 
-@pytest.fixture(scope="module")
-def kept(tmp_path_factory):
+@functools.cache
+def kept():
     """A folder with the order of watched.py, by a process that ran until it was kept."""
-    folder = tmp_path_factory.mktemp("kept") / "orders"
-    runtime = tmp_path_factory.mktemp("runtime")
-    with running(runtime, AUTOOFFLOAD_PLANS=folder) as process:
+    base = pathlib.Path(tempfile.mkdtemp(prefix="autooffload-orders-"))
+    atexit.register(shutil.rmtree, base, ignore_errors=True)
+    folder = base / "orders"
+    with running(base, AUTOOFFLOAD_PLANS=folder) as process:
         deadline = time.monotonic() + PATIENCE_S
         while not orders(folder):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert len(set(finish(process)["hashes"])) == 4
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     return folder
 
 
@@ -53,8 +57,8 @@ def copied(folder, into):
     return file
 
 
-def test_the_first_iteration_is_foretold(kept):
-    unknown, known = start("off", *ONCE), start(kept, *ONCE)
+def test_the_first_iteration_is_foretold():
+    unknown, known = start("off", *ONCE), start(kept(), *ONCE)
     wanted = reference(*ONCE)
     for result in unknown, known:
         assert result.ok().out["hashes"] == wanted.out["hashes"]
@@ -65,15 +69,17 @@ def test_the_first_iteration_is_foretold(kept):
     assert late[1] <= late[0] // 2, late
 
 
-def test_what_is_kept_is_the_users_alone(kept):
-    [name] = orders(kept)
-    assert stat.S_IMODE((kept / name).stat().st_mode) == 0o600
-    assert not [other for other in os.listdir(kept) if other != name]
+def test_what_is_kept_is_the_users_alone():
+    folder = kept()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    [name] = orders(folder)
+    assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+    assert not [other for other in os.listdir(folder) if other != name]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "another's", "a link", "open to others"])
-def test_what_is_damaged_or_foreign_is_not_used(kept, tmp_path, damage):
-    file = copied(kept, tmp_path / "orders")
+def test_what_is_damaged_or_foreign_is_not_used(tmp_path, damage):
+    file = copied(kept(), tmp_path / "orders")
     whole = file.read_bytes()
     if damage == "cut":
         file.write_bytes(whole[:-9])
@@ -83,7 +89,7 @@ def test_what_is_damaged_or_foreign_is_not_used(kept, tmp_path, damage):
         file.write_bytes(whole[:10] + bytes(8) + whole[18:])
     elif damage == "a link":
         file.unlink()
-        file.symlink_to(pathlib.Path(kept, file.name))
+        file.symlink_to(pathlib.Path(kept(), file.name))
     else:
         file.chmod(0o644)
     result = start(file.parent, *SEVERAL)
@@ -93,10 +99,10 @@ def test_what_is_damaged_or_foreign_is_not_used(kept, tmp_path, damage):
     assert result.stats["plan"]["recalled"] == 0
 
 
-def test_an_order_that_no_longer_comes_does_no_harm(kept):
+def test_an_order_that_no_longer_comes_does_no_harm():
     """Other blocks are used: what is foretold does not come."""
     arguments = (*SEVERAL, "--backwards")
-    result = start(kept, *arguments)
+    result = start(kept(), *arguments)
     wanted = reference(*arguments)
     assert_same(result, wanted)
     assert_streamed(result, CAP, wanted.account["h2d_bytes"])
