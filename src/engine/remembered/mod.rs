@@ -77,6 +77,7 @@ pub(super) fn recall(
         Ok(Err(why)) => return log::debug!("device {device}: the order kept is not used: {why}"),
         Err(why) => return log::debug!("device {device}: the order kept cannot be read: {why}"),
     };
+    backend.order.give_up_timing();
     streamer.recall_order(&kept, |number| {
         let &(id, base, _) = weights.get(number as usize)?;
         Some((id, base))
