@@ -126,7 +126,7 @@ MESSAGES = {
         "auto",
         "warning: AUTOOFFLOAD_REPORT=all: neither budget nor enlarged; using the default, budget",
         "warning: AUTOOFFLOAD_PLANS=here: neither auto, off nor the full path of a folder; using the "
-        "default, auto",
+        "default, off",
         "warning: AUTOOFFLOAD_STATS=/no/such/folder/file: …",
         "warning: AUTOOFFLOAD_TRACE=/no/such/folder/trace: …: no trace is written",
         "warning: AUTOOFFLOAD_METRICS=example:80: neither unix:PATH nor an address of this machine, "

@@ -75,7 +75,7 @@ impl Default for Config {
             ram: Limit::Auto,
             report: Report::Budget,
             log: "warn".to_string(),
-            plans: Plans::Auto,
+            plans: Plans::Off,
             stats: None,
             trace: None,
             metrics: None,
@@ -189,14 +189,14 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "AUTOOFFLOAD_PLANS",
-        default: "auto",
-        unit: "auto, off or a folder",
+        default: "off",
+        unit: "off, auto or a folder",
         doc: "Where a program's order is kept for its next start; auto is ~/.cache/autooffload/orders.",
         live: false,
         apply: |config, text| {
             config.plans = match text.to_ascii_lowercase().as_str() {
-                "" | "auto" => Plans::Auto,
-                "off" | "0" => Plans::Off,
+                "auto" => Plans::Auto,
+                "" | "off" | "0" => Plans::Off,
                 _ if text.starts_with('/') => Plans::In(text.to_string()),
                 _ => return Err("neither auto, off nor the full path of a folder".to_string()),
             };

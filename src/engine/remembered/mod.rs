@@ -4,7 +4,7 @@
 //! allocated. Whenever that has changed and a kernel is launched while memory
 //! moves, it is asked whether an order is kept for it; then the learner is shown
 //! it, before it is told of the launch. The thread that writes the page keeps the
-//! order once there is a plan by measured times, and when the order has changed.
+//! order once there is a plan, and again when the order or its times have changed.
 //!
 //! Files are the user's alone, few, small, and replaced whole. What is damaged or
 //! of another version is not used, and replaced when there is something to keep.

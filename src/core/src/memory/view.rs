@@ -44,11 +44,10 @@ impl Streamer {
         found
     }
 
-    /// A number that changes with the order, once there is a plan by measured times:
-    /// from then on it is worth keeping.
+    /// A number that changes with the order, once there is a plan: from then on it
+    /// is worth keeping.
     pub fn order_version(&self) -> Option<u64> {
-        let settled = self.plan.is_some() && !self.planning.by_guesses();
-        settled.then(|| self.order.version())
+        self.plan.is_some().then(|| self.order.version())
     }
 
     /// See [`Order::remember`](crate::order::Order::remember).
