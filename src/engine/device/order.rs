@@ -83,7 +83,7 @@ pub struct Order {
     /// An error that no operation could answer.
     pub failure: Option<CuResult>,
     stalls: StallProbe,
-    timer: OperationTimer,
+    pub timer: OperationTimer,
     recorder: Option<Box<Recorder>>,
 }
 
@@ -360,11 +360,6 @@ impl Order {
                 None
             }
         }
-    }
-
-    /// The operations under way are not timed: others are counted among them.
-    pub fn give_up_timing(&mut self) {
-        self.timer.give_up();
     }
 
     /// Waits on the host for `wait`, counted.

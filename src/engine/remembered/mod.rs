@@ -77,7 +77,8 @@ pub(super) fn recall(
         Ok(Err(why)) => return log::debug!("device {device}: the order kept is not used: {why}"),
         Err(why) => return log::debug!("device {device}: the order kept cannot be read: {why}"),
     };
-    backend.order.give_up_timing();
+    // What is shown would count among the operations under way.
+    backend.order.timer.give_up();
     streamer.recall_order(&kept, |number| {
         let &(id, base, _) = weights.get(number as usize)?;
         Some((id, base))
