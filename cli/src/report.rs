@@ -290,13 +290,18 @@ fn stalls(page: &mut String, spans: &[&Span], end: f64) {
         *page += "<p>None.</p>\n";
         return;
     }
-    *page += "<p class=\"quiet\">Share of the time in which launches or the host waited; together they may be \
-              more than the whole, because several wait at once.</p>\n";
+    // Of the host's waits the length is the host's own: on one axis with the
+    // device's they would mislead.
     let series: Vec<Series> = causes
         .keys()
+        .filter(|name| name.starts_with("launches"))
         .map(|name| Series::new(name, busy(spans, end, |span| cause(span) == Some(name))))
         .collect();
-    *page += &charts::stacked("stalls over time", &series, end, &percent);
+    if !series.is_empty() {
+        *page += "<p class=\"quiet\">Share of the time in which launches waited; the host's waits are in the \
+                  table, by its own clock.</p>\n";
+        *page += &charts::stacked("stalls over time", &series, end, &percent);
+    }
     *page += "<table><tr><th>cause</th><th>times</th><th>in all</th><th>longest</th></tr>\n";
     for (name, (times, all, longest)) in causes {
         let _ = writeln!(
