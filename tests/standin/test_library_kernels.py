@@ -14,7 +14,10 @@ HALF = [torch.bfloat16, torch.float16]
 
 @pytest.fixture(autouse=True)
 def without_cudnn():
+    enabled = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = False
+    yield
+    torch.backends.cudnn.enabled = enabled
 
 
 def attention(backend, q, k, v, **options):

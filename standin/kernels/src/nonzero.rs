@@ -9,8 +9,8 @@
 //! | `DeviceSelectSweepKernel<P, counting_iterator, In, long*, int*, …>` | `first, In flags, long* out, int* selected, State, NullType, NullType, int N, …, context` |
 //! | `write_indices<I>` | `int64_t* to, I sizes[], int dims, I N, int64_t* total, int64_t fill` |
 //!
-//! `In` is `int*`, or a transform iterator (a pointer first) that asks whether
-//! an element is not zero. How cub splits the work over blocks is not
+//! `In` is `int*`, or a transform iterator (a pointer first; CUDA 12's has it second) that
+//! asks whether an element is not zero. How cub splits the work over blocks is not
 //! repeated: the first block's result is the whole, the others' is nothing.
 
 use crate::block::{Source, Target};
@@ -32,8 +32,13 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
         "DeviceCompactInitKernel" => Some(Box::new(Prepare)),
         "DeviceSelectSweepKernel" if argument(3)? == "long*" && argument(4)? == "int*" => {
             let flags = Input::of(argument(2)?)?;
-            (name_of(argument(1)?).base == "counting_iterator" && flags.test)
-                .then(|| Box::new(Select { flags }) as Box<dyn Kernel>)
+            // CUDA 12's cub has its own iterators, and no context.
+            let context = match name_of(argument(1)?).base.as_str() {
+                "counting_iterator" => true,
+                "CountingInputIterator" => false,
+                _ => return None,
+            };
+            flags.test.then(|| Box::new(Select { flags, context }) as Box<dyn Kernel>)
         }
         "write_indices" if argument(0)? == "long" => Some(Box::new(WriteIndices)),
         _ => None,
@@ -46,17 +51,32 @@ struct Input {
     element: DType,
     /// Each element counts as whether it is not zero, not as its value.
     test: bool,
+    /// Where its pointer lies in the iterator.
+    pointer: usize,
 }
 
 impl Input {
     fn of(text: &str) -> Option<Self> {
         if text == "int*" {
-            return Some(Input { element: DType::I32, test: false });
+            return Some(Input { element: DType::I32, test: false, pointer: 0 });
         }
         let iterator = name_of(text);
-        let test = name_of(iterator.args.first()?);
-        (iterator.base == "transform_iterator" && test.base == "NonZeroOp").then_some(())?;
-        Some(Input { element: DType::from_cpp(test.args.first()?)?, test: true })
+        let (test, pointer) = match iterator.base.as_str() {
+            "transform_iterator" => (iterator.args.first()?, 0),
+            // CUDA 12's: the functor, which is empty, comes first.
+            "TransformInputIterator" => (iterator.args.get(1)?, 8),
+            _ => return None,
+        };
+        let test = name_of(test);
+        (test.base == "NonZeroOp").then_some(())?;
+        Some(Input { element: DType::from_cpp(test.args.first()?)?, test: true, pointer })
+    }
+
+    /// The address it reads from.
+    fn address(self, launch: &Launch, index: usize) -> Result<u64, Fault> {
+        let mut iterator = Cursor::parameter(launch, index)?;
+        iterator.skip(self.pointer);
+        iterator.u64()
     }
 
     /// Calls `visit` with each element's index and number.
@@ -99,7 +119,7 @@ impl Count {
 impl Kernel for Count {
     fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
         let count = self.count(launch)?;
-        let source = Cursor::parameter(launch, 0)?.u64()?;
+        let source = self.input.address(launch, 0)?;
         let source = Source::new(memory, source, self.input.element, count)?;
         let results = if self.blocks { launch.grid[0] as usize } else { 1 };
         let out = Cursor::parameter(launch, 1)?.u64()?;
@@ -133,18 +153,19 @@ impl Kernel for Prepare {
 /// The indices of the elements that are not zero, in order.
 struct Select {
     flags: Input,
+    context: bool,
 }
 
 impl Kernel for Select {
     fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
         let first = Cursor::parameter(launch, 0)?.i64()?;
-        let flags = Cursor::parameter(launch, 1)?.u64()?;
+        let flags = self.flags.address(launch, 1)?;
         let out = Cursor::parameter(launch, 2)?.u64()?;
         let selected = Cursor::parameter(launch, 3)?.u64()?;
         let count = Cursor::parameter(launch, 7)?.i32()?.max(0) as u64;
         // The context of an input that needs several sweeps; this is the first, and the last.
         let mut context = Cursor::parameter(launch, 9)?;
-        if (context.u8()?, context.u8()?) != (1, 1) {
+        if self.context && (context.u8()?, context.u8()?) != (1, 1) {
             return Err(unsupported(launch, "a selection in several sweeps (over 2^31 elements)"));
         }
         let flags = Source::new(memory, flags, self.flags.element, count)?;
