@@ -23,7 +23,7 @@ SEES_EVERYTHING = {f"src/core/src/{name}.rs" for name in (
     "learn/ahead", "learn/follow", "learn/laps", "learn/phases", "learn/surprise", "learn/times")}
 # What a hook counts and looks up, filled once.
 HOOK_STATICS = {"COUNTS", "ORIGINALS", "ALL_RESOLVED", "SAID"}
-STATE_IN_HOOKS = {"GENERATION", "SHARED", "CACHE", "FOREIGN", "FOREIGN_COUNT", "REMEMBERED",
+STATE_IN_HOOKS = {"GENERATION", "SHARED", "CACHE", "KERNELS", "FOREIGN", "FOREIGN_COUNT", "REMEMBERED",
                   "ORIGINS"}
 STATE_IN_ENGINE = {"PRESSURE", "THREADS", "FLAG", "HELPERS", "THREAD"}
 ENGINE_STATICS = {"ENGINE"}
