@@ -31,7 +31,8 @@ SMALL_WORKSPACES = {"CUBLAS_WORKSPACE_CONFIG": ":16:8", "CUBLASLT_WORKSPACE_SIZE
 
 def clean():
     return {name: value for name, value in os.environ.items()
-            if not name.startswith(("AUTOOFFLOAD", "PYTORCH_")) and name != "LD_PRELOAD"} | \
+            if name == "AUTOOFFLOAD_LIB"
+            or not name.startswith(("AUTOOFFLOAD", "PYTORCH_")) and name != "LD_PRELOAD"} | \
         {"AUTOOFFLOAD_PLANS": "off"}
 
 
@@ -130,7 +131,8 @@ def unbuilt(*words):
         shutil.copytree(ROOT / "python", pathlib.Path(folder, "python"))
         code = ("import os, sys, runpy; sys.path.insert(0, sys.argv.pop(1)); "
                 "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)")
-        env = {name: value for name, value in clean().items() if name != "CARGO_TARGET_DIR"}
+        env = {name: value for name, value in clean().items()
+               if name not in ("CARGO_TARGET_DIR", "AUTOOFFLOAD_LIB")}
         bare = shutil.copytree(pathlib.Path(sys.executable).parent,
                                pathlib.Path(folder, "bin"), symlinks=True,
                                ignore=lambda _, names: set(names) - {"python"})

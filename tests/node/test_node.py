@@ -25,7 +25,8 @@ MIB = 2**20
 
 def run(case, vram="72M", **env):
     kept = {name: value for name, value in os.environ.items()
-            if not name.startswith(("AUTOOFFLOAD", "PYTORCH_")) and name != "LD_PRELOAD"}
+            if name == "AUTOOFFLOAD_LIB"
+            or not name.startswith(("AUTOOFFLOAD", "PYTORCH_")) and name != "LD_PRELOAD"}
     done = subprocess.run(
         [ROOT / "standin" / "run", ROOT / "scripts" / "autooffload-launch", sys.executable,
          HERE / "workflow.py", case],
