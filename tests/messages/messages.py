@@ -17,7 +17,7 @@ MESSAGES = {
         "… streamed uses: … present when launched (… %), … fetched on demand; … plans, "
         "… slips off the learned order",
         "launches stalled: …; host waits: … for plan change (… ms), … for allocation (… ms), "
-        "… for native (0 ms)"],
+        "… for native (0 ms)…"],
     "all fits": ["everything fitted: nothing was copied or evicted"],
     "a model, learned": [
         "planned … resident and a ring of …, host copies … at most; streamed … in all, "
