@@ -18,6 +18,8 @@ import sys
 import termios
 import time
 
+import pytest
+
 from harness import LAUNCHER, MIB, PROGRAMS, ROOT, SMALL_WORKSPACES, STANDIN_RUN
 
 TOP = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "autooffload"
@@ -186,3 +188,26 @@ def test_the_terminal_is_given_back(tmp_path):
             assert status == 0, name
             assert written.count(enter) == 1 and written.count(leave) == 1, (name, written)
             assert after == before, name
+
+
+@pytest.mark.parametrize("controlling", [True, False])
+def test_it_ends_with_its_terminal(tmp_path, controlling):
+    """A window that is closed leaves no process behind, told of it by a signal or not."""
+    def take_terminal():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    master, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    with running(tmp_path), subprocess.Popen(
+            [TOP, "top"], stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+            preexec_fn=take_terminal if controlling else None,
+            env=dict(os.environ, XDG_RUNTIME_DIR=str(tmp_path), TERM="xterm-256color")) as process:
+        try:
+            os.close(terminal)
+            written = b""
+            while b"watched.py" not in written:
+                written += os.read(master, 65536)
+            os.close(master)
+            assert process.wait(PATIENCE_S) == (-signal.SIGHUP if controlling else 0)
+        finally:
+            process.kill()

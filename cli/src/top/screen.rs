@@ -33,7 +33,8 @@ struct Picture {
 
 pub fn run(pid: Option<u32>) -> Result<(), String> {
     let (seen, said) = look(pid)?;
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+    // Not the hang-up: then there is no terminal to give back.
+    for signal in [libc::SIGINT, libc::SIGTERM] {
         let handler: extern "C" fn(libc::c_int) = end;
         // SAFETY: the handler stores one atomic, and nothing else.
         unsafe { libc::signal(signal, handler as libc::sighandler_t) };
@@ -44,6 +45,7 @@ pub fn run(pid: Option<u32>) -> Result<(), String> {
         ratatui::try_init().map_err(|error| format!("this terminal cannot be used: {error}"))?;
     let mut over = Ok(false);
     while matches!(over, Ok(false)) && !ENDED.load(Ordering::Relaxed) {
+        terminal_has_input(Duration::ZERO);
         over = terminal
             .draw(|frame| draw(frame, &picture, now_ns()))
             .map_err(|error| error.to_string())
@@ -56,16 +58,14 @@ pub fn run(pid: Option<u32>) -> Result<(), String> {
 impl Picture {
     /// Waits for a key, or a while, and looks again. `true`: it is over.
     fn follow(&mut self) -> Result<bool, String> {
-        let waited = |error: std::io::Error| match error.kind() {
-            std::io::ErrorKind::Interrupted => Ok(false),
-            _ => Err(error.to_string()),
-        };
-        if event::poll(TICK).or_else(waited)?
-            && let Event::Key(key) = event::read().map_err(|error| error.to_string())?
-            && key.kind == KeyEventKind::Press
-        {
+        let pressed = terminal_has_input(TICK);
+        while pressed && event::poll(Duration::ZERO).map_err(|error| error.to_string())? {
+            let Event::Key(key) = event::read().map_err(|error| error.to_string())? else {
+                continue;
+            };
             let control = key.modifiers.contains(KeyModifiers::CONTROL);
             match key.code {
+                _ if key.kind != KeyEventKind::Press => {}
                 KeyCode::Char('q') | KeyCode::Esc => return Ok(true),
                 KeyCode::Char('c') if control => return Ok(true),
                 KeyCode::Up => self.chosen = self.chosen.saturating_sub(1),
@@ -77,6 +77,19 @@ impl Picture {
         self.chosen = self.chosen.min(self.seen.len().saturating_sub(1));
         Ok(false)
     }
+}
+
+/// Whether a key was pressed within `patience`; a signal ends the wait. Asked of
+/// the system, which also tells when the terminal is gone.
+fn terminal_has_input(patience: Duration) -> bool {
+    let mut terminal = libc::pollfd { fd: libc::STDOUT_FILENO, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, alive during the call.
+    let ready = unsafe { libc::poll(&mut terminal, 1, patience.as_millis() as libc::c_int) };
+    if ready > 0 && terminal.revents & (libc::POLLHUP | libc::POLLERR) != 0 {
+        // Nothing to give back, and nobody to tell.
+        std::process::exit(0);
+    }
+    ready > 0
 }
 
 fn draw(frame: &mut Frame, picture: &Picture, now_ns: u64) {
