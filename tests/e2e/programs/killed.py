@@ -1,4 +1,5 @@
-"""Streams, and ends by a signal once its statistics file tells of that."""
+"""Streams, and ends by a signal once what it leaves tells of that: its statistics file
+and, if it has one, its trace."""
 
 import argparse
 import json
@@ -16,12 +17,24 @@ parser.add_argument("--blocks", type=int, default=30)
 options = parser.parse_args()
 
 
-def told():
+def left(name):
+    """What the file that the setting `name` asks for holds by now."""
     try:
-        with open(os.environ["AUTOOFFLOAD_STATS"]) as file:
-            return json.load(file)["streaming"]["streamed_bytes"] > 0
-    except FileNotFoundError:
+        with open(os.environ[name]) as file:
+            return json.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def told():
+    statistics = left("AUTOOFFLOAD_STATS")
+    if not statistics or not statistics["streaming"]["streamed_bytes"]:
         return False
+    if "AUTOOFFLOAD_TRACE" not in os.environ:
+        return True
+    trace = left("AUTOOFFLOAD_TRACE")
+    return trace and any("bytes" in event.get("args", ()) for event in trace["traceEvents"]
+                         if event["ph"] == "X" and event["tid"] == 0)
 
 
 with torch.no_grad():
