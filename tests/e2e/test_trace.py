@@ -1,12 +1,14 @@
 """AUTOOFFLOAD_TRACE, and what is made of it: the page, forecasts."""
 
 import fcntl
+import functools
 import json
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
+import tempfile
 
 import pytest
 
@@ -23,10 +25,15 @@ def cli(*arguments):
                           timeout=120)
 
 
-@pytest.fixture(scope="module")
-def traced(tmp_path_factory):
-    """A program that streamed, and its trace."""
-    path = tmp_path_factory.mktemp("trace") / "t.json"
+# Until the tests end.
+FOLDER = tempfile.TemporaryDirectory(prefix="autooffload-trace-")
+
+
+@functools.cache
+def recorded():
+    """A program that streamed, and its trace. No fixture: with the library off the tests
+    themselves must fail."""
+    path = pathlib.Path(FOLDER.name) / "t.json"
     result = run("outlook", vram=VRAM, AUTOOFFLOAD_VRAM=str(VRAM), AUTOOFFLOAD_TRACE=str(path))
     assert_same(result, reference("outlook"))
     assert_streamed(result, VRAM, 3 * result.out["weight_bytes"])
@@ -43,7 +50,8 @@ def total(events, name):
     return sum(event["args"].get(name, 0) for event in events)
 
 
-def test_every_copy_is_in_it(traced):
+def test_every_copy_is_in_it():
+    traced = recorded()
     streaming, copies_in, copies_out = (traced.stats["streaming"], spans(traced.trace, IN),
                                         spans(traced.trace, OUT))
     assert total(copies_in, "bytes") == streaming["streamed_bytes"] > 0
@@ -54,7 +62,8 @@ def test_every_copy_is_in_it(traced):
     assert traced.trace["otherData"]["left_out"] == 0
 
 
-def test_times_are_the_devices(traced):
+def test_times_are_the_devices():
+    traced = recorded()
     copies = [event for event in spans(traced.trace, IN) if "end" not in event["args"]]
     assert len(copies) > 0.9 * len(spans(traced.trace, IN))
     # One after the other, as one stream carries them out.
@@ -63,7 +72,8 @@ def test_times_are_the_devices(traced):
     assert all(begin["ts"] >= end - 1 for begin, end in zip(copies[1:], ends))
 
 
-def test_waits_and_memory_are_in_it(traced):
+def test_waits_and_memory_are_in_it():
+    traced = recorded()
     waits = traced.stats["waits"]
     assert len(spans(traced.trace, HOST)) == sum(wait["count"] for wait in waits.values())
     assert spans(traced.trace, WAITED)
@@ -72,7 +82,8 @@ def test_waits_and_memory_are_in_it(traced):
     assert memory[-1]["ring"] > 0 and memory[-1]["host"] == traced.stats["host"]["bytes"]
 
 
-def test_it_tells_of_itself(traced):
+def test_it_tells_of_itself():
+    traced = recorded()
     other = traced.trace["otherData"]
     assert other["autooffload"] == traced.stats["version"] and other["format"] == 1
     assert other["account"]["pid"] == traced.stats["pid"]
@@ -136,7 +147,8 @@ def test_what_is_in_the_way_stays_as_it_is(what, tmp_path):
 
 # --- the page -----------------------------------------------------------------
 
-def test_the_page_shows_it(traced, tmp_path):
+def test_the_page_shows_it(tmp_path):
+    traced = recorded()
     page = tmp_path / "page.html"
     assert cli("report", traced.path, "-o", page).returncode == 0
     text = page.read_text()
@@ -148,7 +160,8 @@ def test_the_page_shows_it(traced, tmp_path):
     assert cli("report", traced.path).stdout.strip() == f"{traced.path}.html"
 
 
-def test_a_trace_that_was_cut_is_shown_as_far_as_it_goes(traced, tmp_path):
+def test_a_trace_that_was_cut_is_shown_as_far_as_it_goes(tmp_path):
+    traced = recorded()
     cut = tmp_path / "cut.json"
     cut.write_bytes(traced.path.read_bytes()[:200_000])
     shown = cli("report", cut, "-o", "-")
@@ -157,7 +170,8 @@ def test_a_trace_that_was_cut_is_shown_as_far_as_it_goes(traced, tmp_path):
     assert refused.returncode == 1 and "its end is missing" in refused.stderr
 
 
-def test_what_is_no_trace_is_refused(traced, tmp_path):
+def test_what_is_no_trace_is_refused(tmp_path):
+    traced = recorded()
     assert traced.stats["streaming"]["streamed_bytes"] > 0
     (tmp_path / "x.json").write_text('{"traceEvents":[],"other":1}')
     (tmp_path / "y.json").write_text("[]")
@@ -186,7 +200,8 @@ def browser():
     return place, None
 
 
-def test_chromium_shows_the_page(traced, tmp_path):
+def test_chromium_shows_the_page(tmp_path):
+    traced = recorded()
     assert traced.stats["streaming"]["streamed_bytes"] > 0
     place, why = browser()
     if why:
@@ -214,7 +229,8 @@ def forecast(path, vram, *more):
     return json.loads(done.stdout)
 
 
-def test_a_recorded_program_is_forecast(traced):
+def test_a_recorded_program_is_forecast():
+    traced = recorded()
     as_it_was, more, all_of_it = (forecast(traced.path, size) for size in (VRAM, "80M", "2G"))
     outlook = traced.stats["outlook"]["0"]
     # The plan in force is not the best for what was learned since, but near it.
