@@ -202,6 +202,7 @@ pub fn reconfigure(config: &Config) {
             // A larger one may have room for all.
             if streamer.return_everything(backend)? {
                 backend.free_leaving(true);
+                backend.free_unneeded();
             }
             Ok(())
         });

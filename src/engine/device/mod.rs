@@ -266,10 +266,22 @@ impl DeviceBackend {
         let last = self.backings.iter().all(Option::is_none);
         // Where nothing moves any more, nobody else would ask whether they are over.
         self.free_leaving(last);
+        self.free_unneeded();
         if last {
-            self.search.release(self.host_store);
             self.order.release_events();
         }
+    }
+
+    /// Gives back what only serves while something is on the host, if nothing is.
+    pub fn free_unneeded(&mut self) {
+        if !self.holds_host_copies() {
+            self.search.release(self.host_store);
+        }
+    }
+
+    fn holds_host_copies(&self) -> bool {
+        !self.leaving.is_empty()
+            || self.backings.iter().flatten().any(|backing| !backing.host.is_empty())
     }
 
     fn backing(&mut self, id: ChunkId) -> &mut Backing {
@@ -285,8 +297,7 @@ impl DeviceBackend {
         self.probe = None;
         // Our kernel went, too, and with the context what it reached of the host:
         // where there are host copies, what leaves is copied from now on.
-        let hosted = self.backings.iter().flatten().any(|backing| !backing.host.is_empty());
-        self.fingerprints = if hosted || !self.leaving.is_empty() {
+        self.fingerprints = if self.holds_host_copies() {
             None
         } else {
             Fingerprints::set_up(self.driver, self.host_store, self.order.copy_out()).ok()
