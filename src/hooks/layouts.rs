@@ -30,8 +30,8 @@ pub struct Layout {
 #[derive(Clone, Copy, Debug)]
 pub struct Param {
     /// Which entry of `kernelParams` points at it.
-    pub index: u32,
-    pub bytes: u32,
+    pub index: usize,
+    pub bytes: usize,
 }
 
 /// Raised when handles may have been reused.
@@ -155,7 +155,7 @@ fn ask(handle: usize, is_kernel: bool) -> Result<Layout> {
             Ok((_, bytes)) => {
                 sizes.push(bytes);
                 if bytes >= ADDRESS_BYTES {
-                    layout.params.push(Param { index: index as u32, bytes: bytes as u32 });
+                    layout.params.push(Param { index, bytes });
                 }
             }
             Err(CuResult::INVALID_VALUE) => break,

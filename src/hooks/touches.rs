@@ -5,7 +5,7 @@ use std::slice;
 
 use crate::driver::abi::*;
 use crate::driver::driver;
-use crate::engine::{self, ChunkId, Launched, Managed, Touch, Touched};
+use crate::engine::{self, ChunkId, Launched, Touch};
 
 use super::{graphs, retry_when_out_of_memory};
 
@@ -15,17 +15,22 @@ const INLINE: usize = 16;
 /// What one operation names, in order. Of the first few, one may be there more
 /// than once: to ask costs more than to have it twice.
 ///
-/// Boxed once more, so that there is one word to set and to look at.
-///
-/// Invariant: the first `len` of `first` are set. What finds no room there is,
-/// with all before it, in `spilled`.
-#[allow(clippy::box_collection, reason = "as said")]
+/// Invariant: the first `len` of both arrays are set; what finds no room there
+/// is, with all before it, in `spilled`.
 pub struct Touches {
     len: usize,
-    first: MaybeUninit<[Touched; INLINE]>,
-    spilled: Option<Box<Vec<Touched>>>,
+    chunks: MaybeUninit<[(ChunkId, Touch); INLINE]>,
+    /// What names each chunk of `chunks`.
+    addresses: MaybeUninit<[DevicePtr; INLINE]>,
+    spilled: Option<Box<Spilled>>,
     /// What kind of launch it is, while memory moves.
     pub launched: Option<Box<Launched>>,
+}
+
+#[derive(Default)]
+struct Spilled {
+    chunks: Vec<(ChunkId, Touch)>,
+    addresses: Vec<DevicePtr>,
 }
 
 impl Touches {
@@ -34,7 +39,7 @@ impl Touches {
         let mut touches = MaybeUninit::<Touches>::uninit();
         let fields = touches.as_mut_ptr();
         // SAFETY: every field is set that has to be; by an expression, the
-        // array would be filled with zeros, at every launch.
+        // arrays would be filled with zeros, at every launch.
         unsafe {
             (&raw mut (*fields).len).write(0);
             (&raw mut (*fields).spilled).write(None);
@@ -43,58 +48,53 @@ impl Touches {
         }
     }
 
-    /// Notes `touch` of the chunk that contains `address`, if one does. Weights are
-    /// known by their being filled from the host, so that is told at once.
-    #[inline(always)]
+    /// Notes `touch` of the chunk that contains `address`, if one does.
+    #[inline]
     pub fn add(&mut self, address: DevicePtr, touch: Touch) {
-        if let Some(managed) = engine::managed() {
-            self.add_managed(managed, address, touch);
-        }
-    }
-
-    /// The same where it is known that there is managed memory.
-    #[inline(always)]
-    pub fn add_managed(&mut self, managed: Managed, address: DevicePtr, touch: Touch) {
-        if let Some(chunk) = managed.map().owner(address) {
-            if let Touch::HostWrite { bytes } = touch {
-                managed.note_fill(chunk, address, bytes);
-            }
+        if let Some(chunk) = engine::chunk_of(address) {
             self.add_new(chunk, address, touch);
         }
     }
 
-    /// Notes a touch of `chunk`, which contains `address`; not a copy from the host.
+    /// Notes a touch of `chunk`, which contains `address`.
     #[inline(always)]
     pub fn add_new(&mut self, chunk: ChunkId, address: DevicePtr, touch: Touch) {
         if self.len < INLINE {
-            // SAFETY: below the array's length. Field by field: as a whole it
-            // would be made elsewhere, and copied.
+            // SAFETY: below the arrays' length.
             unsafe {
-                let next = self.first.as_mut_ptr().cast::<Touched>().add(self.len);
-                (&raw mut (*next).touch).write(touch);
-                (&raw mut (*next).address).write(address);
-                (&raw mut (*next).chunk).write(chunk);
+                self.chunks
+                    .as_mut_ptr()
+                    .cast::<(ChunkId, Touch)>()
+                    .add(self.len)
+                    .write((chunk, touch));
+                self.addresses.as_mut_ptr().cast::<DevicePtr>().add(self.len).write(address);
             }
             self.len += 1;
         } else {
-            self.spill(Touched { touch, address, chunk });
+            self.spill(chunk, address, touch);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn spill(&mut self, touched: Touched) {
+    fn spill(&mut self, chunk: ChunkId, address: DevicePtr, touch: Touch) {
         // Before an allocation is made, whether this one needs it.
-        if self.as_slice().contains(&touched) {
+        let mut known = self.addresses().iter().zip(self.as_slice());
+        if known.any(|(&at, &(_, what))| at == address && what == touch) {
             return;
         }
-        let mut spilled = self.spilled.take().unwrap_or_else(|| Box::new(self.as_slice().to_vec()));
-        spilled.push(touched);
+        let mut spilled = self.spilled.take().unwrap_or_else(|| {
+            Box::new(Spilled {
+                chunks: self.as_slice().to_vec(),
+                addresses: self.addresses().to_vec(),
+            })
+        });
+        spilled.chunks.push((chunk, touch));
+        spilled.addresses.push(address);
         self.spilled = Some(spilled);
     }
 
     /// The same, of one operation of `bytes`; nothing if that is none.
-    #[inline(always)]
     pub fn add_sized(&mut self, address: DevicePtr, bytes: usize, touch: Touch) {
         if bytes > 0 {
             self.add(address, touch);
@@ -107,20 +107,29 @@ impl Touches {
     }
 
     #[inline(always)]
-    pub fn as_slice(&self) -> &[Touched] {
+    pub fn as_slice(&self) -> &[(ChunkId, Touch)] {
         match &self.spilled {
-            Some(spilled) => spilled,
+            Some(spilled) => &spilled.chunks,
             // SAFETY: those are set.
-            None => unsafe { slice::from_raw_parts(self.first.as_ptr().cast(), self.len) },
+            None => unsafe { slice::from_raw_parts(self.chunks.as_ptr().cast(), self.len) },
+        }
+    }
+
+    #[inline(always)]
+    fn addresses(&self) -> &[DevicePtr] {
+        match &self.spilled {
+            Some(spilled) => &spilled.addresses,
+            // SAFETY: those are set.
+            None => unsafe { slice::from_raw_parts(self.addresses.as_ptr().cast(), self.len) },
         }
     }
 
     /// Keeps the chunks resident on behalf of a graph, and remembers that its
     /// replays touch them.
     pub fn pin_for_graph(&self) -> Result<()> {
-        let chunks: Vec<ChunkId> = self.as_slice().iter().map(|touched| touched.chunk).collect();
+        let chunks: Vec<ChunkId> = self.as_slice().iter().map(|&(chunk, _)| chunk).collect();
         engine::pin_for_graph(&chunks)?;
-        graphs::remember(self.as_slice());
+        graphs::remember(self.addresses());
         Ok(())
     }
 }
@@ -131,30 +140,28 @@ impl Touches {
 ///
 /// Errors: what the engine answers when the chunks cannot be present; the
 /// original is not called then.
-#[inline(always)]
+#[inline]
 pub fn ordered(stream: CUstream, touches: &Touches, forward: impl Fn() -> CuResult) -> CuResult {
     if touches.is_empty() {
         return retry_when_out_of_memory(forward);
     }
-    let Some(fast) = engine::begin_fast(stream) else {
-        return carefully(stream, touches, &forward);
+    if engine::any_capture() && is_capturing(stream) {
+        return captured(touches, &forward);
+    }
+    let code = match engine::begin(
+        stream,
+        touches.as_slice(),
+        touches.addresses(),
+        touches.launched.as_deref(),
+    ) {
+        Ok(access) => {
+            let code = forward();
+            drop(access);
+            code
+        }
+        Err(code) => return code,
     };
-    let code = forward();
-    fast.end(touches.as_slice());
     if code == CuResult::OUT_OF_MEMORY { once_more(stream, touches, &forward) } else { code }
-}
-
-#[cold]
-#[inline(never)]
-fn carefully(stream: CUstream, touches: &Touches, forward: &dyn Fn() -> CuResult) -> CuResult {
-    if is_capturing(stream) {
-        return captured(touches, forward);
-    }
-    let launched = touches.launched.as_deref();
-    match engine::carefully(stream, touches.as_slice(), launched, forward) {
-        Ok(CuResult::OUT_OF_MEMORY) => once_more(stream, touches, forward),
-        Ok(code) | Err(code) => code,
-    }
 }
 
 #[cold]
@@ -172,8 +179,14 @@ fn once_more(stream: CUstream, touches: &Touches, forward: &dyn Fn() -> CuResult
     if !engine::release_for_retry() {
         return CuResult::OUT_OF_MEMORY;
     }
-    match engine::carefully(stream, touches.as_slice(), touches.launched.as_deref(), forward) {
-        Ok(code) | Err(code) => code,
+    match engine::begin(
+        stream,
+        touches.as_slice(),
+        touches.addresses(),
+        touches.launched.as_deref(),
+    ) {
+        Ok(_access) => forward(),
+        Err(code) => code,
     }
 }
 
