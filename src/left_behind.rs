@@ -6,15 +6,13 @@
 //! touched. It runs only if somebody asked for either file. A file is written
 //! beside and renamed: a reader never sees half of one.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::private_file::replace;
 use crate::{config, engine, trace_file};
 
 /// Until the first time, and between two: short beside a user's patience, long
@@ -86,17 +84,4 @@ fn stats_file() -> Option<PathBuf> {
 fn summary_file() -> Option<PathBuf> {
     let dir = std::env::var_os("AUTOOFFLOAD_LAUNCH_DIR")?;
     Some(Path::new(&dir).join(format!("{}.summary", std::process::id())))
-}
-
-/// For the user alone to read. Where others may write, a link that they made in
-/// the place of what is written first is not followed.
-fn replace(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(format!(".{}.partial", std::process::id()));
-    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
-    let file = create().or_else(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => std::fs::remove_file(&partial).and_then(|()| create()),
-        _ => Err(error),
-    });
-    file?.write_all(text.as_bytes()).and_then(|()| std::fs::rename(&partial, path))
 }

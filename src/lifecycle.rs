@@ -76,9 +76,10 @@ fn leave_marker() {
 }
 
 /// The child of a process that uses CUDA cannot use it; what we hold belongs
-/// to the parent. One store: any lock may be held by a thread that is gone.
+/// to the parent. No lock is taken: a thread that is gone may hold it.
 extern "C" fn in_forked_child() {
     STATE.store(OFF, Ordering::Release);
+    metrics::leave_to_parent();
 }
 
 /// Says what was done. Other threads may still be calling hooks; they stay

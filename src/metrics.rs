@@ -11,6 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -57,6 +58,19 @@ const METRICS: &[(&str, bool, &str, &str)] = &[
     ("launches_total", true, "/hooked/launches", "Kernel launches of the program."),
 ];
 
+/// The socket that is listened at; -1: none.
+static LISTENER: AtomicI32 = AtomicI32::new(-1);
+
+/// In a forked child: the socket is the parent's, and goes with it.
+pub fn leave_to_parent() {
+    let socket = LISTENER.swap(-1, Ordering::Relaxed);
+    if socket >= 0 {
+        // SAFETY: this process's copy of a descriptor that only the serving thread
+        // used, which the child does not have.
+        unsafe { libc::close(socket) };
+    }
+}
+
 /// Starts serving the `account`, if it was asked for, for as long as this process
 /// `is_active`.
 pub fn start(account: fn() -> Value, is_active: fn() -> bool) {
@@ -65,6 +79,7 @@ pub fn start(account: fn() -> Value, is_active: fn() -> bool) {
     };
     let begun = match endpoint.strip_prefix("unix:") {
         Some(path) => listen_at(Path::new(path)).and_then(|listener| {
+            LISTENER.store(listener.as_raw_fd(), Ordering::Relaxed);
             serve(account, is_active, move || {
                 let (stream, _) = listener.accept()?;
                 stream.set_read_timeout(Some(PATIENCE))?;
@@ -73,6 +88,7 @@ pub fn start(account: fn() -> Value, is_active: fn() -> bool) {
             })
         }),
         None => TcpListener::bind(&endpoint).and_then(|listener| {
+            LISTENER.store(listener.as_raw_fd(), Ordering::Relaxed);
             serve(account, is_active, move || {
                 let (stream, _) = listener.accept()?;
                 stream.set_read_timeout(Some(PATIENCE))?;
@@ -82,6 +98,7 @@ pub fn start(account: fn() -> Value, is_active: fn() -> bool) {
         }),
     };
     if let Err(why) = begun {
+        LISTENER.store(-1, Ordering::Relaxed);
         config::say(&format!(
             "warning: AUTOOFFLOAD_METRICS={endpoint}: {why}: no metrics are served"
         ));

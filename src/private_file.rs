@@ -4,7 +4,7 @@
 //! Not here: what is written, and when.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, Result, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -43,4 +43,18 @@ pub fn create(path: &Path) -> Result<File> {
     file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
     file.set_len(0)?;
     Ok(file)
+}
+
+/// Puts `text` in the place of what is at `path`, so that a reader sees the one or
+/// the other, whole. Where others may write, a link that they made in the place of
+/// what is written first is not followed.
+pub fn replace(path: &Path, text: &str) -> Result<()> {
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(format!(".{}.partial", std::process::id()));
+    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
+    let file = create().or_else(|error| match error.kind() {
+        ErrorKind::AlreadyExists => std::fs::remove_file(&partial).and_then(|()| create()),
+        _ => Err(error),
+    });
+    file?.write_all(text.as_bytes()).and_then(|()| std::fs::rename(&partial, path))
 }

@@ -10,8 +10,8 @@ from harness import MIB, run
 SMALL = 20 * MIB
 
 
-def scraped(endpoint, **env):
-    result = run("scraped", endpoint, vram=SMALL, AUTOOFFLOAD_METRICS=endpoint, **env).ok()
+def scraped(endpoint, *more, **env):
+    result = run("scraped", endpoint, *more, vram=SMALL, AUTOOFFLOAD_METRICS=endpoint, **env).ok()
     assert result.account["h2d_bytes"] > 2 * result.out["weight_bytes"]
     return result
 
@@ -45,15 +45,18 @@ def test_on_a_socket_that_is_the_users_alone(tmp_path):
     check(scraped(f"unix:{path}"))
 
 
-def test_on_a_port_of_this_machine():
+def test_on_a_port_of_this_machine(tmp_path):
+    told = tmp_path / "told"
     for _ in range(5):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        result = scraped(f"127.0.0.1:{port}")
+        result = scraped(f"127.0.0.1:{port}", told)
         if not any("no metrics are served" in line for line in result.ours):
             break  # nobody else took it meanwhile
     check(result)
+    # A child that outlives its parent does not keep it.
+    assert told.read_text() == "free"
 
 
 @pytest.mark.parametrize("what", ["port", "socket", "file", "no folder", "elsewhere"])

@@ -274,7 +274,7 @@ impl DeviceBackend {
 
     /// Gives back what only serves while something is on the host, if nothing is.
     pub fn free_unneeded(&mut self) {
-        if !self.holds_host_copies() {
+        if self.search.holds_memory() && !self.holds_host_copies() {
             self.search.release(self.host_store);
         }
     }

@@ -92,6 +92,10 @@ impl Search {
         tried.map(|()| search)
     }
 
+    pub fn holds_memory(&self) -> bool {
+        self.room.is_some()
+    }
+
     /// Gives the memory back that it searches with.
     pub fn release(&mut self, store: &HostStore) {
         if self.unanswered.is_none()

@@ -1,8 +1,11 @@
-"""Streams, then asks for the metrics as Prometheus would: at the address in its argument."""
+"""Streams, then asks for the metrics as Prometheus would: at the address in its argument.
+A second argument names a file: there a child that outlives it tells whether the port is free."""
 
 import os
+import pathlib
 import socket
 import sys
+import time
 
 import torch
 
@@ -41,3 +44,15 @@ models.report(
     # One that says nothing, and one that wants something else, are in nobody's way.
     refused=ask(endpoint, b"POST /metrics HTTP/1.1\r\nHost: x\r\n\r\n"),
     answer=ask(endpoint, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))
+
+if len(sys.argv) > 2 and os.fork() == 0:
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    try:
+        socket.create_server(("127.0.0.1", int(endpoint.rpartition(":")[2]))).close()
+        found = "free"
+    except OSError as why:
+        found = str(why)
+    pathlib.Path(sys.argv[2]).write_text(found)
+    os._exit(0)
