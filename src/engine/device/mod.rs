@@ -19,6 +19,7 @@ mod recorder;
 mod ring_view;
 mod search;
 mod stall;
+mod timed_events;
 mod timing;
 
 use std::ops::Range;

@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 
 use autooffload_core::address_map::ChunkId;
 
+use super::timed_events::TimedEvents;
 use crate::driver::Driver;
 use crate::driver::abi::*;
 use crate::engine::account::{Event, Memory, Trace, What};
@@ -39,7 +40,7 @@ pub struct Recorder {
     /// The end of the latest record that was read.
     latest_ns: f64,
     pending: VecDeque<Pending>,
-    spare: Vec<CUevent>,
+    spare: TimedEvents,
     /// Of what came last: whether on demand.
     demanded: HashMap<ChunkId, bool>,
     memory: Memory,
@@ -55,7 +56,7 @@ impl Recorder {
             anchor: None,
             latest_ns: trace.latest_ns() as f64,
             pending: VecDeque::new(),
-            spare: Vec::new(),
+            spare: TimedEvents::default(),
             demanded: HashMap::new(),
             memory: Memory::default(),
         }
@@ -64,7 +65,7 @@ impl Recorder {
     /// Before something is queued on `stream`, which is of the device's context.
     pub fn begin(&mut self, driver: &Driver, stream: CUstream) -> Option<CUevent> {
         self.read(driver);
-        self.event(driver, stream)
+        self.spare.record(driver, stream)
     }
 
     /// After it was.
@@ -73,8 +74,8 @@ impl Recorder {
             self.demanded.insert(chunk, demanded);
         }
         let Some(start) = start else { return self.trace.lost(1) };
-        let Some(end) = self.event(driver, stream) else {
-            self.spare.push(start);
+        let Some(end) = self.spare.record(driver, stream) else {
+            self.spare.give_back([start]);
             return self.trace.lost(1);
         };
         self.keep(Pending { start, end: Some(end), what });
@@ -93,7 +94,7 @@ impl Recorder {
     /// Something happened when `stream` had come as far as it has been queued.
     pub fn moment(&mut self, driver: &Driver, stream: CUstream, what: What) {
         self.read(driver);
-        match self.event(driver, stream) {
+        match self.spare.record(driver, stream) {
             Some(start) => self.keep(Pending { start, end: None, what }),
             None => self.trace.lost(1),
         }
@@ -112,22 +113,10 @@ impl Recorder {
         if self.pending.len() > PENDING
             && let Some(oldest) = self.pending.pop_front()
         {
-            self.spare.push(oldest.start);
-            self.spare.extend(oldest.end);
+            self.spare.give_back([oldest.start]);
+            self.spare.give_back(oldest.end);
             self.trace.lost(1);
         }
-    }
-
-    fn event(&mut self, driver: &Driver, stream: CUstream) -> Option<CUevent> {
-        let event = match self.spare.pop() {
-            Some(event) => event,
-            None => driver.event_create(false).ok()?,
-        };
-        if driver.event_record(event, stream).is_err() {
-            self.spare.push(event);
-            return None;
-        }
-        Some(event)
     }
 
     /// Those that are over, from the oldest on.
@@ -149,16 +138,16 @@ impl Recorder {
             match self.anchor {
                 None => {
                     self.anchor = Some((start, start_ns));
-                    self.spare.extend(end);
+                    self.spare.give_back(end);
                 }
                 Some((old, _)) if start_ns - anchor_ns > ANCHOR_NS => {
                     self.anchor = Some((start, start_ns));
-                    self.spare.push(old);
-                    self.spare.extend(end);
+                    self.spare.give_back([old]);
+                    self.spare.give_back(end);
                 }
                 Some(_) => {
-                    self.spare.push(start);
-                    self.spare.extend(end);
+                    self.spare.give_back([start]);
+                    self.spare.give_back(end);
                 }
             }
         }
@@ -182,9 +171,7 @@ impl Recorder {
     /// Gives the events back, but for the one that the next are measured from.
     pub fn release(&mut self, driver: &Driver) {
         self.read_all(driver);
-        for event in self.spare.drain(..) {
-            let _ = driver.event_destroy(event);
-        }
+        self.spare.release(driver);
     }
 
     fn read_all(&mut self, driver: &Driver) {

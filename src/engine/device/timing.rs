@@ -14,6 +14,7 @@ use std::ops::Range;
 use autooffload_core::address_map::ChunkId;
 use autooffload_core::memory::Effect;
 
+use super::timed_events::TimedEvents;
 use crate::driver::Driver;
 use crate::driver::abi::*;
 
@@ -34,7 +35,7 @@ pub struct OperationTimer {
     open: Option<(CUstream, CUevent, u64)>,
     /// Oldest first.
     ended: VecDeque<Group>,
-    spare: Vec<CUevent>,
+    spare: TimedEvents,
     /// What the operation before touched.
     touched: Vec<ChunkId>,
 }
@@ -65,19 +66,21 @@ impl OperationTimer {
             return;
         }
         self.open = None;
-        let Some(end) = self.event(driver, stream) else { return self.spare.push(start) };
+        let Some(end) = self.spare.record(driver, stream) else {
+            return self.spare.give_back([start]);
+        };
         self.ended.push_back(Group { start, end, operations: first..operation });
         if self.ended.len() > GROUPS
             && let Some(oldest) = self.ended.pop_front()
         {
-            self.spare.extend([oldest.start, oldest.end]);
+            self.spare.give_back([oldest.start, oldest.end]);
         }
     }
 
     /// After the waits of `operation` were queued, before itself is.
     pub fn after(&mut self, driver: &Driver, stream: CUstream, operation: u64) {
         if self.open.is_none() {
-            self.open = self.event(driver, stream).map(|start| (stream, start, operation));
+            self.open = self.spare.record(driver, stream).map(|start| (stream, start, operation));
         }
     }
 
@@ -86,36 +89,21 @@ impl OperationTimer {
         let oldest = self.ended.front()?;
         let ms = driver.event_elapsed_ms(oldest.start, oldest.end).ok()?;
         let group = self.ended.pop_front()?;
-        self.spare.extend([group.start, group.end]);
+        self.spare.give_back([group.start, group.end]);
         Some((group.operations, (f64::from(ms) * 1e6) as u64))
     }
 
     /// The group under way is not timed.
     pub fn give_up(&mut self) {
         if let Some((_, start, _)) = self.open.take() {
-            self.spare.push(start);
+            self.spare.give_back([start]);
         }
-    }
-
-    /// An event recorded on `stream` now.
-    fn event(&mut self, driver: &Driver, stream: CUstream) -> Option<CUevent> {
-        let event = match self.spare.pop() {
-            Some(event) => event,
-            None => driver.event_create(false).ok()?,
-        };
-        if driver.event_record(event, stream).is_err() {
-            self.spare.push(event);
-            return None;
-        }
-        Some(event)
     }
 
     /// Gives the events back.
     pub fn release(&mut self, driver: &Driver) {
         self.give_up();
-        let ended = self.ended.drain(..).flat_map(|group| [group.start, group.end]);
-        for event in ended.chain(self.spare.drain(..)) {
-            let _ = driver.event_destroy(event);
-        }
+        self.spare.give_back(self.ended.drain(..).flat_map(|group| [group.start, group.end]));
+        self.spare.release(driver);
     }
 }

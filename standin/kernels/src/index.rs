@@ -256,11 +256,16 @@ impl Kernel for IndexElements {
     }
 
     fn cost(&self, launch: &Launch) -> Cost {
-        let count = Cursor::parameter(launch, 0)
-            .and_then(|mut cursor| cursor.integer())
-            .unwrap_or(0) as f64;
-        Cost { bytes: count * (2 * self.size + 8) as f64, flops: 0.0 }
+        moved_by_index(launch, self.size)
     }
+}
+
+/// The cost of reading, and writing, as many elements of `size` bytes as the first
+/// parameter says, each with its index.
+fn moved_by_index(launch: &Launch, size: usize) -> Cost {
+    let count =
+        Cursor::parameter(launch, 0).and_then(|mut cursor| cursor.integer()).unwrap_or(0) as f64;
+    Cost { bytes: count * (2 * size + 8) as f64, flops: 0.0 }
 }
 
 /// `index_elementwise_kernel` for `x.index_copy_(dim, index, source)`. The lambda holds:
@@ -299,10 +304,7 @@ impl Kernel for CopyByIndex {
     }
 
     fn cost(&self, launch: &Launch) -> Cost {
-        let count = Cursor::parameter(launch, 0)
-            .and_then(|mut cursor| cursor.integer())
-            .unwrap_or(0) as f64;
-        Cost { bytes: count * (2 * self.size + 8) as f64, flops: 0.0 }
+        moved_by_index(launch, self.size)
     }
 }
 
