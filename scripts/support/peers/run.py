@@ -6,10 +6,10 @@ cell's row says. Not here: which cells (grid.py), what they should be (judge.py)
 
 import concurrent.futures
 import json
-import os
 import statistics
-import subprocess
 import threading
+
+from support import cells
 
 from . import bounds, judge
 from .shapes import SHAPES
@@ -32,18 +32,9 @@ class Lane(threading.local):
 
     def process(self, preloaded):
         if preloaded not in self.processes:
-            lib = self.root / "target" / "standin" / "lib"
-            env = {name: value for name, value in os.environ.items()
-                   if not name.startswith(("PYTORCH_", "STANDIN_", "AUTOOFFLOAD"))}
-            env |= {"LD_LIBRARY_PATH": str(lib), "TRITON_LIBCUDA_PATH": str(lib),
-                    "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-                    "PATH": f"{self.python.parent}:{env['PATH']}"}
-            command = [self.python, "-m", "support.peers.cell"]
-            command = [self.root / "scripts" / "autooffload-launch", *command] if preloaded \
-                else [*command, "--peers"]
-            self.processes[preloaded] = subprocess.Popen(
-                command, env=env, cwd=self.root / "scripts", text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.processes[preloaded] = cells.start(
+                self.python, self.root, "support.peers.cell", *([] if preloaded else ["--peers"]),
+                preloaded=preloaded)
         return self.processes[preloaded]
 
 

@@ -9,10 +9,9 @@ that streams and events allow.
 """
 
 import json
-import os
 import statistics
-import subprocess
 
+from support import cells
 from support.peers import bounds
 
 from .shapes import SHAPES
@@ -35,20 +34,10 @@ class Runner:
 
     def process(self, preloaded):
         if preloaded not in self.processes:
-            lib = self.root / "target" / "standin" / "lib"
-            env = {name: value for name, value in os.environ.items()
-                   if not name.startswith(("PYTORCH_", "STANDIN_", "AUTOOFFLOAD"))}
-            env |= {"LD_LIBRARY_PATH": str(lib), "TRITON_LIBCUDA_PATH": str(lib),
-                    "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
-                    "PATH": f"{self.python.parent}:{env['PATH']}",
-                    # torch's cuBLAS workspaces would else be 8 MiB beside the weights
-                    "CUBLAS_WORKSPACE_CONFIG": ":16:8", "CUBLASLT_WORKSPACE_SIZE": "64"}
-            command = [self.python, "-m", "support.wild.cell"]
-            if preloaded:
-                command = [self.root / "scripts" / "autooffload-launch", *command]
-            self.processes[preloaded] = subprocess.Popen(
-                command, env=env, cwd=self.root / "scripts", text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.processes[preloaded] = cells.start(
+                self.python, self.root, "support.wild.cell", preloaded=preloaded,
+                # torch's cuBLAS workspaces would else be 8 MiB beside the weights
+                CUBLAS_WORKSPACE_CONFIG=":16:8", CUBLASLT_WORKSPACE_SIZE="64")
         return self.processes[preloaded]
 
     def once(self, name, preloaded, uses=False, **env):
