@@ -152,6 +152,11 @@ pub fn write_trace(source: &Source, output: &Path, iterations: u32) -> Result<()
         .map_err(|error| format!("{}: cannot be written: {error}", output.display()))
 }
 
+/// To standard error. If nobody can hear it, that is no failure.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "autooffload: {line}");
+}
+
 /// To standard output. A reader that has seen enough (`| head`) is no failure.
 pub fn print(text: &str) -> Result<(), String> {
     write(&mut std::io::stdout().lock(), text.as_bytes())

@@ -99,7 +99,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("autooffload: {why}");
+            arguments::say(&why);
             ExitCode::FAILURE
         }
     }

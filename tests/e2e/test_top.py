@@ -190,14 +190,16 @@ def test_the_terminal_is_given_back(tmp_path):
             assert after == before, name
 
 
+@pytest.mark.parametrize("columns", [120, 15000])
 @pytest.mark.parametrize("controlling", [True, False])
-def test_it_ends_with_its_terminal(tmp_path, controlling):
-    """A window that is closed leaves no process behind, told of it by a signal or not."""
+def test_it_ends_with_its_terminal(tmp_path, controlling, columns):
+    """A window that is closed leaves no process behind, told of it by a signal or not, between
+    two pictures or while one is drawn: 15,000 columns are more than a terminal keeps unread."""
     def take_terminal():
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     master, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 4, columns, 0, 0))
     with running(tmp_path), subprocess.Popen(
             [TOP, "top"], stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
             preexec_fn=take_terminal if controlling else None,
@@ -206,7 +208,7 @@ def test_it_ends_with_its_terminal(tmp_path, controlling):
             os.close(terminal)
             written = b""
             while b"watched.py" not in written:
-                written += os.read(master, 65536)
+                written += os.read(master, 4096)
             os.close(master)
             assert process.wait(PATIENCE_S) == (-signal.SIGHUP if controlling else 0)
         finally:

@@ -1,6 +1,6 @@
 //! The same function over many items, on several threads, results in order.
 
-use std::io::{IsTerminal, Write};
+use std::io::{IsTerminal, Write, stderr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +16,7 @@ pub fn map<T: Sync, R: Send>(
     let next = AtomicUsize::new(0);
     let done = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<R>>> = items.iter().map(|_| Mutex::new(None)).collect();
-    let shown = std::io::stderr().is_terminal();
+    let shown = stderr().is_terminal();
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, items.len().max(1)) {
             scope.spawn(|| {
@@ -27,15 +27,14 @@ pub fn map<T: Sync, R: Send>(
                     *results[index].lock().expect("no panic while held") = Some(result);
                     let done = done.fetch_add(1, Ordering::Relaxed) + 1;
                     if shown {
-                        eprint!("\r   {what}: {done} of {}\x1b[K", items.len());
-                        let _ = std::io::stderr().flush();
+                        let _ = write!(stderr(), "\r   {what}: {done} of {}\x1b[K", items.len());
                     }
                 }
             });
         }
     });
     if shown {
-        eprint!("\r\x1b[K");
+        let _ = write!(stderr(), "\r\x1b[K");
     }
     results
         .into_iter()

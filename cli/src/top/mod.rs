@@ -43,7 +43,7 @@ struct Seen {
 pub fn run(options: &Options) -> Result<(), String> {
     if options.once || options.json || !std::io::stdout().is_terminal() {
         let (seen, said) = first_look(options.pid)?;
-        said.iter().for_each(|line| eprintln!("autooffload: {line}"));
+        said.iter().for_each(|line| crate::arguments::say(line));
         return crate::arguments::print(&if options.json {
             as_json(&seen)
         } else {

@@ -5,12 +5,12 @@ use super::words::{self, NOTHING};
 use super::{Seen, look};
 use autooffload_shared::live::now_ns;
 use autooffload_shared::page::Device;
-use ratatui::Frame;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
+use ratatui::{DefaultTerminal, Frame};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -51,8 +51,17 @@ pub fn run(pid: Option<u32>) -> Result<(), String> {
             .map_err(|error| error.to_string())
             .and_then(|_| picture.follow());
     }
-    ratatui::restore();
-    over.map(|_| ())
+    // What was not drawn, because the terminal went away meanwhile, ends here.
+    terminal_has_input(Duration::ZERO);
+    over.and(give_back(terminal))
+}
+
+/// The terminal as it was. What fails is returned: ratatui would print it where
+/// it just failed, and panic over that.
+fn give_back(mut terminal: DefaultTerminal) -> Result<(), String> {
+    let given = ratatui::try_restore().and_then(|()| terminal.show_cursor());
+    std::mem::forget(terminal);
+    given.map_err(|error| format!("this terminal cannot be given back: {error}"))
 }
 
 impl Picture {
