@@ -189,3 +189,57 @@ fn of_phases_that_take_turns_what_each_uses_stays() {
         assert_eq!(frames(40..60), 0, "{available}: used once in 28 iterations");
     }
 }
+
+/// Layers of tensors below 1 MiB as PyTorch's allocator packs them: each tensor where
+/// it fits best in segments of a frame, so that small ones fill what is left over
+/// beside matrices of long before. Activations lie in four more and take turns.
+fn small_layers(layers: u32, width: u64, frames: u32) -> Problem {
+    const SEGMENT: u64 = 2 << 20;
+    let mut left: Vec<u64> = Vec::new();
+    let mut place = |floats: u64| -> u32 {
+        let bytes = (floats * 4).next_multiple_of(512);
+        let fits = (0..left.len()).filter(|&at| left[at] >= bytes);
+        let best = fits.min_by_key(|&at| left[at]).unwrap_or_else(|| {
+            left.push(SEGMENT);
+            left.len() - 1
+        });
+        left[best] -= bytes;
+        best as u32
+    };
+    let mut phase = Phase { repeats: 10, ..Phase::default() };
+    let mut steps = Vec::new();
+    for _ in 0..layers {
+        let norms: Vec<u32> = (0..4).map(|_| place(width)).collect();
+        let products: Vec<[u32; 2]> =
+            [3, 1, 4, 4].iter().map(|by| [place(by * width * width), place(by * width)]).collect();
+        steps.push(vec![norms[0], norms[1]]);
+        steps.extend(products[..2].iter().map(|named| named.to_vec()));
+        steps.push(vec![norms[2], norms[3]]);
+        steps.extend(products[2..].iter().map(|named| named.to_vec()));
+    }
+    let weights = left.len() as u32;
+    for (step, named) in steps.iter().enumerate() {
+        let of = |turn: usize| weights + (turn % 4) as u32;
+        let mut named = [&named[..], &[of(step), of(step + 1)]].concat();
+        named.sort_unstable();
+        named.dedup();
+        phase.push(60_000, &named);
+        phase.push(10_000, &[of(step + 1)]);
+    }
+    let chunks = (0..weights + 4).map(|id| Chunk { id, frames: 1, ..Chunk::default() }).collect();
+    let machine = Machine { frames, link_bytes_per_s: 2e9, ..Machine::default() };
+    Problem { chunks, phases: vec![phase], machine, window_frames: None }
+}
+
+#[test]
+fn where_small_tensors_lie_beside_others_of_long_before_each_comes_once() {
+    for layers in [40, 50] {
+        let mut problem = small_layers(layers, 192, 0);
+        let frames = problem.chunks.len() as u32;
+        problem.machine.frames = frames * 40 / 100;
+        let plan = plan(&problem, None, Effort::Searched).unwrap();
+        plan.verify(&problem).unwrap();
+        let streamed = plan.phases[0].streamed_bytes / problem.machine.frame_bytes;
+        assert!(streamed <= u64::from(frames), "{layers} layers: {streamed} of {frames} frames");
+    }
+}

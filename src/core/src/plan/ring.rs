@@ -70,7 +70,8 @@ impl RingLayout {
 }
 
 /// Lays `shares[c]` frames of each local chunk `c` out on at most `ring`
-/// frames. Error: a local chunk that would meet another while both are needed.
+/// frames. Error: a local chunk that would meet another while both are needed;
+/// of the two the one that is used more often.
 pub(super) fn lay_out(
     shape: &Shape,
     shares: &[u32],
@@ -129,7 +130,8 @@ fn place(shares: &[u32], streamed: u32, rounds: u32, split: u32) -> Result<RingL
 /// Walks two iterations over the ring; the second is the steady one. Fills in
 /// the copies and the schedule.
 ///
-/// Error: a local chunk that meets another which the same step needs.
+/// Error: of two local chunks that meet though the same step needs both, the one
+/// that is used more often; it had better stay.
 pub(super) fn order(shape: &Shape, machine: &Machine, layout: &mut RingLayout) -> Result<(), u32> {
     const NEVER: i64 = i64::MIN;
     let steps = shape.steps() as i64;
@@ -162,6 +164,7 @@ pub(super) fn order(shape: &Shape, machine: &Machine, layout: &mut RingLayout) -
                     (last, fetch.count) = (after, fetch.count + 1);
                 }
                 let (mut release, mut frames) = (NEVER, 0);
+                let mut displaced = NOBODY;
                 let mut id_of = fetch.first;
                 for _ in 0..fetch.count {
                     let part = layout.parts[id_of as usize];
@@ -169,7 +172,9 @@ pub(super) fn order(shape: &Shape, machine: &Machine, layout: &mut RingLayout) -
                         let owner = &mut owners[part.slot(frame) as usize];
                         if *owner != NOBODY {
                             present[*owner as usize] = false;
-                            release = release.max(used[*owner as usize]);
+                            if used[*owner as usize] > release {
+                                (release, displaced) = (used[*owner as usize], *owner);
+                            }
                         }
                         *owner = id_of;
                     }
@@ -178,7 +183,9 @@ pub(super) fn order(shape: &Shape, machine: &Machine, layout: &mut RingLayout) -
                     id_of = layout.beside.get(id_of as usize).map_or(NOBODY, |beside| beside[1]);
                 }
                 if release >= now {
-                    return Err(local);
+                    let (other, _) = layout.owner(displaced);
+                    let uses = |local: u32| shape.uses(local as usize).len();
+                    return Err(if uses(other) > uses(local) { other } else { local });
                 }
                 used[id] = now;
                 if round == 1 {
