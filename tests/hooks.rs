@@ -109,7 +109,7 @@ fn run_with(program: &str, args: &[&str], env: &[(&str, &str)], with_driver: boo
     if with_driver {
         command.env("LD_LIBRARY_PATH", dir);
     }
-    let output = within(Duration::from_secs(30), &mut command);
+    let output = within(Duration::from_secs(300), &mut command);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{program} {args:?}: {}\n{stderr}", output.status);
     let mut accounts = BTreeMap::new();
@@ -172,7 +172,7 @@ fn a_program_with_foreign_rights_is_passed_through() {
     let run = || {
         let mut command = Command::new(&program);
         let output = within(
-            Duration::from_secs(30),
+            Duration::from_secs(300),
             command.env_clear().env("AUTOOFFLOAD_STATS", &stats).env("AUTOOFFLOAD_LOG", "info"),
         );
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -279,7 +279,7 @@ fn without_a_driver_calls_fail_as_the_driver_would() {
 #[test]
 fn a_program_that_never_uses_cuda_hears_nothing() {
     let output = within(
-        Duration::from_secs(30),
+        Duration::from_secs(300),
         Command::new("/bin/true").env_clear().env("LD_PRELOAD", library()),
     );
     assert!(output.status.success() && output.stderr.is_empty());

@@ -36,7 +36,7 @@ fn run(env: &[(&str, &str)], preloaded: bool) -> (String, serde_json::Value) {
     if preloaded {
         command.env("LD_PRELOAD", library()).env("AUTOOFFLOAD_STATS", &stats);
     }
-    let output = within(Duration::from_secs(120), &mut command);
+    let output = within(Duration::from_secs(300), &mut command);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{env:?}: {}\n{stderr}", output.status);
     let account = match std::fs::read(&stats) {
@@ -94,7 +94,7 @@ fn same_when_everything_fits_and_nothing_is_streamed() {
 fn without_the_library_the_small_device_is_too_small() {
     let mut command = Command::new(built().join("memory_calls"));
     command.env_clear().env("LD_LIBRARY_PATH", built()).env("STANDIN_VRAM", "40M");
-    let output = within(Duration::from_secs(60), &mut command);
+    let output = within(Duration::from_secs(300), &mut command);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && stderr.contains("cuMemAlloc_v2 answers 2"), "{stderr}");
 }

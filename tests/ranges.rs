@@ -30,7 +30,7 @@ fn right(argument: &str, env: &[(&str, &str)]) -> String {
     let mut command = Command::new(built().join("ranges"));
     command.arg(argument).env_clear().env("LD_LIBRARY_PATH", built());
     command.env("LD_PRELOAD", library()).env("STANDIN_VRAM", "40M").envs(env.iter().copied());
-    let output = within(Duration::from_secs(240), &mut command);
+    let output = within(Duration::from_secs(300), &mut command);
     let (stdout, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(

@@ -90,5 +90,5 @@ def run(reader):
 
     def run(text, **more):
         return subprocess.run(["bash", "-euo", "pipefail", "-c", text], cwd=folder,
-                              env=env | more, text=True, capture_output=True, timeout=240)
+                              env=env | more, text=True, capture_output=True, timeout=300)
     return run

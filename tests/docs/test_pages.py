@@ -77,7 +77,7 @@ def test_a_long_command_is_one(block, reader):
             if path.read_bytes().startswith(b"#!"):
                 command = [word for word in words[1:2] if word.isalpha()]
                 help_text = subprocess.run([path, *command, "--help"], env=env, text=True,
-                                           capture_output=True, timeout=60)
+                                           capture_output=True, timeout=300)
                 assert help_text.returncode == 0, words
                 for option in [word for word in words[1:] if word.startswith("-")]:
                     assert option.partition("=")[0] in help_text.stdout, words

@@ -26,7 +26,7 @@ LAUNCHER = ROOT / "scripts" / "autooffload-launch"
 
 MIB = 2**20
 AMPLE = 4 * 2**30
-LIMIT_SECONDS = 240
+LIMIT_SECONDS = 400
 
 # torch's cuBLAS workspaces would else be 8 MiB, a third of the smallest device here.
 SMALL_WORKSPACES = {"CUBLAS_WORKSPACE_CONFIG": ":16:8", "CUBLASLT_WORKSPACE_SIZE": "64"}

@@ -24,7 +24,7 @@ from harness import LAUNCHER, MIB, PROGRAMS, ROOT, SMALL_WORKSPACES, STANDIN_RUN
 
 TOP = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "autooffload"
 CAP = 24 * MIB
-PATIENCE_S = 120
+PATIENCE_S = 300
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ IN, OUT, WAITED, HOST = range(4)
 
 def cli(*arguments):
     return subprocess.run([PROGRAM, *map(str, arguments)], text=True, capture_output=True,
-                          timeout=120)
+                          timeout=300)
 
 
 # Until the tests end.
@@ -191,7 +191,7 @@ def browser():
     if not (place / "node_modules" / "playwright-core").exists():
         try:
             made = subprocess.run(["npm", "install", "--no-fund", "--no-audit", "--silent"],
-                                  cwd=place, capture_output=True, text=True, timeout=200)
+                                  cwd=place, capture_output=True, text=True, timeout=300)
         except subprocess.TimeoutExpired:
             return None, "npm takes too long"
         if made.returncode != 0:
@@ -209,7 +209,7 @@ def test_chromium_shows_the_page(tmp_path):
     page = tmp_path / "page.html"
     assert cli("report", traced.path, "-o", page).returncode == 0
     done = subprocess.run(["node", "look.mjs", page, tmp_path / "page.png"], cwd=place, text=True,
-                          capture_output=True, timeout=200)
+                          capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     seen = json.loads(done.stdout.splitlines()[-1])
     assert seen["complaints"] == [] and seen["requests"] == [f"file://{page}"]

@@ -19,7 +19,7 @@ CUDA, HIP, ALL = VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF
 def after(env, *options, **settings):
     """(the variables and the budget that a program gets, the launcher's lines)."""
     done = subprocess.run([LAUNCHER, *options, "env"], env=env | settings, text=True,
-                          capture_output=True, timeout=30, check=True)
+                          capture_output=True, timeout=300, check=True)
     got = dict(line.partition("=")[::2] for line in done.stdout.splitlines())
     return ({name: got[name] for name in (*VARIABLES, "AUTOOFFLOAD_VRAM") if name in got},
             [line for line in done.stderr.splitlines() if "CUDA, so nothing" not in line])
@@ -109,5 +109,5 @@ def test_what_torch_reads(settings, backend):
     clean = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     done = subprocess.run([sys.executable, "-c", "import torch; torch.cuda.init(); "
                            "print(torch.cuda.get_allocator_backend())"], env=clean | settings,
-                          text=True, capture_output=True, timeout=120)
+                          text=True, capture_output=True, timeout=300)
     assert done.stdout.strip() == backend, done.stderr

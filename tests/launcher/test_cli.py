@@ -18,7 +18,7 @@ TRACE = "sdxl-unet"
 
 def run(*arguments, **options):
     return subprocess.run([PROGRAM, *map(str, arguments)], text=True, capture_output=True,
-                          timeout=60, **options)
+                          timeout=300, **options)
 
 
 def forecast(*arguments):

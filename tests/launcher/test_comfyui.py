@@ -47,7 +47,7 @@ def comfyui(tmp_path):
 def words(env, *command, options=(), **more):
     """(the words that main.py got, the launcher's lines about ComfyUI)."""
     done = subprocess.run([LAUNCHER, *options, *map(str, command)], env=env, text=True,
-                          capture_output=True, timeout=30, **more)
+                          capture_output=True, timeout=300, **more)
     assert done.returncode == 0, done.stderr
     return done.stdout.split(), [line for line in done.stderr.splitlines()
                                       if "ComfyUI" in line]

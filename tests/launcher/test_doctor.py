@@ -16,7 +16,7 @@ PROGRAM = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "aut
 def doctor(env, *command, **options):
     """{name: line} of the JSON, and the exit status."""
     done = subprocess.run([*(command or [LAUNCHER, "--doctor"]), "--json"], env=env, text=True,
-                          capture_output=True, timeout=60, **options)
+                          capture_output=True, timeout=300, **options)
     lines = json.loads(done.stdout)["checks"]
     assert all(line["verdict"] in ("ok", "problem", "unknown") for line in lines)
     assert all(line["todo"] for line in lines if line["verdict"] == "problem")

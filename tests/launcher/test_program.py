@@ -15,7 +15,7 @@ ELSEWHERE = {"--help", "--version", "--doctor"}  # of the launcher alone
 
 
 def output(*command, **options):
-    done = subprocess.run(list(map(str, command)), text=True, capture_output=True, timeout=60,
+    done = subprocess.run(list(map(str, command)), text=True, capture_output=True, timeout=300,
                           **options)
     assert done.returncode == 0, done.stderr
     return done.stdout

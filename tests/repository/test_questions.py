@@ -34,7 +34,7 @@ def rehearse(programs, name, *more):
     env |= {"STANDIN_UNKNOWN": "count", "STANDIN_SM": "9.0"}
     done = subprocess.run([ROOT / "standin" / "run", programs / name, "--limit", "60", "--kernels",
                            programs / questions.KERNELS, *more], env=env, text=True,
-                          capture_output=True, timeout=120)
+                          capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert answers, done.stderr

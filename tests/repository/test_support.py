@@ -135,19 +135,22 @@ def test_a_broken_driver_is_not_an_absent_one(tmp_path, monkeypatch):
 
 def test_a_child_that_takes_too_long_is_ended():
     outcome = child.run([sys.executable, "-c", "import time; time.sleep(60)"], limit_seconds=1)
-    assert outcome.returncode == -signal.SIGTERM and "longer than 1 s" in outcome.error_tail()
+    assert outcome.returncode in (-signal.SIGTERM, -signal.SIGKILL)
+    assert "longer than 1 s" in outcome.error_tail()
 
 
 def test_ctrl_c_ends_the_child_too(tmp_path):
     code = (f"import sys; sys.path.insert(0, {str(ROOT / 'scripts')!r})\n"
             "from support import child\n"
             "try: child.run([sys.executable, '-c', 'import os, time; print(os.getpid(), "
-            "flush=True); time.sleep(60)'], show=lambda line: print(line, flush=True))\n"
+            "flush=True); time.sleep(600)'], show=lambda line: print(line, flush=True))\n"
             "except KeyboardInterrupt: sys.exit(130)\n")
     job = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
                            stderr=subprocess.DEVNULL, start_new_session=True)
     pid = int(job.stdout.readline())
     os.killpg(job.pid, signal.SIGINT)
-    assert job.wait(20) == 130
-    time.sleep(0.1)
+    assert job.wait(300) == 130
+    deadline = time.monotonic() + 300
+    while pathlib.Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not pathlib.Path(f"/proc/{pid}").exists()

@@ -24,7 +24,7 @@ def outlook():
 with torch.no_grad():
     model = models.stack(BLOCKS)
     hashes, iterations = [], 0
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 300
     while iterations < 12 or outlook() == {} and time.monotonic() < deadline:
         x = models.make_input(iterations % KINDS).to("cuda")
         for block in model:

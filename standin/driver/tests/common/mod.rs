@@ -16,7 +16,7 @@ pub const LEGACY: u64 = 0;
 pub const NON_BLOCKING: u32 = 1;
 
 const CHILD: &str = "STANDIN_TEST_CHILD";
-const TIME_LIMIT: Duration = Duration::from_secs(60);
+const TIME_LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs `body` in a process of its own with `settings` in its environment.
 /// `name` is the test's full name.
