@@ -64,9 +64,9 @@ def settings():
 
 
 def known_settings():
-    from .launch import MARKER_VARIABLE, SETTINGS
-    return [MARKER_VARIABLE, "AUTOOFFLOAD_LIB", "AUTOOFFLOAD", "AUTOOFFLOAD_PIN",
-            *[variable for _, variable, *_ in SETTINGS]]
+    from .launch import MARKER_VARIABLE, SETTINGS, SWITCHES
+    return [MARKER_VARIABLE, "AUTOOFFLOAD_LIB",
+            *[variable for _, variable, *_ in SWITCHES + SETTINGS]]
 
 
 def preloads():

@@ -44,6 +44,14 @@ SETTINGS = [
      "serve metrics for Prometheus on unix:PATH or 127.0.0.1:PORT"),
 ]
 
+# Without a value: option, variable, what it becomes, help.
+SWITCHES = [
+    ("--no-pin", "AUTOOFFLOAD_PIN", "0", "do not page-lock host memory (slower copies)"),
+    ("--off", "AUTOOFFLOAD", "0", "preload, but pass every call through untouched"),
+    ("--verify", "AUTOOFFLOAD_VERIFY", "1",
+     "find faults, slowly: a kernel that touches memory it does not name is told by name"),
+]
+
 # Those that name a file.
 FILES = {"AUTOOFFLOAD_STATS", "AUTOOFFLOAD_TRACE"}
 
@@ -84,10 +92,8 @@ def build_parser():
         allow_abbrev=False)
     for option, variable, metavar, text in SETTINGS:
         parser.add_argument(option, dest=variable, metavar=metavar, help=text)
-    parser.add_argument("--no-pin", dest="AUTOOFFLOAD_PIN", action="store_const",
-                        const="0", help="do not page-lock host memory (slower copies)")
-    parser.add_argument("--off", dest="AUTOOFFLOAD", action="store_const", const="0",
-                        help="preload, but pass every call through untouched")
+    for option, variable, value, text in SWITCHES:
+        parser.add_argument(option, dest=variable, action="store_const", const=value, help=text)
     for option, values, text in CHOICES:
         parser.add_argument(option, choices=values, default=values[0], help=text)
     parser.add_argument("--dry-run", action="store_true",

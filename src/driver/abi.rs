@@ -36,6 +36,7 @@ impl CuResult {
     pub const DEINITIALIZED: Self = Self(4);
     pub const NO_DEVICE: Self = Self(100);
     pub const INVALID_CONTEXT: Self = Self(201);
+    pub const ILLEGAL_ADDRESS: Self = Self(700);
     pub const NOT_SUPPORTED: Self = Self(801);
     pub const UNKNOWN: Self = Self(999);
     pub const STREAM_CAPTURE_UNSUPPORTED: Self = Self(900);

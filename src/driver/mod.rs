@@ -128,10 +128,24 @@ impl Driver {
 
     /// Read and write access for `device`. May span several mappings.
     pub fn mem_set_access(&self, address: DevicePtr, bytes: usize, device: Device) -> Result<()> {
-        let desc = CUmemAccessDesc {
-            location: Self::device_prop(device).location,
-            flags: cudarc::driver::sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE,
-        };
+        use cudarc::driver::sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+        self.mem_access(address, bytes, device, CU_MEM_ACCESS_FLAGS_PROT_READWRITE)
+    }
+
+    /// Takes that access away; acts at once, as [`mem_unmap`](Self::mem_unmap) does.
+    pub fn mem_deny_access(&self, address: DevicePtr, bytes: usize, device: Device) -> Result<()> {
+        use cudarc::driver::sys::CUmemAccess_flags::CU_MEM_ACCESS_FLAGS_PROT_NONE;
+        self.mem_access(address, bytes, device, CU_MEM_ACCESS_FLAGS_PROT_NONE)
+    }
+
+    fn mem_access(
+        &self,
+        address: DevicePtr,
+        bytes: usize,
+        device: Device,
+        flags: cudarc::driver::sys::CUmemAccess_flags,
+    ) -> Result<()> {
+        let desc = CUmemAccessDesc { location: Self::device_prop(device).location, flags };
         call!(self.cuMemSetAccess(address, bytes, &desc, 1)).ok()
     }
 
@@ -411,20 +425,20 @@ impl Driver {
             && self.calls.offers(calls::OwnCall::cuKernelGetParamInfo)
     }
 
-    /// Calls `act` with the mangled name of a `CUfunction`.
-    pub fn func_name<T>(&self, func: CUfunction, act: impl FnOnce(&str) -> T) -> Result<T> {
+    /// The mangled name of a `CUfunction`.
+    pub fn func_name(&self, func: CUfunction) -> Result<String> {
         let mut name = std::ptr::null();
         call!(self.cuFuncGetName(&mut name, func)).ok()?;
         // SAFETY: the driver's string, which lives as long as the kernel's module.
-        unsafe { with_text(name, act) }
+        unsafe { text_of(name) }
     }
 
     /// The same for a `CUkernel`.
-    pub fn kernel_name<T>(&self, kernel: CUkernel, act: impl FnOnce(&str) -> T) -> Result<T> {
+    pub fn kernel_name(&self, kernel: CUkernel) -> Result<String> {
         let mut name = std::ptr::null();
         call!(self.cuKernelGetName(&mut name, kernel)).ok()?;
         // SAFETY: as above.
-        unsafe { with_text(name, act) }
+        unsafe { text_of(name) }
     }
 
     // --- account ---------------------------------------------------------------
@@ -437,11 +451,11 @@ impl Driver {
 
 /// # Safety
 /// `text` is null or a string that ends with a zero and outlives the call.
-unsafe fn with_text<T>(text: *const std::ffi::c_char, act: impl FnOnce(&str) -> T) -> Result<T> {
+unsafe fn text_of(text: *const std::ffi::c_char) -> Result<String> {
     if text.is_null() {
         return Err(CuResult::INVALID_VALUE);
     }
     // SAFETY: the caller's promise.
     let text = unsafe { std::ffi::CStr::from_ptr(text) };
-    Ok(act(&text.to_string_lossy()))
+    Ok(text.to_string_lossy().into_owned())
 }

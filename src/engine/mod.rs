@@ -52,6 +52,7 @@ mod state;
 mod stream_ordered;
 mod threads;
 mod users;
+mod verify;
 
 use autooffload_core::address_map::AddressMap;
 use autooffload_core::memory::Effect;
@@ -137,6 +138,11 @@ impl Touch {
 /// see every byte.
 pub fn memory_moves() -> bool {
     inflight::pressure()
+}
+
+/// Whether every launch is watched (`AUTOOFFLOAD_VERIFY`).
+pub fn verifies() -> bool {
+    engine().is_some_and(|engine| engine.verifies)
 }
 
 /// The chunk that contains `address`. Lock-free, a few nanoseconds; `None` for

@@ -21,6 +21,7 @@ use super::inflight::FastLaunch;
 use super::reach::{self, Caller, Launched, Reached};
 use super::state::{Engine, Failure, engine, hot, lock};
 use super::users::UserId;
+use super::verify::{self, Watched};
 use super::{Touch, any_capture, inflight, remembered};
 use crate::driver::abi::*;
 
@@ -114,7 +115,8 @@ fn begin_streaming(
     // By device, in the order of the locks.
     unique.sort_by_key(|&(id, _)| hot(id).device());
     let is_kernel = touches.iter().any(|&(_, touch)| touch == Touch::Kernel);
-    let mut access = Streaming { engine, stream, user, ctx, is_kernel, held: SmallVec::new() };
+    let mut access =
+        Streaming { engine, stream, user, ctx, is_kernel, held: SmallVec::new(), watched: None };
     let mut rest = &unique[..];
     while let Some(&(first, _)) = rest.first() {
         let device = hot(first).device();
@@ -122,6 +124,9 @@ fn begin_streaming(
         let (group, others) = rest.split_at(count);
         access.take(device, group, &named)?;
         rest = others;
+    }
+    if engine.verifies && (is_kernel || launched.is_some()) {
+        access.watched = verify::watch(engine, launched)?;
     }
     Ok(Access(Held::Streaming(access)))
 }
@@ -171,6 +176,7 @@ struct Streaming {
     ctx: CUcontext,
     is_kernel: bool,
     held: SmallVec<[(usize, Touches); 1]>,
+    watched: Option<Watched>,
 }
 
 impl Streaming {
@@ -217,6 +223,7 @@ impl Streaming {
                 }
                 other => Err(other),
             })?;
+            living.iter().for_each(|&(id, _)| backend.open(id));
             {
                 // A default stream is the one of the program's context.
                 let foreign = self.ctx != backend.ctx && !self.ctx.is_null();
@@ -252,6 +259,9 @@ impl Streaming {
 
 impl Drop for Streaming {
     fn drop(&mut self) {
+        if let Some(watched) = self.watched.take() {
+            watched.check(self.engine);
+        }
         for (device, group) in &self.held {
             let slot = &self.engine.devices[*device];
             let mut state = lock(&slot.state);

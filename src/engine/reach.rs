@@ -58,13 +58,15 @@ const LEVELS: usize = 2;
 pub struct Launched {
     /// A number for its kernel, which no other has.
     kernel: u64,
+    /// Its name as the compiler has it, where launches are watched.
+    pub name: Option<String>,
     /// What it names within [`small::small_span`].
     pub small: SmallVec<[DevicePtr; 4]>,
 }
 
 impl Launched {
     pub fn of(kernel: u64) -> Self {
-        Self { kernel, small: SmallVec::new() }
+        Self { kernel, name: None, small: SmallVec::new() }
     }
 }
 

@@ -68,6 +68,8 @@ pub(super) struct Engine {
     pub(super) space: OnceCell<Space>,
     /// The driver gives no address space: nothing can be managed.
     pub(super) no_space: AtomicBool,
+    /// Every launch is watched.
+    pub(super) verifies: bool,
     /// The driver does not say what kernels take: nothing can be managed.
     pub(super) no_parameters: bool,
     /// What was let through.
@@ -151,6 +153,7 @@ pub fn start(driver: &'static Driver, config: &Config, traced: bool) {
         device_count: driver.device_count().unwrap_or(1).max(1) as usize,
         space: OnceCell::new(),
         no_space: AtomicBool::new(false),
+        verifies: config.verify,
         no_parameters: !driver.tells_parameters(),
         passed: Passed::default(),
         publisher: Publisher::default(),

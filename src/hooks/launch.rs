@@ -179,6 +179,9 @@ unsafe fn note_launch(
     let mut noted = None;
     let known = layouts::with(function, |layout| {
         let mut launched = Box::new(engine::Launched::of(layout.kernel));
+        if engine::verifies() {
+            launched.name = layout.name.clone();
+        }
         if small.bytes > 0 && !params.is_null() {
             for param in &layout.params {
                 // SAFETY: entry `index` points at `bytes` bytes, as the kernel asks.

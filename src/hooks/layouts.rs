@@ -22,6 +22,8 @@ use crate::thread::{TakenOut, thread};
 pub struct Layout {
     /// No other kernel has it, whatever handles come again.
     pub kernel: u64,
+    /// As the compiler has it; `None`: the driver does not tell.
+    pub name: Option<String>,
     pub params: Vec<Param>,
     /// Of the one that is a struct with slots, if it is a known one.
     pub slots: Option<Slots>,
@@ -162,17 +164,17 @@ fn ask(handle: usize, is_kernel: bool) -> Result<Layout> {
             Err(code) => return Err(code),
         }
     }
-    let slots = |name: &str| {
+    let named = if is_kernel {
+        driver().kernel_name(handle as CUkernel)
+    } else {
+        driver().func_name(handle as CUfunction)
+    };
+    layout.name = named.ok();
+    // A driver that tells no names: then every word counts.
+    layout.slots = layout.name.as_deref().and_then(|name| {
         let known = slots::may_have_slots(name) && torch_release_is_known();
         known.then(|| Slots::of(name, &sizes)).flatten()
-    };
-    let named = if is_kernel {
-        driver().kernel_name(handle as CUkernel, slots)
-    } else {
-        driver().func_name(handle as CUfunction, slots)
-    };
-    // A driver that tells no names: then every word counts.
-    layout.slots = named.ok().flatten();
+    });
     Ok(layout)
 }
 

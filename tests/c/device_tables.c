@@ -2,7 +2,8 @@
  *
  *   device_tables PLACE WRITER
  *   PLACE   where the table lies: small (an allocation that stays the driver's),
- *           frame (one that does not), pool (of stream-ordered memory)
+ *           frame (one that does not), pool (of stream-ordered memory),
+ *           large (too large to be searched)
  *   WRITER  how it came there: kernel, copy (on the device), early (before
  *           memory was short), tables (it names a table), grouped (a product)
  *
@@ -53,6 +54,8 @@ static ptr memory_at(const char *place)
         return new_memory(SMALL);
     if (!strcmp(place, "frame"))
         return new_memory(2 * MIB);
+    if (!strcmp(place, "large"))
+        return new_memory(4 * MIB);
     OK(cuMemAllocAsync, &address, (size_t)SMALL, stream);
     return address;
 }

@@ -76,3 +76,12 @@ def test_window_of_one_and_pageable_memory():
     weights = reference("forward", *arguments).out["weight_bytes"]
     identical_at("forward", *arguments, vram=weights // 4, AUTOOFFLOAD_WINDOW="1")
     identical_at("forward", *arguments, vram=weights // 4, AUTOOFFLOAD_PIN="0")
+
+
+@pytest.mark.parametrize("writer", [None, "kernel"])
+def test_watched(writer):
+    """While nobody can touch what is absent, the program finds all that it needs."""
+    arguments = ("--blocks", 60, "--iterations", 6) + (("--update", writer) if writer else ())
+    weights = reference("forward", *arguments).out["weight_bytes"]
+    result = identical_at("forward", *arguments, vram=weights // 2, AUTOOFFLOAD_VERIFY="1")
+    assert result.stats["verified_launches"] > 100

@@ -111,6 +111,15 @@ MESSAGES = {
     "parameters not told": [
         "error: the driver does not say what parameters a kernel takes (CUDA error 999); such "
         "launches fail, for their weights might be absent; install driver 550 or newer"],
+    "a kernel that is watched": [
+        "warn: verify: standin_add_through_u32 touched memory that was not there. Absent, and not "
+        "named by it: 0x… (4.00 MiB), …. If the program is right without autooffload, it finds "
+        "addresses where autooffload does not look: keep that memory on the card with "
+        "autooffload_keep, and report the kernel",
+        "verify: … launches were watched"],
+    "a driver that shuts nothing": [
+        "warn: device 0: this driver does not take access to memory away (CUDA error 2): "
+        "AUTOOFFLOAD_VERIFY finds nothing here"],
     "no threads": [
         "warn: no thread to plan in (…): weights come when they are asked for, slower; raise the "
         "limit of threads (ulimit -u)"],

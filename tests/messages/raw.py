@@ -117,8 +117,30 @@ def capture():
     cuda.cuStreamEndCapture(stream, ctypes.byref(graph))
 
 
+def unseen():
+    """A kernel reads through a table that is too large to be searched."""
+    image = (b"standin-module v1\nkernel standin_table_u64 8,8,8,8\n"
+             b"kernel standin_add_through_u32 8,8,8,8\n")
+    module, sums, table = u64(), allocate(size(FRAME)), allocate()
+    ok(cuda.cuModuleLoadData(ctypes.byref(module), image))
+    weights = evict(rounds=1)
+
+    def launch(name, *arguments):
+        kernel = u64()
+        ok(cuda.cuModuleGetFunction(ctypes.byref(kernel), module, name))
+        pointers = [ctypes.cast(ctypes.byref(argument), ctypes.c_void_p) for argument in arguments]
+        cuda.cuLaunchKernel(kernel, 1, 1, 1, 1, 1, 1, 0, None,
+                            (ctypes.c_void_p * len(arguments))(*pointers), None)
+
+    launch(b"standin_table_u64", table, weights[0], u64(0), u64(1))
+    for address in weights[1:]:
+        fill(address)
+    launch(b"standin_add_through_u32", sums, table, u64(0), u64(16))
+
+
 CASES = {case.__name__: case for case in (
-    evict, small_tensors, refused, pinned, peers, reset, settings, passed_on, capture)}
+    evict, small_tensors, refused, pinned, peers, reset, settings, passed_on, capture,
+    unseen)}
 
 if __name__ == "__main__":
     case = CASES[sys.argv[1]]

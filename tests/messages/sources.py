@@ -77,7 +77,7 @@ def sentences(tree):
             skipped.update(map(id, ast.walk(node.body[0])))
         if isinstance(node, ast.FunctionDef) and node.name == "build_parser" or \
                 isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in (
-                    "SETTINGS", "CHOICES") or \
+                    "SETTINGS", "SWITCHES", "CHOICES") or \
                 isinstance(node, ast.Call) and getattr(node.func, "attr", "") in (
                     "findall", "search", "split"):
             skipped.update(map(id, ast.walk(node)))

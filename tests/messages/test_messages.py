@@ -39,7 +39,7 @@ def clean():
 def said(*command, cwd=None, **env):
     """Both outputs of a command, in one text."""
     done = subprocess.run(list(map(str, command)), env=clean() | env, text=True, cwd=cwd,
-                          capture_output=True, timeout=240)
+                          capture_output=True, timeout=300)
     return done.stdout + done.stderr
 
 
@@ -139,7 +139,7 @@ def unbuilt(*words):
         os.symlink(os.path.realpath(sys.executable), pathlib.Path(folder, "bin", "python3"))
         done = subprocess.run([bare / "python3", "-c", code, pathlib.Path(folder, "python"), *words],
                               env=env | {"HOME": folder}, text=True, capture_output=True,
-                              cwd=folder, timeout=60)
+                              cwd=folder, timeout=300)
         return done.stdout + done.stderr
 
 
@@ -182,6 +182,9 @@ SITUATIONS = {
     "parameters not told": lambda: program("settings",
                                            STANDIN_FAULT="cuFuncGetParamInfo:2+:999,"
                                                          "cuKernelGetParamInfo:2+:999"),
+    "a kernel that is watched": lambda: raw("unseen", AUTOOFFLOAD_VERIFY="1"),
+    "a driver that shuts nothing": lambda: raw("unseen", AUTOOFFLOAD_VERIFY="1",
+                                               STANDIN_FAULT="cuMemSetAccess:32:2"),
     "no threads": no_threads,
     "settings that are not understood": lambda: raw("evict", **SETTINGS),
     "more settings that are not understood": lambda: raw("evict", **MORE_SETTINGS),

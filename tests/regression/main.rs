@@ -6,7 +6,7 @@
 mod support;
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use support::{build, cc, folder, library, within};
 const PROGRAMS: [&str; 6] =
     ["users", "contexts", "held_up", "first_capture", "tables", "device_tables"];
 /// A hang is what some of these tests are about.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// The folder with the programs and the driver under its own name.
 fn built() -> &'static PathBuf {
@@ -35,6 +35,19 @@ fn built() -> &'static PathBuf {
 
 /// Runs `line`, a program and its arguments, and answers its account.
 fn run(line: &str, env: &[(&str, &str)], preloaded: bool) -> serde_json::Value {
+    let (output, account) = end_of(line, env, preloaded);
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && stdout == "right\n" && !stderr.contains("violation"),
+        "{line}, {env:?}, preloaded: {preloaded}: {}\n{stdout}{stderr}",
+        output.status
+    );
+    account
+}
+
+/// The same, however it ends.
+fn end_of(line: &str, env: &[(&str, &str)], preloaded: bool) -> (Output, serde_json::Value) {
     let mut words = line.split_whitespace();
     let mut command = Command::new(built().join(words.next().expect("a program")));
     let stats = built().join(format!("{:?}.json", std::thread::current().id()));
@@ -43,16 +56,11 @@ fn run(line: &str, env: &[(&str, &str)], preloaded: bool) -> serde_json::Value {
         command.env("LD_PRELOAD", library()).env("AUTOOFFLOAD_STATS", &stats);
     }
     let output = within(LIMIT, &mut command);
-    let (stdout, stderr) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(
-        output.status.success() && stdout == "right\n" && !stderr.contains("violation"),
-        "{line}, {env:?}, preloaded: {preloaded}: {}\n{stdout}{stderr}",
-        output.status
-    );
     let account = std::fs::read(&stats).ok();
     let _ = std::fs::remove_file(&stats);
-    account.map_or(serde_json::Value::Null, |text| serde_json::from_slice(&text).expect("JSON"))
+    let parsed = account
+        .map_or(serde_json::Value::Null, |text| serde_json::from_slice(&text).expect("JSON"));
+    (output, parsed)
 }
 
 /// `line` alone, then on a device of `vram`, where memory must move.
@@ -151,5 +159,31 @@ fn tables_are_read_in_a_copy_where_no_kernel_can_look() {
     for (name, value) in [("AUTOOFFLOAD_PIN", "0"), ("STANDIN_PTX", "off")] {
         let env = [("STANDIN_VRAM", "16M"), (name, value)];
         run("device_tables frame kernel", &env, true);
+    }
+}
+
+/// A table too large to be searched: the product reads what is not there. Watched,
+/// that is no wrong byte but an error that says which kernel it was.
+#[test]
+fn a_kernel_that_touches_what_nobody_saw_is_named() {
+    let env = [("STANDIN_VRAM", "20M"), ("AUTOOFFLOAD_VERIFY", "1")];
+    let (output, account) = end_of("device_tables large kernel", &env, true);
+    let said = String::from_utf8_lossy(&output.stderr);
+    let sentence = "verify: standin_add_through_u32 touched memory that was not there. Absent, and \
+                    not named by it: 0x";
+    assert!(!output.status.success() && said.contains(sentence), "{said}");
+    assert!(account["verified_launches"].as_u64() > Some(0), "{account}");
+}
+
+/// Watched, a program that is right stays right, through what is searched, too.
+#[test]
+fn what_is_right_stays_right_when_watched() {
+    for line in ["device_tables small kernel", "device_tables frame tables"] {
+        for order in ["eager", "late:1"] {
+            let env =
+                [("STANDIN_VRAM", "16M"), ("STANDIN_ORDER", order), ("AUTOOFFLOAD_VERIFY", "1")];
+            let account = run(line, &env, true);
+            assert!(account["verified_launches"].as_u64() > Some(0), "{line}: {account}");
+        }
     }
 }

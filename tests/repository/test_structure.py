@@ -33,7 +33,8 @@ CIRCLES_YET = [{f"src/{name}.rs" for name in names.split()} for names in (
     "exports hooks/init hooks/proc_address hooks/registry hooks/table lifecycle",
     "hooks/copy hooks/graphs hooks/launch hooks/streams hooks/touches",
     "engine/allocation engine/captures engine/chunk_bits engine/guards engine/operation engine/reach "
-    "engine/setup engine/small engine/state engine/stream_ordered engine/users/mod engine/users/ends",
+    "engine/setup engine/small engine/state engine/stream_ordered engine/users/mod "
+    "engine/users/ends engine/verify",
     "core/src/learn/laps core/src/learn/phases core/src/learn/surprise")]
 
 

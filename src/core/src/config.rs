@@ -26,6 +26,8 @@ pub struct Config {
     pub plans: Plans,
     /// Where the JSON goes at exit; `%p` is the process id. `None`: nowhere.
     pub stats: Option<String>,
+    /// Every launch is watched and waited for.
+    pub verify: bool,
     /// Where the trace goes, likewise. `None`: nothing is recorded.
     pub trace: Option<String>,
     /// Where metrics are served: `unix:PATH` or a loopback address and port.
@@ -77,6 +79,7 @@ impl Default for Config {
             log: "warn".to_string(),
             plans: Plans::Off,
             stats: None,
+            verify: false,
             trace: None,
             metrics: None,
         }
@@ -207,6 +210,15 @@ pub const SETTINGS: &[Setting] = &[
             Plans::Off => "off".to_string(),
             Plans::In(folder) => folder.clone(),
         },
+    },
+    Setting {
+        name: "AUTOOFFLOAD_VERIFY",
+        default: "0",
+        unit: "1 or 0",
+        doc: "For finding faults, slow: memory that is absent cannot be touched, every launch is waited for, and a kernel that touches what it does not name is told.",
+        live: false,
+        apply: |config, text| parse_switch(text).map(|on| config.verify = on),
+        show: |config| show_switch(config.verify),
     },
     Setting {
         name: "AUTOOFFLOAD_STATS",

@@ -84,6 +84,8 @@ pub struct Stats {
     looks: AtomicU64,
     looks_found: AtomicU64,
     looks_missed: AtomicU64,
+    /// Launches that were watched and waited for.
+    verified: AtomicU64,
     /// Operations in a learned iteration, 0 before; streamed bytes and
     /// operations when the present plan began.
     pub period: AtomicU64,
@@ -155,6 +157,10 @@ impl Stats {
 
     pub fn look_missed(&self) {
         add(&self.looks_missed, 1);
+    }
+
+    pub fn verified(&self) {
+        add(&self.verified, 1);
     }
 
     /// One copy, counted already, was that of `chunks` chunks.
@@ -315,6 +321,7 @@ impl Stats {
                 "found": get(&self.looks_found),
                 "missed": get(&self.looks_missed),
             },
+            "verified_launches": get(&self.verified),
             "refused": get(&self.refused),
         })
     }
@@ -393,6 +400,9 @@ impl Stats {
         let stall = self.stall_ns().map_or("not measured".to_string(), |ns| {
             format!("{:.0} ms, from {} samples", ns as f64 / 1e6, get(&self.stall_samples))
         });
+        if get(&self.verified) > 0 {
+            lines.push(format!("verify: {} launches were watched", get(&self.verified)));
+        }
         lines.push(format!("launches stalled: {stall}; host waits: {}", waits.join(", ")));
         lines
     }

@@ -25,6 +25,7 @@ pub(super) fn frame_count(pieces: &Pieces) -> u32 {
 
 impl DeviceBackend {
     pub(super) fn copy_out(&mut self, chunk: ChunkId, frames: Range<u32>) {
+        self.open(chunk);
         self.order.await_uses(chunk, By::CopyOut);
         for span in self.backing(chunk).pieces(&frames) {
             self.save(&span, chunk, 1);
@@ -55,6 +56,7 @@ impl DeviceBackend {
         content: bool,
         demanded: bool,
     ) {
+        self.open(chunk);
         self.free_leaving(false);
         let pieces = if content { self.backing(chunk).pieces(&frames) } else { SmallVec::new() };
         for span in pieces {

@@ -114,6 +114,7 @@ impl DeviceBackend {
         let backing = self.backing(chunk);
         let (base, bytes) = (backing.base, backing.frames as usize * FRAME_BYTES);
         self.backing(chunk).placed.clear();
+        self.shut.retain(|&id| id != chunk);
         let outcome = self.driver.mem_unmap(base, bytes);
         self.order.note(outcome);
         self.order.forget(chunk);

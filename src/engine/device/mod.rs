@@ -18,6 +18,7 @@ mod order;
 mod recorder;
 mod ring_view;
 mod search;
+mod shut;
 mod stall;
 mod timed_events;
 mod timing;
@@ -146,6 +147,8 @@ pub struct DeviceBackend {
     view: RingView,
     in_place: InPlace,
     leaving: Vec<Leaving>,
+    /// What the device may not touch for now; see `shut`.
+    shut: Vec<ChunkId>,
     /// Indexed by chunk id.
     backings: Vec<Option<Backing>>,
     /// Bytes of the card that other processes held when we began.
@@ -212,6 +215,7 @@ impl Device {
                 view: RingView::default(),
                 in_place: InPlace::default(),
                 leaving: Vec::new(),
+                shut: Vec::new(),
                 backings: Vec::new(),
                 foreign_bytes: None,
                 card: driver.card(device),

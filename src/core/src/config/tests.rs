@@ -32,12 +32,13 @@ fn every_setting_is_read() {
         ("AUTOOFFLOAD_REPORT", "enlarged"),
         ("AUTOOFFLOAD_LOG", "debug"),
         ("AUTOOFFLOAD_PLANS", "/tmp/orders"),
+        ("AUTOOFFLOAD_VERIFY", "1"),
         ("AUTOOFFLOAD_STATS", "/tmp/s-%p.json"),
         ("AUTOOFFLOAD_TRACE", "/tmp/t-%p.json"),
         ("AUTOOFFLOAD_METRICS", "unix:/tmp/m-%p"),
     ]);
     assert!(warnings.is_empty());
-    assert!(!config.enabled && !config.pin);
+    assert!(!config.enabled && !config.pin && config.verify);
     assert_eq!(config.vram, Limit::Given(Size::Percent(75.0)));
     assert_eq!(config.headroom, Some(100 << 20));
     assert_eq!(config.window, Window::Chunks(8));

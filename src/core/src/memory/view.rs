@@ -44,6 +44,16 @@ impl Streamer {
         found
     }
 
+    /// Chunks whose content is elsewhere, in full or in part.
+    pub fn absent(&self) -> impl Iterator<Item = ChunkId> + '_ {
+        self.ids().filter(|&id| self.is_absent(id))
+    }
+
+    /// See [`absent`](Self::absent); `false` for what has no addresses now.
+    pub fn is_absent(&self, id: ChunkId) -> bool {
+        self.contains(id) && self.chunk(id).mapped && !self.chunk(id).present()
+    }
+
     /// A number that changes with the order, once there is a plan: from then on it
     /// is worth keeping.
     pub fn order_version(&self) -> Option<u64> {
