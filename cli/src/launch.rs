@@ -18,6 +18,11 @@ const LAUNCHER: &str = "autooffload-launch";
 const SWITCHES: &[(&str, &str, &str)] = &[
     ("AUTOOFFLOAD", "off", "Preload, but pass every call through untouched"),
     ("AUTOOFFLOAD_PIN", "no-pin", "Do not page-lock host memory (slower copies)"),
+    (
+        "AUTOOFFLOAD_VERIFY",
+        "verify",
+        "Find faults, slowly: name kernels that touch memory they do not name",
+    ),
 ];
 
 /// `autooffload run`: one option for each setting, and the launcher's own.
