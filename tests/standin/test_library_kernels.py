@@ -66,6 +66,16 @@ def test_flash_attention(dtype, width):
     attention(SDPBackend.FLASH_ATTENTION, q, k, v)
 
 
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize("width", [64, 160])
+@torch.no_grad()
+def test_flash_attention_that_splits_the_keys(dtype, width):
+    q = random(1, 2, 5, width, dtype=dtype, seed=1)
+    k, v = (random(1, 2, 700, width, dtype=dtype, seed=i) for i in (2, 3))
+    attention(SDPBackend.FLASH_ATTENTION, q, k, v)
+    attention(SDPBackend.FLASH_ATTENTION, q, k[:, :, :77], v[:, :, :77])
+
+
 @torch.no_grad()
 def test_convolution_without_cudnn():
     x = random(2, 6, 9, 11)

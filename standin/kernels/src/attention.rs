@@ -4,10 +4,16 @@
 //! |---|---|
 //! | `fmha_cutlassF_TYPE_…` | `AttentionKernel<…>::Params` |
 //! | `flash_fwd_kernel<traits, dropout, causal, local, alibi, even_mn, even_k, softcap, softmax>` | `Flash_fwd_params` |
+//! | `flash_fwd_splitkv_kernel<traits, causal, local, alibi, even_mn, even_k, softcap, split, append>` | the same |
+//! | `flash_fwd_splitkv_combine_kernel<traits, …>` | the same |
+//!
+//! Few queries and many keys: the keys are split, each part is a result of its own in f32
+//! (`[part, batch, head, query, width]`) with the logarithm of its sum, and a second kernel
+//! makes one of them.
 //!
 //! Sums are taken in f32 in the order of the keys, and nothing is rounded in
 //! between. Dropout, windows, ragged batches and soft caps are refused.
-//! Not here: backward, and the kernels that split the keys.
+//! Not here: backward.
 
 use crate::block::{Source, Target};
 use crate::name::Name;
@@ -19,6 +25,8 @@ use crate::{Cost, Fault, Kernel, Launch, Memory};
 enum Form {
     MemoryEfficient,
     Flash { causal: bool },
+    Parts { causal: bool },
+    Combine,
 }
 
 struct Attention {
@@ -36,17 +44,27 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
         };
         return Some(Box::new(Attention { form: Form::MemoryEfficient, data }));
     }
-    if name.base != "flash_fwd_kernel" {
-        return None;
-    }
     let [traits, flags @ ..] = name.args.as_slice() else { return None };
     let flag = |index: usize| flags.get(index).map(|flag| flag == "true");
-    let (dropout, causal, local) = (flag(0)?, flag(1)?, flag(2)?);
-    if dropout || local || flag(3)? || flag(6)? || flag(7)? {
-        return None;
-    }
+    let form = match name.base.as_str() {
+        "flash_fwd_kernel" => {
+            if flag(0)? || flag(2)? || flag(3)? || flag(6)? || flag(7)? {
+                return None;
+            }
+            Form::Flash { causal: flag(1)? }
+        }
+        "flash_fwd_splitkv_kernel" => {
+            if flag(1)? || flag(2)? || flag(5)? || flag(7)? {
+                return None;
+            }
+            let causal = flag(0)?;
+            if flag(6)? { Form::Parts { causal } } else { Form::Flash { causal } }
+        }
+        "flash_fwd_splitkv_combine_kernel" => Form::Combine,
+        _ => return None,
+    };
     let data = if traits.contains("bfloat16_t") { DType::BF16 } else { DType::F16 };
-    Some(Box::new(Attention { form: Form::Flash { causal }, data }))
+    Some(Box::new(Attention { form, data }))
 }
 
 /// A tensor of `[batch, row, head, width]`; the width is contiguous.
@@ -77,6 +95,7 @@ struct Problem {
     key: Strided,
     value: Strided,
     output: Strided,
+    output_data: DType,
     /// A row to a query, of as many numbers as there are keys.
     bias: Option<Strided>,
     /// The logarithm of each query's sum, and queries to a head in it.
@@ -101,13 +120,14 @@ fn positive(value: i64) -> u64 {
 impl Attention {
     fn decode(&self, launch: &Launch) -> Result<Problem, Fault> {
         match self.form {
-            Form::MemoryEfficient => memory_efficient(launch),
-            Form::Flash { causal } => flash(launch, causal),
+            Form::MemoryEfficient => memory_efficient(launch, self.data),
+            Form::Flash { causal } | Form::Parts { causal } => flash(launch, causal, self.data),
+            Form::Combine => flash(launch, false, self.data),
         }
     }
 }
 
-fn memory_efficient(launch: &Launch) -> Result<Problem, Fault> {
+fn memory_efficient(launch: &Launch, data: DType) -> Result<Problem, Fault> {
     const BYTES: usize = 272;
     let mut p = Cursor::parameter(launch, 0)?;
     if p.size() != BYTES {
@@ -149,6 +169,7 @@ fn memory_efficient(launch: &Launch) -> Result<Problem, Fault> {
         key: strided(key, key_batch, key_row, key_head),
         value: strided(value, value_batch, value_row, value_head),
         output: strided(output, queries * output_row, output_row, value_width),
+        output_data: data,
         bias: (bias != 0).then(|| strided(bias, bias_batch, bias_row, bias_head)),
         log_sum: (log_sum != 0).then(|| (log_sum, queries.next_multiple_of(32))),
         batches: positive(i64::from(batches)),
@@ -163,7 +184,7 @@ fn memory_efficient(launch: &Launch) -> Result<Problem, Fault> {
     })
 }
 
-fn flash(launch: &Launch, causal: bool) -> Result<Problem, Fault> {
+fn flash(launch: &Launch, causal: bool, data: DType) -> Result<Problem, Fault> {
     let mut p = Cursor::parameter(launch, 0)?;
     let (query, key, value) = (p.u64()?, p.u64()?, p.u64()?);
     let mut longs = [0u64; 9];
@@ -206,6 +227,7 @@ fn flash(launch: &Launch, causal: bool) -> Result<Problem, Fault> {
             row: of_output[1],
             head: of_output[2],
         },
+        output_data: data,
         bias: None,
         log_sum: (log_sum != 0).then(|| (log_sum, positive(queries))),
         batches: positive(batches),
@@ -220,9 +242,109 @@ fn flash(launch: &Launch, causal: bool) -> Result<Problem, Fault> {
     })
 }
 
-impl Kernel for Attention {
-    fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
-        let p = self.decode(launch)?;
+/// The results of the parts of the keys, and where a part's begins.
+struct Parts {
+    count: u64,
+    results: u64,
+    log_sums: u64,
+    width: u64,
+}
+
+impl Parts {
+    fn of(launch: &Launch, p: &Problem) -> Result<Self, Fault> {
+        // Before the two addresses of the logarithms lie the output's, its strides and one
+        // that is not used here; the count is the last number before what alibi needs.
+        let mut from = Cursor::parameter(launch, 0)?;
+        from.skip(3 * 8 + 9 * 8 + 3 * 4 + 4 + 8);
+        let results = from.u64()?;
+        from.skip(3 * 8 + 8 + 8);
+        let log_sums = from.u64()?;
+        from.skip(7 * 4);
+        let width = positive(i64::from(from.i32()?));
+        let mut from = Cursor::parameter(launch, 0)?;
+        from.skip(from.size().saturating_sub(28));
+        let count = positive(i64::from(from.i32()?));
+        if results == 0 || log_sums == 0 || width < p.width || !(1..=128).contains(&count) {
+            return Err(unsupported(launch, "keys that are split in a way of another version"));
+        }
+        Ok(Parts { count, results, log_sums, width })
+    }
+
+    /// Results in front of a part's.
+    fn rows(&self, p: &Problem, part: u64) -> u64 {
+        part * p.batches * p.heads * p.queries
+    }
+}
+
+impl Attention {
+    /// Each part's result on its own.
+    fn in_parts(&self, launch: &Launch, memory: &dyn Memory, p: Problem) -> Result<(), Fault> {
+        let parts = Parts::of(launch, &p)?;
+        if u64::from(launch.grid[1]) != parts.count {
+            return Err(unsupported(launch, "a grid that is not of as many parts"));
+        }
+        let each = p.keys.div_ceil(parts.count);
+        for part in 0..parts.count {
+            let first = (part * each).min(p.keys);
+            let moved = |at: &Strided| Strided {
+                address: at.address + first * at.row * self.data.size() as u64,
+                ..*at
+            };
+            let rows = parts.rows(&p, part);
+            self.attend(memory, &Problem {
+                key: moved(&p.key),
+                value: moved(&p.value),
+                keys: each.min(p.keys - first),
+                output: Strided {
+                    address: parts.results + rows * parts.width * 4,
+                    batch: p.heads * p.queries * parts.width,
+                    row: parts.width,
+                    head: p.queries * parts.width,
+                },
+                output_data: DType::F32,
+                log_sum: Some((parts.log_sums + rows * 4, p.queries)),
+                causal: p.causal.map(|diagonal| diagonal - first as i64),
+                ..p
+            })?;
+        }
+        Ok(())
+    }
+
+    /// One result from those of the parts.
+    fn combine(&self, launch: &Launch, memory: &dyn Memory, p: Problem) -> Result<(), Fault> {
+        let parts = Parts::of(launch, &p)?;
+        let all = parts.rows(&p, parts.count);
+        let results = Source::new(memory, parts.results, DType::F32, all * parts.width)?;
+        let sums = Source::new(memory, parts.log_sums, DType::F32, all)?;
+        let reach = p.output.reach(p.batches, p.queries, p.heads, p.width);
+        let output = Target::new(memory, p.output.address, self.data, reach)?;
+        let log_sum = p.log_sum.map(|(address, _)| {
+            Target::new(memory, address, DType::F32, p.batches * p.heads * p.queries)
+        });
+        let log_sum = log_sum.transpose()?;
+        let mut part_of = vec![0f32; p.width as usize];
+        for row in 0..p.batches * p.heads * p.queries {
+            let mut weights: Vec<f32> =
+                (0..parts.count).map(|part| sums.get(parts.rows(&p, part) + row)).collect();
+            let total = weigh(&mut weights);
+            let mut sum = vec![0f32; p.width as usize];
+            for (part, weight) in weights.iter().enumerate() {
+                let at = parts.rows(&p, part as u64) + row;
+                results.load(at * parts.width, &mut part_of);
+                for (sum, value) in sum.iter_mut().zip(&part_of) {
+                    *sum += weight * value;
+                }
+            }
+            let (head_of, query) = (row / p.queries, row % p.queries);
+            output.store(p.output.at(head_of / p.heads, query, head_of % p.heads), &sum);
+            if let Some(to) = &log_sum {
+                to.store(row, &[total]);
+            }
+        }
+        Ok(())
+    }
+
+    fn attend(&self, memory: &dyn Memory, p: &Problem) -> Result<(), Fault> {
         let key_heads = p.heads.div_ceil(p.group);
         let source = |at: &Strided, rows, heads, width| {
             Source::new(memory, at.address, self.data, at.reach(p.batches, rows, heads, width))
@@ -233,7 +355,7 @@ impl Kernel for Attention {
         let bias = p.bias.as_ref().map(|bias| source(bias, p.queries, p.heads, p.keys));
         let bias = bias.transpose()?;
         let reach = p.output.reach(p.batches, p.queries, p.heads, p.value_width);
-        let output = Target::new(memory, p.output.address, self.data, reach)?;
+        let output = Target::new(memory, p.output.address, p.output_data, reach)?;
         let log_sum = p.log_sum.map(|(address, row)| {
             Target::new(memory, address, DType::F32, p.batches * p.heads * row).map(|to| (to, row))
         });
@@ -286,6 +408,17 @@ impl Kernel for Attention {
             }
         }
         Ok(())
+    }
+}
+
+impl Kernel for Attention {
+    fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
+        let p = self.decode(launch)?;
+        match self.form {
+            Form::MemoryEfficient | Form::Flash { .. } => self.attend(memory, &p),
+            Form::Parts { .. } => self.in_parts(launch, memory, p),
+            Form::Combine => self.combine(launch, memory, p),
+        }
     }
 
     fn cost(&self, launch: &Launch) -> Cost {

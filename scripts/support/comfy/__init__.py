@@ -1,0 +1,1 @@
+"""scripts/test-comfyui: a ComfyUI on the stand-in, driven by its HTTP API."""
