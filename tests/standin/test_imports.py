@@ -120,3 +120,18 @@ def test_last_error_is_kept_until_read():
     assert runtime.cudaPeekAtLastError() == 101
     assert runtime.cudaGetLastError() == 101
     assert runtime.cudaGetLastError() == 0
+
+
+def test_a_machine_without_a_device(program):
+    """What a program sees that goes on without one."""
+    finished = program("""
+        import torch
+        print(torch.cuda.is_available(), torch.cuda.device_count())
+        try:
+            torch.zeros(1, device="cuda")
+        except RuntimeError as error:
+            print(error)
+    """, CUDA_VISIBLE_DEVICES="")
+    first, *error = finished.stdout.splitlines()
+    assert first == "False 0"
+    assert "No CUDA GPUs are available" in "".join(error)

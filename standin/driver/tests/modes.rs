@@ -252,3 +252,41 @@ gpu_test!(a_grouped_product_names_only_its_tables, [], {
     let seen: Vec<f32> = (0..9).map(|i| f32::from_bits(read(d + 4 * i))).collect();
     assert_eq!(seen, [1.0, 2.0, 3.0, 3.0, 4.0, 7.0, 10.0, 12.0, 6.0]);
 });
+
+fn init() -> i32 {
+    cu!(cuInit(0 => u32))
+}
+
+/// The last byte of a device's UUID: its number on the machine, as a digit.
+fn number_of(device: i32) -> u8 {
+    let mut uuid = [0u8; 16];
+    ok!(cuDeviceGetUuid_v2(&mut uuid => &mut [u8; 16], device => i32));
+    uuid[15]
+}
+
+const NO_DEVICE: i32 = 100;
+
+gpu_test!(there_may_be_no_device, ["STANDIN_DEVICES" = "0"], {
+    assert_eq!(init(), NO_DEVICE);
+    assert_eq!(init(), NO_DEVICE);
+});
+
+gpu_test!(all_devices_may_be_hidden, ["CUDA_VISIBLE_DEVICES" = ""], {
+    assert_eq!(init(), NO_DEVICE);
+});
+
+gpu_test!(a_device_named_twice_hides_all, ["CUDA_VISIBLE_DEVICES" = "0,0"], {
+    assert_eq!(init(), NO_DEVICE);
+});
+
+gpu_test!(
+    devices_are_chosen_in_an_order,
+    ["STANDIN_DEVICES" = "4", "CUDA_VISIBLE_DEVICES" = "2,1,7,0"],
+    {
+        start();
+        let mut count = 0i32;
+        ok!(cuDeviceGetCount(&mut count => &mut i32));
+        assert_eq!(count, 2, "what comes behind one that is not there is not seen");
+        assert_eq!((number_of(0), number_of(1)), (b'2', b'1'));
+    }
+);

@@ -42,26 +42,28 @@ pub fn total_mem(out: Out<usize>, ordinal: i32) -> Outcome {
 }
 
 pub fn uuid(out: Out<[u8; 16]>, ordinal: i32) -> Outcome {
-    device(gpu::gpu()?, ordinal)?;
+    let gpu = gpu::gpu()?;
     let mut uuid = *b"standin-gpu-0000";
-    uuid[15] += ordinal as u8;
+    uuid[15] += gpu.settings.machine_numbers[device(gpu, ordinal)?] as u8;
     out.set(uuid)
 }
 
-fn bus_id(ordinal: i32) -> String {
-    format!("0000:{:02X}:00.0", ordinal + 1)
+/// Of a device by its number on the machine.
+fn bus_id(number: usize) -> String {
+    format!("0000:{:02X}:00.0", number + 1)
 }
 
 pub fn pci_bus_id(out: Out<c_char>, room: i32, ordinal: i32) -> Outcome {
-    device(gpu::gpu()?, ordinal)?;
-    out.set_text(&bus_id(ordinal), usize::try_from(room).map_err(|_| INVALID_VALUE)?)
+    let gpu = gpu::gpu()?;
+    let number = gpu.settings.machine_numbers[device(gpu, ordinal)?];
+    out.set_text(&bus_id(number), usize::try_from(room).map_err(|_| INVALID_VALUE)?)
 }
 
 pub fn by_pci_bus_id(out: Out<i32>, text: Text) -> Outcome {
     let text = text.get()?.to_ascii_uppercase();
-    let devices = gpu::gpu()?.settings.devices as i32;
-    let found = (0..devices).find(|&d| bus_id(d) == text || bus_id(d).ends_with(&text));
-    out.set(found.ok_or(INVALID_VALUE)?)
+    let numbers = &gpu::gpu()?.settings.machine_numbers;
+    let found = numbers.iter().position(|&number| bus_id(number).ends_with(&text));
+    out.set(found.ok_or(INVALID_VALUE)? as i32)
 }
 
 pub fn compute_capability(major: Out<i32>, minor: Out<i32>, ordinal: i32) -> Outcome {

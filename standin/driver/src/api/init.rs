@@ -1,6 +1,6 @@
 //! Initialization, version, errors, profiler control.
 
-use crate::abi::{Code, INVALID_VALUE, Outcome, RESULTS, UNKNOWN};
+use crate::abi::{Code, INVALID_VALUE, NO_DEVICE, Outcome, RESULTS, UNKNOWN};
 use crate::edge::Out;
 use crate::engine::{account, gpu, workers};
 use crate::process;
@@ -22,6 +22,9 @@ pub fn init(flags: u32) -> Outcome {
     }
     if !gpu::initialize() {
         return Err(UNKNOWN);
+    }
+    if gpu::has_no_device() {
+        return Err(NO_DEVICE);
     }
     process::register(|| {
         if let Ok(gpu) = gpu::gpu() {

@@ -165,7 +165,13 @@ pub fn initialize() -> bool {
 
 /// The GPU, once cuInit has succeeded.
 pub fn gpu() -> Outcome<&'static Gpu> {
-    GPU.get().and_then(|gpu| gpu.as_ref().ok()).ok_or(NOT_INITIALIZED)
+    let made = GPU.get().and_then(|gpu| gpu.as_ref().ok());
+    made.filter(|gpu| gpu.settings.devices > 0).ok_or(NOT_INITIALIZED)
+}
+
+/// Whether this process sees no device; then cuInit fails.
+pub fn has_no_device() -> bool {
+    matches!(GPU.get(), Some(Ok(gpu)) if gpu.settings.devices == 0)
 }
 
 pub fn lock() -> Outcome<Session> {

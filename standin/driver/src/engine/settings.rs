@@ -77,6 +77,8 @@ pub enum Ptx {
 pub struct Settings {
     pub vram_bytes: u64,
     pub devices: usize,
+    /// Of each device, its number on the machine.
+    pub machine_numbers: Vec<usize>,
     pub order: Order,
     pub unknown: Unknown,
     pub workers: usize,
@@ -116,11 +118,17 @@ impl Settings {
         // One worker, so that an adversarial order is reproducible.
         let default_workers = if order == Order::Eager { 2 } else { 1 };
         let connections = read("CUDA_DEVICE_MAX_CONNECTIONS", 0, parse_queues);
+        let on_machine = read("STANDIN_DEVICES", 1, |t| {
+            t.parse().ok().filter(|n| (0..=MAX_DEVICES).contains(n))
+        });
+        let machine_numbers = match env::var("CUDA_VISIBLE_DEVICES") {
+            Ok(text) => visible(&text, on_machine),
+            Err(_) => (0..on_machine).collect(),
+        };
         Settings {
             vram_bytes: read("STANDIN_VRAM", 16 << 30, parse_bytes),
-            devices: read("STANDIN_DEVICES", 1, |t| {
-                t.parse().ok().filter(|n| (1..=MAX_DEVICES).contains(n))
-            }),
+            devices: machine_numbers.len(),
+            machine_numbers,
             order,
             unknown: read("STANDIN_UNKNOWN", Unknown::Fail, |t| match t {
                 "fail" => Some(Unknown::Fail),
@@ -172,6 +180,17 @@ impl Settings {
             }),
         }
     }
+}
+
+/// The devices that `CUDA_VISIBLE_DEVICES` leaves, in its order: those before the
+/// first that there is not; none if one is named twice.
+fn visible(text: &str, on_machine: usize) -> Vec<usize> {
+    let named: Vec<usize> = text
+        .split(',')
+        .map_while(|word| word.trim().parse().ok().filter(|&number| number < on_machine))
+        .collect();
+    let twice = (1..named.len()).any(|at| named[..at].contains(&named[at]));
+    if twice { Vec::new() } else { named }
 }
 
 /// Needed by entry points before there are other settings; read once.
