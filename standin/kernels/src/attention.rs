@@ -291,21 +291,24 @@ impl Attention {
                 ..*at
             };
             let rows = parts.rows(&p, part);
-            self.attend(memory, &Problem {
-                key: moved(&p.key),
-                value: moved(&p.value),
-                keys: each.min(p.keys - first),
-                output: Strided {
-                    address: parts.results + rows * parts.width * 4,
-                    batch: p.heads * p.queries * parts.width,
-                    row: parts.width,
-                    head: p.queries * parts.width,
+            self.attend(
+                memory,
+                &Problem {
+                    key: moved(&p.key),
+                    value: moved(&p.value),
+                    keys: each.min(p.keys - first),
+                    output: Strided {
+                        address: parts.results + rows * parts.width * 4,
+                        batch: p.heads * p.queries * parts.width,
+                        row: parts.width,
+                        head: p.queries * parts.width,
+                    },
+                    output_data: DType::F32,
+                    log_sum: Some((parts.log_sums + rows * 4, p.queries)),
+                    causal: p.causal.map(|diagonal| diagonal - first as i64),
+                    ..p
                 },
-                output_data: DType::F32,
-                log_sum: Some((parts.log_sums + rows * 4, p.queries)),
-                causal: p.causal.map(|diagonal| diagonal - first as i64),
-                ..p
-            })?;
+            )?;
         }
         Ok(())
     }

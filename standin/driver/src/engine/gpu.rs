@@ -5,6 +5,7 @@
 
 use super::account::Account;
 use super::capture::Capture;
+use super::card::Card;
 use super::clock::Clock;
 use super::faults::Faults;
 use super::graph::{Exec, Graph, Node};
@@ -113,6 +114,8 @@ pub fn initialize() -> bool {
     GPU.get_or_init(|| {
         let settings = Settings::from_env();
         let space = Space::new().map_err(|why| eprintln!("standin: {why}"))?;
+        let card = settings.shared.as_deref().map(Card::open).transpose();
+        let card = card.map_err(|why| eprintln!("standin: STANDIN_SHARED: {why}"))?;
         let mut state = State {
             devices: Vec::new(),
             contexts: HashMap::new(),
@@ -121,7 +124,7 @@ pub fn initialize() -> bool {
             modules: HashMap::new(),
             kernels: HashMap::new(),
             functions: HashMap::new(),
-            memory: Memory::new(settings.devices, settings.vram_bytes),
+            memory: Memory::new(&settings, card),
             allocations: BTreeMap::new(),
             units: BTreeMap::new(),
             pools: HashMap::new(),

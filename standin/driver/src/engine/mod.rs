@@ -6,6 +6,7 @@
 
 pub mod account;
 pub mod capture;
+pub mod card;
 pub mod clock;
 pub mod faults;
 pub mod gpu;

@@ -10,6 +10,8 @@
 //! capacity; Σ bytes of those in the host = `host_used`.
 //! Not here: addresses (see `space`).
 
+use super::card::Card;
+use super::settings::Settings;
 use super::space::{Mapping, Space};
 use crate::abi::{AllocationProp, INVALID_VALUE, OUT_OF_MEMORY, Outcome};
 use std::collections::HashMap;
@@ -37,7 +39,11 @@ pub struct Physical {
 unsafe impl Send for Physical {}
 
 pub struct Memory {
+    /// Bytes of each device.
     pub capacity: u64,
+    /// Who else uses the devices, and their numbers on the machine.
+    card: Option<Card>,
+    numbers: Vec<usize>,
     pub handles: HashMap<u64, Physical>,
     next_handle: u64,
     pub used: Vec<u64>,
@@ -48,9 +54,12 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub fn new(devices: usize, capacity: u64) -> Memory {
+    pub fn new(settings: &Settings, card: Option<Card>) -> Memory {
+        let devices = settings.devices;
         Memory {
-            capacity,
+            capacity: settings.vram_bytes,
+            card,
+            numbers: settings.machine_numbers.clone(),
             handles: HashMap::new(),
             next_handle: 1,
             used: vec![0; devices],
@@ -61,7 +70,8 @@ impl Memory {
     }
 
     pub fn free_bytes(&self, device: usize) -> u64 {
-        self.capacity.saturating_sub(self.used[device])
+        let others = self.card.as_ref().map_or(0, |card| card.used_by_others(self.numbers[device]));
+        self.capacity.saturating_sub(self.used[device] + others)
     }
 
     /// A new handle of whole frames, poisoned; `device` as in [`Physical`].
@@ -72,7 +82,7 @@ impl Memory {
         bytes: u64,
         prop: AllocationProp,
     ) -> Outcome<u64> {
-        if device.is_some_and(|device| bytes > self.free_bytes(device)) {
+        if device.is_some_and(|device| !self.take(device, bytes)) {
             return Err(OUT_OF_MEMORY);
         }
         let offset = space.take_file_range(bytes);
@@ -82,6 +92,7 @@ impl Memory {
                 Error::last_os_error()
             );
             punch(space.file(), offset, bytes);
+            self.give_back(device, bytes);
             return Err(OUT_OF_MEMORY);
         }
         let handle = self.next_handle;
@@ -92,6 +103,20 @@ impl Memory {
         *used += bytes;
         *peak = (*peak).max(*used);
         Ok(handle)
+    }
+
+    /// Whether `device` has `bytes` left; then other processes know.
+    fn take(&self, device: usize, bytes: u64) -> bool {
+        match &self.card {
+            Some(card) => card.take(self.numbers[device], bytes, self.capacity),
+            None => bytes <= self.free_bytes(device),
+        }
+    }
+
+    fn give_back(&self, device: Option<usize>, bytes: u64) {
+        if let (Some(card), Some(device)) = (&self.card, device) {
+            card.give_back(self.numbers[device], bytes);
+        }
     }
 
     /// Bytes in use, and the most so far, where a handle lies.
@@ -146,6 +171,7 @@ impl Memory {
             && let Some(physical) = self.handles.remove(&handle)
         {
             *self.counters(physical.device).0 -= physical.bytes;
+            self.give_back(physical.device, physical.bytes);
             punch(space.file(), physical.offset, physical.bytes);
         }
     }

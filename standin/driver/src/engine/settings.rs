@@ -92,6 +92,8 @@ pub struct Settings {
     pub shared_link: bool,
     /// What calls cost the host.
     pub prices: Option<Prices>,
+    /// The file through which processes share the devices' memory.
+    pub shared: Option<String>,
     /// Path of the account written at exit; `%p` is the process id.
     pub account: Option<String>,
     pub faults: Vec<FaultRule>,
@@ -148,6 +150,7 @@ impl Settings {
                 _ => None,
             }),
             prices: read("STANDIN_PRICES", None, |t| Prices::parse(t).map(Some)),
+            shared: env::var("STANDIN_SHARED").ok().filter(|path| !path.is_empty()),
             account: env::var("STANDIN_ACCOUNT").ok().filter(|p| !p.is_empty()),
             faults: faults_from_env(),
             capability: read("STANDIN_SM", (8, 6), |t| {
