@@ -8,7 +8,7 @@
 //! ```text
 //!   program ── cuLaunchKernel ──► hooks::table   the exported symbol
 //!                                 hooks::launch  parameters → managed chunks
-//!                                 engine::begin  chunks present, waits queued
+//!                                 engine         chunks present, waits queued
 //!   libcuda ◄── the original ──── hooks          the program's own call
 //!                                 engine         last use noted, next copies
 //! ```

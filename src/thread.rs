@@ -24,6 +24,17 @@ pub struct Thread {
     pub layouts: Cell<*const ()>,
     /// The flag that says whether a launch is on the fast path (`engine::inflight`).
     pub launch: Cell<*const AtomicBool>,
+    /// The stream that the thread used last (`engine::users`).
+    pub stream: LastStream,
+}
+
+/// Launches come in long runs on one stream.
+#[repr(C)]
+pub struct LastStream {
+    pub handle: Cell<usize>,
+    /// What the handle means is known for this generation; 0 is none.
+    pub generation: Cell<u32>,
+    pub user: Cell<u16>,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -70,6 +81,11 @@ pub fn thread() -> &'static Thread {
                 inside: Cell::new(false),
                 layouts: Cell::new(ptr::null()),
                 launch: Cell::new(ptr::null()),
+                stream: LastStream {
+                    handle: Cell::new(0),
+                    generation: Cell::new(0),
+                    user: Cell::new(0),
+                },
             }
         };
     }

@@ -68,7 +68,8 @@ pub(super) fn allocate(
     };
     let hot = hot(id);
     hot.device.store(device as u32, Ordering::Relaxed);
-    hot.filled_kib.store(0, Ordering::Relaxed);
+    hot.bytes.store(bytes as u64, Ordering::Relaxed);
+    hot.filled_bytes.store(0, Ordering::Relaxed);
     hot.kept.store(false, Ordering::Relaxed);
     hot.keepers.store(0, Ordering::Relaxed);
     hot.dead.store(false, Ordering::Relaxed);
@@ -98,6 +99,8 @@ pub(super) fn allocate(
             let number = engine.stats.allocations.load(Ordering::Relaxed);
             let allocation = Allocation { base, bytes, device, ctx, pool, number };
             engine.allocations.insert(id, allocation);
+            let managed = u64::from(frames) << FRAME_SHIFT;
+            engine.managed_bytes[device as usize].fetch_add(managed, Ordering::Relaxed);
             space.map.set(base, frames, id);
             engine.stats.allocated(bytes);
             Ok(Ok((id, base)))
@@ -235,8 +238,11 @@ pub(super) fn release(engine: &'static Engine, id: ChunkId, allocation: Allocati
     let frames = allocation.bytes.div_ceil(FRAME_BYTES) as u32;
     // Unlisted first: from here on nobody takes the address for ours.
     space.map.set(allocation.base, frames, NO_CHUNK);
-    engine.allocations.remove(&id);
     let device = allocation.device as usize;
+    if engine.allocations.remove(&id).is_some() {
+        let managed = u64::from(frames) << FRAME_SHIFT;
+        engine.managed_bytes[device].fetch_sub(managed, Ordering::Relaxed);
+    }
     let outcome = engine.with_device(device, WaitReason::Native, |state| {
         let DeviceState { streamer, backend, .. } = state;
         streamer.free(id, backend);
@@ -254,7 +260,7 @@ pub(super) fn release(engine: &'static Engine, id: ChunkId, allocation: Allocati
 /// A call of the program ran out of device memory: gives free frames and
 /// headroom back to the driver. `true`: try the call once more.
 ///
-/// Not to be called by a thread that holds an [`Access`]: it may evict.
+/// Not to be called by a thread whose operation is under way: it may evict.
 pub fn release_for_retry() -> bool {
     /// Enough for a kernel module or a small allocation that passes through.
     const FRAMES: u32 = 32;

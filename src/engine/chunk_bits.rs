@@ -25,8 +25,10 @@ pub struct Hot {
     /// Freed in stream order, and not given out again since.
     pub dead: AtomicBool,
     pub device: AtomicU32,
-    /// KiB that copies from the host put into it, until it counts as weights.
-    pub filled_kib: AtomicU32,
+    /// Its size, bytes.
+    pub bytes: AtomicU64,
+    /// Bytes that copies from the host put into it, until it counts as weights.
+    pub filled_bytes: AtomicU64,
     /// Its size, once it counts as weights: copies filled half of it.
     pub weight_bytes: AtomicU64,
 }
@@ -38,15 +40,13 @@ impl Hot {
 
     /// Notes a use at `place`. `over`: whether a place needs no more waiting.
     /// `false`: there is no room.
-    #[inline]
+    #[inline(always)]
     pub fn note(&self, place: u64, over: impl Fn(u64) -> bool) -> bool {
         // Reading first keeps the line shared: it is nearly always there.
-        if self.places[0].load(Ordering::Relaxed) == place {
-            return true;
-        }
-        self.note_elsewhere(place, over)
+        self.places[0].load(Ordering::Relaxed) == place || self.note_elsewhere(place, over)
     }
 
+    #[inline(never)]
     fn note_elsewhere(&self, place: u64, over: impl Fn(u64) -> bool) -> bool {
         for known in &self.places {
             let mut held = known.load(Ordering::Relaxed);

@@ -7,13 +7,13 @@
 //! forked child. After the exit handler ran, threads that still launch are
 //! still served: on the driver alone they would run on absent bytes.
 //!
-//! Flow of one launch: hook → [`chunk_of`] on every parameter word →
-//! [`begin`] (chunks present, waits queued on the stream) → original →
-//! `Access` dropped (last use recorded, next copies submitted).
+//! Flow of one launch: hook → [`Managed::map`] on every parameter word →
+//! [`begin_fast`], and nothing is to be done, or [`carefully`] (chunks present,
+//! waits queued on the stream) → original → use noted, next copies submitted.
 //!
 //! The rooms:
 //! - `state`: everything the engine knows, and the locks round it;
-//! - `operation`: a launch, copy or memset from `begin` to the use recorded;
+//! - `operation`: a launch, copy or memset until its use is noted;
 //! - `allocation`, `stream_ordered`: memory given out and taken back;
 //! - `reach`: what a launch reaches through tables in device memory;
 //! - `passed_on`, `small`: memory that stays the driver's, why, and where;
@@ -54,7 +54,7 @@ mod threads;
 mod users;
 mod verify;
 
-use autooffload_core::address_map::AddressMap;
+use autooffload_core::address_map::{AddressMap, FRAME_SHIFT};
 use autooffload_core::memory::Effect;
 
 pub use account::report::{device_total_mem, ends, mem_get_info, stats_json, summary};
@@ -69,7 +69,7 @@ pub use contexts::{
     context_destroyed, context_made, peer_access_enabled, primary_context_lost,
     primary_context_releases, primary_context_reset, primary_context_resets, stream_destroyed,
 };
-pub use operation::begin;
+pub use operation::{Touched, begin_fast, carefully};
 pub use passed_on::{pass_on, pass_on_mapping};
 pub use ranges::{Range, keep, ranges_json, release};
 pub use reach::Launched;
@@ -79,10 +79,8 @@ pub use stream_ordered::{mem_alloc_async, mem_free_async, pool_of, pool_trim, po
 pub use threads::spawn;
 
 use crate::driver::abi::*;
-use state::{engine, space};
+use state::{Engine, Space, engine, space};
 
-/// The unit of mapping: the granularity of device memory on every card so far.
-const FRAME_SHIFT: u32 = 21;
 const FRAME_BYTES: usize = 1 << FRAME_SHIFT;
 /// Smaller allocations pass through: a frame each would waste more than
 /// moving them could win. PyTorch's own segments begin at 2 MiB.
@@ -152,10 +150,26 @@ pub fn chunk_of(address: DevicePtr) -> Option<ChunkId> {
     space()?.map.owner(address)
 }
 
-/// Who lives where in the arena. `None` before the first managed allocation.
-#[inline]
-pub fn address_map() -> Option<&'static AddressMap> {
-    space().map(|space| &space.map)
+/// There is, or was, managed memory: found once for each call.
+#[derive(Clone, Copy)]
+pub struct Managed {
+    engine: &'static Engine,
+    space: &'static Space,
+}
+
+/// `None` before the first managed allocation.
+#[inline(always)]
+pub fn managed() -> Option<Managed> {
+    let engine = engine()?;
+    Some(Managed { engine, space: engine.space.get()? })
+}
+
+impl Managed {
+    /// Who lives where in the arena.
+    #[inline(always)]
+    pub fn map(self) -> &'static AddressMap {
+        &self.space.map
+    }
 }
 
 /// Half-open bounds of the arena, (0, 0) before the first managed allocation.

@@ -19,86 +19,148 @@ use super::device::Device as DeviceState;
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::inflight::FastLaunch;
 use super::reach::{self, Caller, Launched, Reached};
-use super::state::{Engine, Failure, engine, hot, lock};
+use super::state::{Engine, Failure, hot, lock};
 use super::users::UserId;
 use super::verify::{self, Watched};
-use super::{Touch, any_capture, inflight, remembered};
+use super::{Managed, Touch, any_capture, inflight, managed, remembered};
 use crate::driver::abi::*;
 
 type Touches = SmallVec<[(ChunkId, Effect); 16]>;
 type Names = SmallVec<[Named; 16]>;
 
-/// Makes every chunk of `touches` present and ordered before the next
-/// operation on `stream` (effective handle), and holds them until the answer
-/// is dropped. `addresses`: what names each of them; `launched`: what it is,
-/// if it is a launch. Call the original *after*
-/// this and drop the answer after it.
-///
-/// Errors: `OUT_OF_MEMORY` when they cannot all be present at once; the hook
-/// returns it to the program and does not call the original.
-#[inline]
-pub fn begin<'a>(
+/// A chunk that an operation names, by an address in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touched {
+    pub touch: Touch,
+    pub address: DevicePtr,
+    pub chunk: ChunkId,
+}
+
+/// An operation while nothing moves: no lock, no call, nothing to wait for.
+pub struct Fast {
+    managed: Managed,
+    user: UserId,
     stream: CUstream,
-    touches: &'a [(ChunkId, Touch)],
-    addresses: &[DevicePtr],
-    launched: Option<&Launched>,
-) -> Result<Access<'a>> {
-    if touches.is_empty() && launched.is_none() {
-        return Ok(Access(Held::Nothing));
+    /// Given up after the use was noted.
+    _launch: FastLaunch,
+}
+
+/// Begins an operation on `stream` (effective handle) on the fast path. Call the
+/// original *after* this and [`Fast::end`] right after it, whatever it answered.
+///
+/// `None`: [`carefully`].
+#[inline(always)]
+pub fn begin_fast(stream: CUstream) -> Option<Fast> {
+    let managed = managed()?;
+    // The very stream may capture; the hook asks the driver then.
+    if managed.engine.captures.load(Ordering::Relaxed) > 0 {
+        return None;
     }
-    let Some(engine) = engine() else { return Ok(Access(Held::Nothing)) };
+    managed.enter(stream)
+}
+
+impl Managed {
+    #[inline(always)]
+    fn enter(self, stream: CUstream) -> Option<Fast> {
+        if self.engine.is_broken() {
+            return None;
+        }
+        let launch = inflight::enter()?;
+        let user = self.engine.users.of(stream)?;
+        Some(Fast { managed: self, user, stream, _launch: launch })
+    }
+}
+
+impl Fast {
+    /// The operation was queued, and used `touched`.
+    #[inline(always)]
+    pub fn end(self, touched: &[Touched]) {
+        let Managed { engine: Engine { users, .. }, space } = self.managed;
+        let place = users.place_now(self.user);
+        for &Touched { chunk, .. } in touched {
+            users.note_place(chunk, &space.hot[chunk as usize], place);
+        }
+        if self.stream == STREAM_PER_THREAD {
+            // No other thread can name this stream later.
+            let _ = users.mark(self.user);
+        }
+    }
+}
+
+/// Calls `forward`, an operation on `stream` (effective handle), when every
+/// chunk of `touched` is present and ordered before what the stream does next;
+/// they are held until it returned. `launched`: what it is, if it is a launch.
+///
+/// Errors: `OUT_OF_MEMORY` when they cannot all be present at once; `forward`
+/// is not called then.
+#[cold]
+#[inline(never)]
+pub fn carefully(
+    stream: CUstream,
+    touched: &[Touched],
+    launched: Option<&Launched>,
+    forward: &dyn Fn() -> CuResult,
+) -> Result<CuResult> {
+    let nothing = touched.is_empty() && launched.is_none();
+    let Some(managed) = managed().filter(|_| !nothing) else { return Ok(forward()) };
+    let engine = managed.engine;
     if engine.is_broken() {
         return Err(CuResult::UNKNOWN);
     }
-    note_fills(engine, touches, addresses);
-    if let Some(launch) = inflight::enter()
-        && let Some(user) = engine.users.of(stream)
-    {
-        return Ok(Access(Held::Fast(Fast { engine, user, stream, touches, _launch: launch })));
+    if let Some(fast) = managed.enter(stream) {
+        let code = forward();
+        fast.end(touched);
+        return Ok(code);
     }
-    begin_streaming(engine, stream, touches, addresses, launched)
+    let held = begin_streaming(engine, stream, touched, launched)?;
+    let code = forward();
+    drop(held);
+    Ok(code)
+}
+
+impl Managed {
+    /// A copy from the host is about to write `bytes` of `chunk` from `address` on.
+    /// Not while a launch of this thread is in flight: evictors wait for those.
+    #[inline(always)]
+    pub fn note_fill(self, chunk: ChunkId, address: DevicePtr, bytes: usize) {
+        /// Of fewer bytes PyTorch makes no tensor: what the program sends each time.
+        const WEIGHT: usize = 512;
+        let hot = &self.space.hot[chunk as usize];
+        report::note_fill(self.engine, hot, bytes);
+        if bytes >= WEIGHT {
+            note_weights(self.engine, hot.device(), chunk, address, bytes);
+        }
+    }
+}
+
+#[inline(never)]
+fn note_weights(engine: &Engine, device: usize, chunk: ChunkId, address: DevicePtr, bytes: usize) {
+    if let Some(state) = lock(&engine.devices[device].state).as_mut()
+        && state.streamer.contains(chunk)
+    {
+        state.streamer.filled(chunk, address..address + bytes as u64);
+    }
 }
 
 pub(super) fn current_device(engine: &Engine) -> Option<usize> {
     engine.driver.ctx_get_device().ok().map(|device| device as usize)
 }
 
-fn note_fills(engine: &Engine, touches: &[(ChunkId, Touch)], addresses: &[DevicePtr]) {
-    /// Of fewer bytes PyTorch makes no tensor: what the program sends each time.
-    const WEIGHT: usize = 512;
-    for (&(id, touch), &address) in touches.iter().zip(addresses) {
-        let Touch::HostWrite { bytes } = touch else { continue };
-        report::note_fill(engine, id, bytes);
-        // Not while a launch of this thread is in flight: evictors wait for those.
-        if bytes >= WEIGHT
-            && let Some(state) = lock(&engine.devices[hot(id).device()].state).as_mut()
-            && state.streamer.contains(id)
-        {
-            state.streamer.filled(id, address..address + bytes as u64);
-        }
-    }
-}
-
-/// The careful path: memory moves, so the streamer decides.
-#[cold]
-#[inline(never)]
+/// Memory moves, so the streamer decides.
 fn begin_streaming(
     engine: &'static Engine,
     stream: CUstream,
-    touches: &[(ChunkId, Touch)],
-    addresses: &[DevicePtr],
+    touched: &[Touched],
     launched: Option<&Launched>,
-) -> Result<Access<'static>> {
+) -> Result<Streaming> {
     let ctx = engine.driver.ctx_get_current()?;
     let user = engine.users.of(stream);
     let reached = match launched {
-        Some(launched) => {
-            reach::beyond(engine, &Caller { user, ctx }, launched, touches, addresses)?
-        }
+        Some(launched) => reach::beyond(engine, &Caller { user, ctx }, launched, touched)?,
         None => Reached::new(),
     };
     let mut unique: Touches = SmallVec::new();
-    let named = touches.iter().map(|&(id, touch)| (id, touch.effect()));
+    let named = touched.iter().map(|&Touched { chunk, touch, .. }| (chunk, touch.effect()));
     for (id, effect) in named.chain(reached.iter().map(|beyond| (beyond.chunk, Effect::Write))) {
         match unique.iter_mut().find(|(known, _)| *known == id) {
             Some((_, known)) if effect == Effect::Write => *known = Effect::Write,
@@ -106,15 +168,14 @@ fn begin_streaming(
             None => unique.push((id, effect)),
         }
     }
-    let named: Names = touches
+    let named: Names = touched
         .iter()
-        .zip(addresses)
-        .map(|(&(chunk, _), &address)| Named { chunk, address })
+        .map(|&Touched { chunk, address, .. }| Named { chunk, address })
         .chain(reached.iter().map(|&reach::Beyond { chunk, address, .. }| Named { chunk, address }))
         .collect();
     // By device, in the order of the locks.
     unique.sort_by_key(|&(id, _)| hot(id).device());
-    let is_kernel = touches.iter().any(|&(_, touch)| touch == Touch::Kernel);
+    let is_kernel = touched.iter().any(|touched| touched.touch == Touch::Kernel);
     let mut access =
         Streaming { engine, stream, user, ctx, is_kernel, held: SmallVec::new(), watched: None };
     let mut rest = &unique[..];
@@ -128,45 +189,12 @@ fn begin_streaming(
     if engine.verifies && (is_kernel || launched.is_some()) {
         access.watched = verify::watch(engine, launched)?;
     }
-    Ok(Access(Held::Streaming(access)))
+    Ok(access)
 }
 
-/// The chunks of one operation, held. Dropping it notes the use: drop it right
+/// The chunks of an operation, held. Dropping it notes the use: drop it right
 /// after the original returned, whatever it returned.
 #[must_use]
-pub struct Access<'a>(#[allow(dead_code, reason = "held for what dropping it does")] Held<'a>);
-
-enum Held<'a> {
-    Nothing,
-    Fast(#[allow(dead_code, reason = "held for what dropping it does")] Fast<'a>),
-    Streaming(#[allow(dead_code, reason = "held for what dropping it does")] Streaming),
-}
-
-/// An operation while nothing moves.
-struct Fast<'a> {
-    engine: &'static Engine,
-    user: UserId,
-    stream: CUstream,
-    touches: &'a [(ChunkId, Touch)],
-    /// Given up after the use was noted.
-    _launch: FastLaunch,
-}
-
-impl Drop for Fast<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        let users = &self.engine.users;
-        for &(id, _) in self.touches {
-            users.note(id, hot(id), self.user);
-        }
-        if self.stream == STREAM_PER_THREAD {
-            // No other thread can name this stream later.
-            let _ = users.mark(self.user);
-        }
-    }
-}
-
-/// An operation on the careful path.
 struct Streaming {
     engine: &'static Engine,
     stream: CUstream,

@@ -42,7 +42,7 @@ use super::device::{Device as DeviceState, Found, Spans};
 use super::guards::ContextGuard;
 use super::state::{Engine, Failure, hot, lock};
 use super::users::UserId;
-use super::{FRAME_BYTES, Touch, captures, chunk_of, small, stream_ordered};
+use super::{FRAME_BYTES, Touched, captures, chunk_of, small, stream_ordered};
 use crate::driver::abi::*;
 
 /// How far a table reaches behind the address that is named.
@@ -99,24 +99,24 @@ pub(super) struct Caller {
     pub ctx: CUcontext,
 }
 
-/// What the launch that names `addresses` reaches beyond them, now.
+/// What the launch that names `touched` reaches beyond them, now.
 ///
 /// Errors: it may read absent memory, or there is no room to look.
 pub(super) fn beyond(
     engine: &'static Engine,
     caller: &Caller,
     launched: &Launched,
-    touches: &[(ChunkId, Touch)],
-    addresses: &[DevicePtr],
+    touched: &[Touched],
 ) -> Result<Reached> {
-    let reader = (launched.kernel, addresses.len() + launched.small.len());
+    let reader = (launched.kernel, touched.len() + launched.small.len());
     let seen = engine.readers.get(&reader).map(|seen| *seen).unwrap_or_default();
     if seen.in_vain >= IN_VAIN {
         return Ok(Reached::new());
     }
     let listed = engine.small.list();
     let window = |address| window_at(engine, &listed, caller, address);
-    let named = addresses.iter().chain(&launched.small);
+    let addresses = touched.iter().map(|touched| &touched.address);
+    let named = addresses.chain(&launched.small);
     let mut starts: Vec<DevicePtr> = named.clone().copied().collect();
     let mut fresh: Vec<Window> = named.filter_map(|&address| window(address)).collect();
     if fresh.is_empty() {
@@ -156,7 +156,7 @@ pub(super) fn beyond(
     drop(listed);
     let found = !reached.is_empty();
     engine.stats.looked(found);
-    if reached.iter().any(|beyond| !beyond.near) && !fits(engine, touches, &reached) {
+    if reached.iter().any(|beyond| !beyond.near) && !fits(engine, touched, &reached) {
         reached.retain(|beyond| beyond.near);
     }
     let mut seen = engine.readers.entry(reader).or_default();
@@ -169,17 +169,17 @@ pub(super) fn beyond(
 }
 
 /// Whether there is room for all of it at once.
-fn fits(engine: &Engine, touches: &[(ChunkId, Touch)], reached: &Reached) -> bool {
-    let named = touches.iter().map(|&(id, _)| id).chain(reached.iter().map(|beyond| beyond.chunk));
-    let mut all: Vec<ChunkId> = named.collect();
+fn fits(engine: &Engine, touched: &[Touched], reached: &Reached) -> bool {
+    let named = touched.iter().map(|touched| touched.chunk);
+    let mut all: Vec<ChunkId> = named.chain(reached.iter().map(|beyond| beyond.chunk)).collect();
     all.sort_unstable_by_key(|&id| (hot(id).device(), id));
     all.dedup();
     all.chunk_by(|&a, &b| hot(a).device() == hot(b).device()).all(|chunks| {
         let state = lock(&engine.devices[hot(chunks[0]).device()].state);
         state.as_ref().is_none_or(|state| {
             let alive = chunks.iter().filter(|&&id| state.streamer.contains(id));
-            let touched: Vec<_> = alive.map(|&id| (id, Effect::Write)).collect();
-            state.streamer.could_fit(&touched)
+            let wanted: Vec<_> = alive.map(|&id| (id, Effect::Write)).collect();
+            state.streamer.could_fit(&wanted)
         })
     })
 }

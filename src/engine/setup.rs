@@ -36,10 +36,10 @@ pub(super) fn space(engine: &'static Engine) -> Option<&'static Space> {
         // Every chunk takes a frame and a guard frame of address space at least.
         let hot = (0..frames / 2 + 1).map(|_| Hot::default()).collect();
         Ok(Space {
-            map: AddressMap::new(base, frames, FRAME_SHIFT),
+            map: AddressMap::new(base, frames),
             hot,
             addresses: Mutex::new(Addresses {
-                arena: Arena::new(base, frames as u32, FRAME_SHIFT),
+                arena: Arena::new(base, frames as u32),
                 unused_ids: Vec::new(),
                 next_id: 0,
             }),

@@ -87,6 +87,8 @@ pub(super) struct Engine {
     pub(super) captures: AtomicI32,
     /// By owner: the devices (a bit each) that may access its memory.
     pub(super) peers: [AtomicU64; MAX_DEVICES],
+    /// Bytes of the frames of all allocations, by device.
+    pub(super) managed_bytes: [AtomicU64; MAX_DEVICES],
     /// Bytes of weights on each device.
     pub(super) weight_bytes: [AtomicU64; MAX_DEVICES],
     /// Changes with what is weights.
@@ -163,6 +165,7 @@ pub fn start(driver: &'static Driver, config: &Config, traced: bool) {
         readers: DashMap::new(),
         captures: AtomicI32::new(0),
         peers: [const { AtomicU64::new(0) }; MAX_DEVICES],
+        managed_bytes: [const { AtomicU64::new(0) }; MAX_DEVICES],
         weight_bytes: [const { AtomicU64::new(0) }; MAX_DEVICES],
         weights_version: AtomicU64::new(0),
         remembered: Remembered::default(),

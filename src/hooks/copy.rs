@@ -82,6 +82,7 @@ pub unsafe fn htod(
 ///
 /// # Safety
 /// As cuda.h asks.
+#[inline]
 pub unsafe fn htod_async(
     call: Call,
     forward: impl Fn() -> CuResult,
@@ -90,12 +91,16 @@ pub unsafe fn htod_async(
     bytes: usize,
     stream: CUstream,
 ) -> CuResult {
-    // SAFETY: the caller's promise.
-    if let Err(code) = unsafe { tables::keep(src, bytes) } {
-        return code;
-    }
     let mut touches = Touches::new();
-    touches.add_sized(dst, bytes, Touch::HostWrite { bytes });
+    if let Some(managed) = engine::managed()
+        && bytes > 0
+    {
+        // SAFETY: the caller's promise.
+        if let Err(code) = unsafe { tables::keep_managed(managed, src, bytes, 1, 0) } {
+            return code;
+        }
+        touches.add_managed(managed, dst, Touch::HostWrite { bytes });
+    }
     ordered(call.stream(stream), &touches, forward)
 }
 

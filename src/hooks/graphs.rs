@@ -13,15 +13,15 @@ use super::touches::{Touches, is_capturing, ordered};
 use super::{Call, copy, launch as launches, retry_when_out_of_memory, streams};
 use crate::driver::abi::*;
 use crate::driver::driver;
-use crate::engine::{self, Touch};
+use crate::engine::{self, Touch, Touched};
 
 /// One address within each chunk that some graph received.
 static REMEMBERED: Mutex<Vec<DevicePtr>> = Mutex::new(Vec::new());
 
-/// Replays touch the chunks of `addresses` from now on.
-pub fn remember(addresses: &[DevicePtr]) {
+/// Replays touch the chunks of `touched` from now on.
+pub fn remember(touched: &[Touched]) {
     let mut remembered = REMEMBERED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    for &address in addresses {
+    for &Touched { address, .. } in touched {
         let chunk = engine::chunk_of(address);
         if !remembered.iter().any(|&known| engine::chunk_of(known) == chunk) {
             remembered.push(address);

@@ -4,13 +4,13 @@
 use std::ffi::{c_int, c_uint, c_void};
 
 use autooffload_core::address_map::AddressMap;
-use autooffload_core::params::{BLOCKS_FROM, Span, scan, scan_blocks};
-use autooffload_core::slots::Slots;
+use autooffload_core::params::{ADDRESS_MASK, BLOCKS_FROM, Span, scan, scan_blocks};
 
+use super::layouts::{Layout, Param};
 use super::touches::{Touches, ordered};
 use super::{Call, layouts, retry_when_out_of_memory, say_once};
 use crate::driver::abi::*;
-use crate::engine::{self, Touch};
+use crate::engine::{self, Touch, Touched};
 
 /// Blocks of a launch along the first two dimensions.
 pub type Grid = (c_uint, c_uint);
@@ -127,25 +127,25 @@ pub unsafe fn add_kernel(
     params: *mut *mut c_void,
     extra: *mut *mut c_void,
 ) -> Result<()> {
-    let Some(map) = engine::address_map() else { return Ok(()) };
+    let Some(managed) = engine::managed() else { return Ok(()) };
+    let map = managed.map();
     if !params.is_null() {
         layouts::with(function, |layout| {
-            for param in &layout.params {
-                // SAFETY: entry `index` points at `bytes` bytes, as the kernel asks.
-                let bytes = unsafe {
-                    let data = *params.add(param.index);
-                    if data.is_null() {
-                        continue;
-                    }
-                    std::slice::from_raw_parts(data.cast::<u8>().cast_const(), param.bytes)
-                };
-                // Of a struct whose slots are known, those that this launch reads.
-                let told = layout.slots.as_ref().is_some_and(|slots| {
-                    slots.param == param.index && see_slots(slots, bytes, grid, touches)
-                });
-                if !told {
-                    see(bytes, map, touches);
+            for &Param { index, bytes } in &layout.params {
+                // SAFETY: the array has an entry for each parameter.
+                let data = unsafe { *params.add(index as usize) }.cast_const();
+                if data.is_null() {
+                    continue;
                 }
+                if bytes == 8 {
+                    // SAFETY: the entry points at `bytes` bytes, as the kernel asks.
+                    let word = unsafe { data.cast::<u64>().read_unaligned() };
+                    see_address(word & ADDRESS_MASK, map, touches);
+                    continue;
+                }
+                // SAFETY: as above.
+                let bytes = unsafe { std::slice::from_raw_parts(data.cast(), bytes as usize) };
+                see_struct(layout, index as usize, bytes, grid, map, touches);
             }
         })?;
     }
@@ -186,9 +186,9 @@ unsafe fn note_launch(
             for param in &layout.params {
                 // SAFETY: entry `index` points at `bytes` bytes, as the kernel asks.
                 unsafe {
-                    let data = *params.add(param.index);
+                    let data = *params.add(param.index as usize);
                     if !data.is_null() {
-                        let bytes = std::slice::from_raw_parts(data.cast::<u8>(), param.bytes);
+                        let bytes = std::slice::from_raw_parts(data.cast(), param.bytes as usize);
                         scan(bytes, small, |address| launched.small.push(address));
                     }
                 }
@@ -206,6 +206,25 @@ unsafe fn note_launch(
         scan(buffer, small, |address| launched.small.push(address));
     }
     touches.launched = Some(launched);
+}
+
+/// Adds what the parameter `index` names, which is more than one word.
+#[inline(never)]
+fn see_struct(
+    layout: &Layout,
+    index: usize,
+    bytes: &[u8],
+    grid: Grid,
+    map: &AddressMap,
+    touches: &mut Touches,
+) {
+    // Of a struct whose slots are known, those that this launch reads.
+    let told = layout.slots.as_ref().is_some_and(|slots| {
+        slots.param == index && slots.read(bytes, grid, |at| touches.add(at, Touch::Kernel))
+    });
+    if !told {
+        see(bytes, map, touches);
+    }
 }
 
 /// Adds every managed chunk that `bytes` name.
@@ -231,13 +250,6 @@ fn see_address(address: DevicePtr, map: &AddressMap, touches: &mut Touches) {
     }
 }
 
-/// `false`: it cannot be told which slots are read.
-#[inline(never)]
-fn see_slots(slots: &Slots, bytes: &[u8], grid: Grid, touches: &mut Touches) -> bool {
-    slots.read(bytes, grid, |address| touches.add(address, Touch::Kernel))
-}
-
-#[inline(never)]
 fn see_long(bytes: &[u8], map: &AddressMap, touches: &mut Touches) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx2") {
@@ -309,7 +321,7 @@ pub unsafe fn cooperative_multi_device(
             }
         }
     }
-    for &(chunk, _) in touches.as_slice() {
+    for &Touched { chunk, .. } in touches.as_slice() {
         if let Err(code) = engine::pin_for_good(chunk, "a cooperative launch on several devices") {
             return code;
         }
@@ -339,7 +351,7 @@ pub unsafe fn param_setv(
         let span = Span { base: low, bytes: high - low };
         scan(bytes, span, |address| touches.add(address, Touch::Kernel));
     }
-    for &(chunk, _) in touches.as_slice() {
+    for &Touched { chunk, .. } in touches.as_slice() {
         if let Err(code) = engine::pin_for_good(chunk, "the launch functions of CUDA 3") {
             return code;
         }

@@ -32,8 +32,8 @@ pub struct Layout {
 #[derive(Clone, Copy, Debug)]
 pub struct Param {
     /// Which entry of `kernelParams` points at it.
-    pub index: usize,
-    pub bytes: usize,
+    pub index: u32,
+    pub bytes: u32,
 }
 
 /// Raised when handles may have been reused.
@@ -157,7 +157,7 @@ fn ask(handle: usize, is_kernel: bool) -> Result<Layout> {
             Ok((_, bytes)) => {
                 sizes.push(bytes);
                 if bytes >= ADDRESS_BYTES {
-                    layout.params.push(Param { index, bytes });
+                    layout.params.push(Param { index: index as u32, bytes: bytes as u32 });
                 }
             }
             Err(CuResult::INVALID_VALUE) => break,

@@ -9,7 +9,7 @@ use std::ffi::c_void;
 
 use crate::driver::abi::*;
 use crate::driver::driver;
-use crate::engine;
+use crate::engine::{self, Managed};
 
 /// A pointer for each of eight thousand matrices.
 const TABLE_BYTES_MAX: usize = 64 << 10;
@@ -20,11 +20,28 @@ const TABLE_BYTES_MAX: usize = 64 << 10;
 /// # Safety
 /// The rows are readable.
 pub unsafe fn keep_rows(src: *const c_void, bytes: usize, rows: usize, pitch: usize) -> Result<()> {
+    let Some(managed) = engine::managed() else { return Ok(()) };
+    // SAFETY: the caller's promise.
+    unsafe { keep_managed(managed, src, bytes, rows, pitch) }
+}
+
+/// The same where it is known that there is managed memory.
+///
+/// # Safety
+/// The rows are readable.
+#[inline(always)]
+pub unsafe fn keep_managed(
+    managed: Managed,
+    src: *const c_void,
+    bytes: usize,
+    rows: usize,
+    pitch: usize,
+) -> Result<()> {
     let total = bytes.saturating_mul(rows);
-    let (low, high) = engine::arena();
-    if low == high || src.is_null() || !(8..=TABLE_BYTES_MAX).contains(&total) {
+    if src.is_null() || !(8..=TABLE_BYTES_MAX).contains(&total) {
         return Ok(());
     }
+    let (low, high) = managed.map().bounds();
     // A managed address as the "host" side is the driver's to refuse.
     if (low..high).contains(&(src as DevicePtr)) {
         return Ok(());
@@ -35,14 +52,21 @@ pub unsafe fn keep_rows(src: *const c_void, bytes: usize, rows: usize, pitch: us
             let start = src.cast::<u8>().wrapping_add(row.wrapping_mul(pitch));
             std::slice::from_raw_parts(start, bytes)
         };
-        for word in words.as_chunks::<8>().0 {
-            let address = DevicePtr::from_le_bytes(*word);
-            if (low..high).contains(&address)
-                && let Some(chunk) = engine::chunk_of(address)
-            {
-                engine::pin_for_good(chunk, "its address was copied to the device in a table")?;
-            }
+        let words = words.as_chunks::<8>().0;
+        // Nearly always none is an address: asked first, without a branch for each.
+        let near = |word: &[u8; 8]| DevicePtr::from_le_bytes(*word).wrapping_sub(low) < high - low;
+        if words.iter().fold(false, |any, word| any | near(word)) {
+            keep_named(words)?;
         }
+    }
+    Ok(())
+}
+
+#[cold]
+fn keep_named(words: &[[u8; 8]]) -> Result<()> {
+    let addresses = words.iter().map(|word| DevicePtr::from_le_bytes(*word));
+    for chunk in addresses.filter_map(engine::chunk_of) {
+        engine::pin_for_good(chunk, "its address was copied to the device in a table")?;
     }
     Ok(())
 }

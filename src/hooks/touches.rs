@@ -5,7 +5,7 @@ use std::slice;
 
 use crate::driver::abi::*;
 use crate::driver::driver;
-use crate::engine::{self, ChunkId, Launched, Touch};
+use crate::engine::{self, ChunkId, Launched, Managed, Touch, Touched};
 
 use super::{graphs, retry_when_out_of_memory};
 
@@ -15,22 +15,17 @@ const INLINE: usize = 16;
 /// What one operation names, in order. Of the first few, one may be there more
 /// than once: to ask costs more than to have it twice.
 ///
-/// Invariant: the first `len` of both arrays are set; what finds no room there
-/// is, with all before it, in `spilled`.
+/// Boxed once more, so that there is one word to set and to look at.
+///
+/// Invariant: the first `len` of `first` are set. What finds no room there is,
+/// with all before it, in `spilled`.
+#[allow(clippy::box_collection, reason = "as said")]
 pub struct Touches {
     len: usize,
-    chunks: MaybeUninit<[(ChunkId, Touch); INLINE]>,
-    /// What names each chunk of `chunks`.
-    addresses: MaybeUninit<[DevicePtr; INLINE]>,
-    spilled: Option<Box<Spilled>>,
+    first: MaybeUninit<[Touched; INLINE]>,
+    spilled: Option<Box<Vec<Touched>>>,
     /// What kind of launch it is, while memory moves.
     pub launched: Option<Box<Launched>>,
-}
-
-#[derive(Default)]
-struct Spilled {
-    chunks: Vec<(ChunkId, Touch)>,
-    addresses: Vec<DevicePtr>,
 }
 
 impl Touches {
@@ -39,7 +34,7 @@ impl Touches {
         let mut touches = MaybeUninit::<Touches>::uninit();
         let fields = touches.as_mut_ptr();
         // SAFETY: every field is set that has to be; by an expression, the
-        // arrays would be filled with zeros, at every launch.
+        // array would be filled with zeros, at every launch.
         unsafe {
             (&raw mut (*fields).len).write(0);
             (&raw mut (*fields).spilled).write(None);
@@ -48,53 +43,58 @@ impl Touches {
         }
     }
 
-    /// Notes `touch` of the chunk that contains `address`, if one does.
-    #[inline]
+    /// Notes `touch` of the chunk that contains `address`, if one does. Weights are
+    /// known by their being filled from the host, so that is told at once.
+    #[inline(always)]
     pub fn add(&mut self, address: DevicePtr, touch: Touch) {
-        if let Some(chunk) = engine::chunk_of(address) {
+        if let Some(managed) = engine::managed() {
+            self.add_managed(managed, address, touch);
+        }
+    }
+
+    /// The same where it is known that there is managed memory.
+    #[inline(always)]
+    pub fn add_managed(&mut self, managed: Managed, address: DevicePtr, touch: Touch) {
+        if let Some(chunk) = managed.map().owner(address) {
+            if let Touch::HostWrite { bytes } = touch {
+                managed.note_fill(chunk, address, bytes);
+            }
             self.add_new(chunk, address, touch);
         }
     }
 
-    /// Notes a touch of `chunk`, which contains `address`.
+    /// Notes a touch of `chunk`, which contains `address`; not a copy from the host.
     #[inline(always)]
     pub fn add_new(&mut self, chunk: ChunkId, address: DevicePtr, touch: Touch) {
         if self.len < INLINE {
-            // SAFETY: below the arrays' length.
+            // SAFETY: below the array's length. Field by field: as a whole it
+            // would be made elsewhere, and copied.
             unsafe {
-                self.chunks
-                    .as_mut_ptr()
-                    .cast::<(ChunkId, Touch)>()
-                    .add(self.len)
-                    .write((chunk, touch));
-                self.addresses.as_mut_ptr().cast::<DevicePtr>().add(self.len).write(address);
+                let next = self.first.as_mut_ptr().cast::<Touched>().add(self.len);
+                (&raw mut (*next).touch).write(touch);
+                (&raw mut (*next).address).write(address);
+                (&raw mut (*next).chunk).write(chunk);
             }
             self.len += 1;
         } else {
-            self.spill(chunk, address, touch);
+            self.spill(Touched { touch, address, chunk });
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn spill(&mut self, chunk: ChunkId, address: DevicePtr, touch: Touch) {
+    fn spill(&mut self, touched: Touched) {
         // Before an allocation is made, whether this one needs it.
-        let mut known = self.addresses().iter().zip(self.as_slice());
-        if known.any(|(&at, &(_, what))| at == address && what == touch) {
+        if self.as_slice().contains(&touched) {
             return;
         }
-        let mut spilled = self.spilled.take().unwrap_or_else(|| {
-            Box::new(Spilled {
-                chunks: self.as_slice().to_vec(),
-                addresses: self.addresses().to_vec(),
-            })
-        });
-        spilled.chunks.push((chunk, touch));
-        spilled.addresses.push(address);
+        let mut spilled = self.spilled.take().unwrap_or_else(|| Box::new(self.as_slice().to_vec()));
+        spilled.push(touched);
         self.spilled = Some(spilled);
     }
 
     /// The same, of one operation of `bytes`; nothing if that is none.
+    #[inline(always)]
     pub fn add_sized(&mut self, address: DevicePtr, bytes: usize, touch: Touch) {
         if bytes > 0 {
             self.add(address, touch);
@@ -108,29 +108,20 @@ impl Touches {
     }
 
     #[inline(always)]
-    pub fn as_slice(&self) -> &[(ChunkId, Touch)] {
+    pub fn as_slice(&self) -> &[Touched] {
         match &self.spilled {
-            Some(spilled) => &spilled.chunks,
+            Some(spilled) => spilled,
             // SAFETY: those are set.
-            None => unsafe { slice::from_raw_parts(self.chunks.as_ptr().cast(), self.len) },
-        }
-    }
-
-    #[inline(always)]
-    fn addresses(&self) -> &[DevicePtr] {
-        match &self.spilled {
-            Some(spilled) => &spilled.addresses,
-            // SAFETY: those are set.
-            None => unsafe { slice::from_raw_parts(self.addresses.as_ptr().cast(), self.len) },
+            None => unsafe { slice::from_raw_parts(self.first.as_ptr().cast(), self.len) },
         }
     }
 
     /// Keeps the chunks resident on behalf of a graph, and remembers that its
     /// replays touch them.
     pub fn pin_for_graph(&self) -> Result<()> {
-        let chunks: Vec<ChunkId> = self.as_slice().iter().map(|&(chunk, _)| chunk).collect();
+        let chunks: Vec<ChunkId> = self.as_slice().iter().map(|touched| touched.chunk).collect();
         engine::pin_for_graph(&chunks)?;
-        graphs::remember(self.addresses());
+        graphs::remember(self.as_slice());
         Ok(())
     }
 }
@@ -141,28 +132,30 @@ impl Touches {
 ///
 /// Errors: what the engine answers when the chunks cannot be present; the
 /// original is not called then.
-#[inline]
+#[inline(always)]
 pub fn ordered(stream: CUstream, touches: &Touches, forward: impl Fn() -> CuResult) -> CuResult {
     if touches.is_empty() {
         return retry_when_out_of_memory(forward);
     }
-    if engine::any_capture() && is_capturing(stream) {
-        return captured(touches, &forward);
-    }
-    let code = match engine::begin(
-        stream,
-        touches.as_slice(),
-        touches.addresses(),
-        touches.launched.as_deref(),
-    ) {
-        Ok(access) => {
-            let code = forward();
-            drop(access);
-            code
-        }
-        Err(code) => return code,
+    let Some(fast) = engine::begin_fast(stream) else {
+        return carefully(stream, touches, &forward);
     };
+    let code = forward();
+    fast.end(touches.as_slice());
     if code == CuResult::OUT_OF_MEMORY { once_more(stream, touches, &forward) } else { code }
+}
+
+#[cold]
+#[inline(never)]
+fn carefully(stream: CUstream, touches: &Touches, forward: &dyn Fn() -> CuResult) -> CuResult {
+    if is_capturing(stream) {
+        return captured(touches, forward);
+    }
+    let launched = touches.launched.as_deref();
+    match engine::carefully(stream, touches.as_slice(), launched, forward) {
+        Ok(CuResult::OUT_OF_MEMORY) => once_more(stream, touches, forward),
+        Ok(code) | Err(code) => code,
+    }
 }
 
 #[cold]
@@ -180,14 +173,8 @@ fn once_more(stream: CUstream, touches: &Touches, forward: &dyn Fn() -> CuResult
     if !engine::release_for_retry() {
         return CuResult::OUT_OF_MEMORY;
     }
-    match engine::begin(
-        stream,
-        touches.as_slice(),
-        touches.addresses(),
-        touches.launched.as_deref(),
-    ) {
-        Ok(_access) => forward(),
-        Err(code) => code,
+    match engine::carefully(stream, touches.as_slice(), touches.launched.as_deref(), forward) {
+        Ok(code) | Err(code) => code,
     }
 }
 

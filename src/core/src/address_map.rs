@@ -13,42 +13,45 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Index of a managed allocation; unique in the process while it lives.
 pub type ChunkId = u32;
 
+/// The unit of mapping, as a power of two: the granularity of device memory on
+/// every card so far.
+pub const FRAME_SHIFT: u32 = 21;
+
 /// No chunk: the table's value for free address space and guard gaps.
 pub const NO_CHUNK: ChunkId = u32::MAX;
 
 /// Flat table from frame index in the arena to the chunk that owns it.
 pub struct AddressMap {
     base: u64,
-    frame_shift: u32,
     owners: Box<[AtomicU32]>,
 }
 
 impl AddressMap {
-    /// Covers `[base, base + frames << frame_shift)`; nobody lives there yet.
-    pub fn new(base: u64, frames: usize, frame_shift: u32) -> Self {
+    /// Covers `[base, base + frames << FRAME_SHIFT)`; nobody lives there yet.
+    pub fn new(base: u64, frames: usize) -> Self {
         // All-ones is NO_CHUNK; filled once, 4 bytes a frame.
         let owners = (0..frames).map(|_| AtomicU32::new(NO_CHUNK)).collect();
-        Self { base, frame_shift, owners }
+        Self { base, owners }
     }
 
     /// The chunk whose frames contain `address`. An address in the tail of a
     /// chunk's last frame, past the bytes asked for, still counts as its own.
     #[inline]
     pub fn owner(&self, address: u64) -> Option<ChunkId> {
-        let index = address.wrapping_sub(self.base) >> self.frame_shift;
+        let index = address.wrapping_sub(self.base) >> FRAME_SHIFT;
         let owner = self.owners.get(index as usize)?.load(Ordering::Acquire);
         (owner != NO_CHUNK).then_some(owner)
     }
 
     /// Half-open bounds of the addresses covered.
     pub fn bounds(&self) -> (u64, u64) {
-        (self.base, self.base + ((self.owners.len() as u64) << self.frame_shift))
+        (self.base, self.base + ((self.owners.len() as u64) << FRAME_SHIFT))
     }
 
     /// Makes `chunk` (or [`NO_CHUNK`]) the owner of `frames` frames from
     /// `address`, which is frame-aligned and inside the arena.
     pub fn set(&self, address: u64, frames: u32, chunk: ChunkId) {
-        let first = ((address - self.base) >> self.frame_shift) as usize;
+        let first = ((address - self.base) >> FRAME_SHIFT) as usize;
         for owner in &self.owners[first..first + frames as usize] {
             owner.store(chunk, Ordering::Release);
         }
@@ -61,14 +64,13 @@ impl AddressMap {
 /// touched at all.
 pub struct Arena {
     base: u64,
-    frame_shift: u32,
     /// Start → length of every free run, in frames; runs never touch.
     free: BTreeMap<u32, u32>,
 }
 
 impl Arena {
-    pub fn new(base: u64, frames: u32, frame_shift: u32) -> Self {
-        Self { base, frame_shift, free: BTreeMap::from([(0, frames)]) }
+    pub fn new(base: u64, frames: u32) -> Self {
+        Self { base, free: BTreeMap::from([(0, frames)]) }
     }
 
     /// An address with `frames` frames and a guard frame behind them to itself.
@@ -79,12 +81,12 @@ impl Arena {
         if length > need {
             self.free.insert(start + need, length - need);
         }
-        Some(self.base + (u64::from(start) << self.frame_shift))
+        Some(self.base + (u64::from(start) << FRAME_SHIFT))
     }
 
     /// Gives back what [`Self::allocate`] answered for the same `frames`.
     pub fn release(&mut self, address: u64, frames: u32) {
-        let mut start = ((address - self.base) >> self.frame_shift) as u32;
+        let mut start = ((address - self.base) >> FRAME_SHIFT) as u32;
         let mut length = frames + 1;
         if let Some((&before, &run)) = self.free.range(..start).next_back()
             && before + run == start
@@ -105,27 +107,26 @@ mod tests {
     use super::*;
 
     const BASE: u64 = 0x7000_0000_0000;
-    const SHIFT: u32 = 21;
 
     #[test]
     fn neighbours_are_separated_by_a_guard_frame() {
-        let map = AddressMap::new(BASE, 16, SHIFT);
-        let mut arena = Arena::new(BASE, 16, SHIFT);
+        let map = AddressMap::new(BASE, 16);
+        let mut arena = Arena::new(BASE, 16);
         let a = arena.allocate(2).unwrap();
         let b = arena.allocate(1).unwrap();
         map.set(a, 2, 7);
         map.set(b, 1, 8);
-        assert_eq!(b - a, 3 << SHIFT);
-        assert_eq!(map.owner(a + (2 << SHIFT) - 1), Some(7));
-        assert_eq!(map.owner(a + (2 << SHIFT)), None, "one past the end is nobody's");
+        assert_eq!(b - a, 3 << FRAME_SHIFT);
+        assert_eq!(map.owner(a + (2 << FRAME_SHIFT) - 1), Some(7));
+        assert_eq!(map.owner(a + (2 << FRAME_SHIFT)), None, "one past the end is nobody's");
         assert_eq!(map.owner(b), Some(8));
         assert_eq!(map.owner(BASE - 1), None);
-        assert_eq!(map.owner(BASE + (16 << SHIFT)), None);
+        assert_eq!(map.owner(BASE + (16 << FRAME_SHIFT)), None);
     }
 
     #[test]
     fn released_runs_merge_until_the_arena_is_whole_again() {
-        let mut arena = Arena::new(BASE, 12, SHIFT);
+        let mut arena = Arena::new(BASE, 12);
         let runs: Vec<_> = (0..4).map(|_| arena.allocate(2).unwrap()).collect();
         assert_eq!(arena.allocate(1), None);
         for index in [1, 3, 0, 2] {

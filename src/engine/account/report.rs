@@ -10,22 +10,22 @@ use autooffload_core::units::Size;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+use super::super::chunk_bits::Hot;
 use super::super::operation::current_device;
 use super::super::state::{Engine, engine, hot, lock};
-use super::super::{ChunkId, FRAME_BYTES, FRAME_SHIFT};
+use super::super::{ChunkId, FRAME_SHIFT};
 use crate::driver::abi::*;
 
-/// A copy from the host put `bytes` into the chunk.
-pub(in crate::engine) fn note_fill(engine: &Engine, id: ChunkId, bytes: usize) {
-    let hot = hot(id);
+/// A copy from the host is to put `bytes` into the chunk.
+#[inline(always)]
+pub(in crate::engine) fn note_fill(engine: &Engine, hot: &Hot, bytes: usize) {
     if hot.weight_bytes.load(Ordering::Relaxed) != 0 {
         return;
     }
-    let Some(allocation) = engine.allocations.get(&id).map(|entry| *entry) else { return };
-    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-    let filled = hot.filled_kib.fetch_add(kib, Ordering::Relaxed).saturating_add(kib);
-    let size = allocation.bytes as u64;
-    if u64::from(filled) << 10 >= size / 2
+    let bytes = bytes as u64;
+    let filled = hot.filled_bytes.fetch_add(bytes, Ordering::Relaxed).wrapping_add(bytes);
+    let size = hot.bytes.load(Ordering::Relaxed);
+    if filled >= size / 2
         && hot.weight_bytes.compare_exchange(0, size, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     {
         engine.weight_bytes[hot.device()].fetch_add(size, Ordering::Relaxed);
@@ -56,12 +56,7 @@ pub fn mem_get_info(free: usize, total: usize) -> (usize, usize) {
     let config = engine.config.read().unwrap_or_else(PoisonError::into_inner);
     let frames_bytes = u64::from(live) << FRAME_SHIFT;
     let weights = engine.weight_bytes[device].load(Ordering::Relaxed);
-    let managed = engine
-        .allocations
-        .iter()
-        .filter(|entry| entry.device as usize == device)
-        .map(|entry| entry.bytes.next_multiple_of(FRAME_BYTES) as u64)
-        .sum::<u64>();
+    let managed = engine.managed_bytes[device].load(Ordering::Relaxed);
     let kept = managed.saturating_sub(weights);
     let untracked = (total as u64).saturating_sub(free as u64 + frames_bytes);
     let budget = match config.vram {

@@ -21,7 +21,6 @@
 
 mod ends;
 
-use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -35,6 +34,7 @@ use crate::engine::any_capture;
 use crate::engine::chunk_bits::{Hot, STRETCH_BITS};
 use crate::engine::guards::{ContextGuard, RelaxedCapture};
 use crate::engine::state::{engine, lock, space};
+use crate::thread::thread;
 
 /// The number of a user; 0 is nobody.
 pub type UserId = u16;
@@ -134,12 +134,6 @@ pub struct Users {
     more: Mutex<HashMap<ChunkId, Vec<u64>>>,
 }
 
-thread_local! {
-    /// The stream this thread used last: launches come in long runs. Handle,
-    /// generation, user.
-    static LAST: Cell<(usize, u32, UserId)> = const { Cell::new((0, 0, 0)) };
-}
-
 /// A thread's number, which no other ever has; its end is the end of its
 /// per-thread default streams as users.
 struct ThreadNumber(u64);
@@ -189,27 +183,39 @@ impl Users {
 
     /// The user that `stream` (an effective handle) means to the calling
     /// thread. `None`: there are too many.
-    #[inline]
+    #[inline(always)]
     pub fn of(&self, stream: CUstream) -> Option<UserId> {
         // 0 and 1 are the same stream.
         let handle = (stream as usize).max(STREAM_LEGACY as usize);
         let generation = self.generation.load(Ordering::Acquire);
-        let asks = handle < FIRST_NAMED && self.several_contexts.load(Ordering::Relaxed);
-        if !asks {
-            let (last, of, user) = LAST.get();
-            if (last, of) == (handle, generation) {
-                return Some(user);
-            }
+        let last = &thread().stream;
+        let known = last.handle.get() == handle && last.generation.get() == generation;
+        if known && !self.asks(handle) {
+            Some(last.user.get())
+        } else {
+            self.find(handle, generation)
         }
-        let user = self.find(handle)?;
-        if !asks {
-            LAST.set((handle, generation, user));
+    }
+
+    /// Whether `handle` means another stream in each context.
+    #[inline(always)]
+    fn asks(&self, handle: usize) -> bool {
+        handle < FIRST_NAMED && self.several_contexts.load(Ordering::Relaxed)
+    }
+
+    #[inline(never)]
+    fn find(&self, handle: usize, generation: u32) -> Option<UserId> {
+        let user = self.look_up(handle)?;
+        if !self.asks(handle) {
+            let last = &thread().stream;
+            last.handle.set(handle);
+            last.generation.set(generation);
+            last.user.set(user);
         }
         Some(user)
     }
 
-    #[inline(never)]
-    fn find(&self, handle: usize) -> Option<UserId> {
+    fn look_up(&self, handle: usize) -> Option<UserId> {
         let thread = if handle == STREAM_PER_THREAD as usize { thread_number() } else { 0 };
         // A named stream's handle is its own; which context it is of is asked once.
         let ctx = if handle < FIRST_NAMED { self.driver.ctx_get_current().ok()? } else { 0 as _ };
@@ -289,7 +295,18 @@ impl Users {
     /// `user` has queued a use of `chunk` just now.
     #[inline]
     pub fn note(&self, chunk: ChunkId, hot: &Hot, user: UserId) {
-        let place = place(Point { user, stretch: self.stretch(user) });
+        self.note_place(chunk, hot, self.place_now(user));
+    }
+
+    /// Where what `user` has queued until now lies at the latest, as [`Hot`] holds it.
+    #[inline(always)]
+    pub fn place_now(&self, user: UserId) -> u64 {
+        place(Point { user, stretch: self.stretch(user) })
+    }
+
+    /// A use of `chunk` that was queued before `place` was asked for.
+    #[inline(always)]
+    pub fn note_place(&self, chunk: ChunkId, hot: &Hot, place: u64) {
         if !hot.note(place, |held| self.known_over(point(held))) {
             self.note_more(chunk, hot, place);
         }
