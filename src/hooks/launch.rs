@@ -7,7 +7,7 @@ use autooffload_core::address_map::AddressMap;
 use autooffload_core::params::{ADDRESS_MASK, BLOCKS_FROM, Span, scan, scan_blocks};
 
 use super::layouts::{Layout, Param};
-use super::touches::{Touches, ordered};
+use super::touches::{Touches, ordered, ordered_or};
 use super::{Call, layouts, retry_when_out_of_memory, say_once};
 use crate::driver::abi::*;
 use crate::engine::{self, Touch, Touched};
@@ -99,18 +99,66 @@ unsafe fn launch(
     extra: *mut *mut c_void,
     forward: impl Fn() -> CuResult,
 ) -> CuResult {
+    let carefully = || {
+        // SAFETY: the caller's promise.
+        let code = unsafe { launch_carefully(stream, function, grid, params, extra, &forward) };
+        clear_stack();
+        code
+    };
+    if engine::memory_moves() {
+        return carefully();
+    }
     let mut touches = Touches::new();
     // SAFETY: the caller's promise.
     match unsafe { add_kernel(&mut touches, function, grid, params, extra) } {
-        Ok(()) => ordered(stream, &touches, forward),
-        Err(code) => {
-            say_once!(
-                error,
-                "the driver does not say what parameters a kernel takes ({code}); such launches fail, for their weights might be absent; install driver 550 or newer"
-            );
-            code
-        }
+        Ok(()) => ordered_or(stream, &touches, &forward, carefully),
+        Err(code) => unknown_kernel(code),
     }
+}
+
+/// A launch while memory moves, or while something is captured.
+///
+/// # Safety
+/// As of [`launch`].
+#[cold]
+#[inline(never)]
+unsafe fn launch_carefully(
+    stream: CUstream,
+    function: CUfunction,
+    grid: Grid,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+    forward: &dyn Fn() -> CuResult,
+) -> CuResult {
+    let mut touches = Touches::new();
+    // SAFETY: the caller's promise.
+    unsafe {
+        if let Err(code) = add_kernel(&mut touches, function, grid, params, extra) {
+            return unknown_kernel(code);
+        }
+        note_launch(&mut touches, function, params, extra);
+    }
+    ordered(stream, &touches, forward)
+}
+
+#[cold]
+#[inline(never)]
+fn unknown_kernel(code: CuResult) -> CuResult {
+    say_once!(
+        error,
+        "the driver does not say what parameters a kernel takes ({code}); such launches fail, for their weights might be absent; install driver 550 or newer"
+    );
+    code
+}
+
+/// Overwrites the stack that calls made here have used. Addresses lay there, and
+/// PyTorch makes structs of parameters of which it sets a part: in the others they
+/// would look like what the next kernel reads, and be fetched for it.
+#[inline(never)]
+fn clear_stack() {
+    /// Of ours. The driver's may reach further down.
+    const BYTES: usize = 8 << 10;
+    std::hint::black_box(&mut [0u64; BYTES / 8]);
 }
 
 /// Adds every managed chunk that the parameters of one launch name.
@@ -154,10 +202,6 @@ pub unsafe fn add_kernel(
         if let Some(buffer) = unsafe { extra_buffer(extra) } {
             see(buffer, map, touches);
         }
-    }
-    if engine::memory_moves() {
-        // SAFETY: the caller's promise.
-        unsafe { note_launch(touches, function, params, extra) };
     }
     Ok(())
 }

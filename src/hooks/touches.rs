@@ -134,15 +134,24 @@ impl Touches {
 /// original is not called then.
 #[inline(always)]
 pub fn ordered(stream: CUstream, touches: &Touches, forward: impl Fn() -> CuResult) -> CuResult {
+    ordered_or(stream, touches, &forward, || carefully(stream, touches, &forward))
+}
+
+/// The same where it needs no care, and `otherwise` where it does.
+#[inline(always)]
+pub fn ordered_or(
+    stream: CUstream,
+    touches: &Touches,
+    forward: &impl Fn() -> CuResult,
+    otherwise: impl FnOnce() -> CuResult,
+) -> CuResult {
     if touches.is_empty() {
         return retry_when_out_of_memory(forward);
     }
-    let Some(fast) = engine::begin_fast(stream) else {
-        return carefully(stream, touches, &forward);
-    };
+    let Some(fast) = engine::begin_fast(stream) else { return otherwise() };
     let code = forward();
     fast.end(touches.as_slice());
-    if code == CuResult::OUT_OF_MEMORY { once_more(stream, touches, &forward) } else { code }
+    if code == CuResult::OUT_OF_MEMORY { once_more(stream, touches, forward) } else { code }
 }
 
 #[cold]

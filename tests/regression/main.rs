@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use support::{build, cc, folder, library, within};
 
-const PROGRAMS: [&str; 6] =
-    ["users", "contexts", "held_up", "first_capture", "tables", "device_tables"];
+const PROGRAMS: [&str; 7] =
+    ["users", "contexts", "held_up", "first_capture", "tables", "device_tables", "dead_stack"];
 /// A hang is what some of these tests are about.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -186,4 +186,12 @@ fn what_is_right_stays_right_when_watched() {
             assert!(account["verified_launches"].as_u64() > Some(0), "{line}: {account}");
         }
     }
+}
+
+/// Addresses in our frames came back in what PyTorch's structs do not set, and
+/// weights were fetched that no kernel asked for.
+#[test]
+fn a_launch_leaves_no_addresses_on_the_stack() {
+    let account = run("dead_stack", &[("STANDIN_VRAM", "16M")], true);
+    assert!(account["streaming"]["streamed_bytes"].as_u64() > Some(0), "nothing moved: {account}");
 }
