@@ -123,16 +123,17 @@ def least(case, models, room, runs=6):
 class Place:
     """Where cells run."""
 
-    def __init__(self, root, python, comfyui, models, work):
+    def __init__(self, root, python, comfyui, models, work, ours_with=()):
         self.root, self.python, self.comfyui = root, python, comfyui
-        self.models, self.work, self.count = models, work, 0
+        self.models, self.work, self.ours_with, self.count = models, work, ours_with, 0
 
-    def server(self, arm, budget, switches=()):
+    def server(self, arm, budget):
         self.count += 1
-        command, card = (), AMPLE
+        command, card, switches = (), AMPLE, ()
         if arm == ALONE:
-            switches = ("--highvram", *switches)
+            switches = ("--highvram",)
         elif arm == OURS:
+            switches = self.ours_with
             command = (self.root / "scripts" / "autooffload-launch", "--vram", str(budget))
         else:
             card = budget + (UNUSED if arm == DYNAMIC_MORE else 0)
@@ -152,10 +153,21 @@ def cell(place, case, arm, budget, runs, told):
             accounts.append(server.account())
             told(number)
         said = server.close()
+    except Failed as failure:
+        missing = unknown_kernels(server)
+        raise Failed(f"{failure}{missing and f' (no kernel {missing})'}") from None
     finally:
         server.kill()
     return {"answers": answers, "accounts": accounts, "said": said,
             "seconds": time.monotonic() - began}
+
+
+def unknown_kernels(server):
+    """Those that the stand-in does not have, where it can still be asked."""
+    try:
+        return ", ".join(server.account()["unknown_kernels"])
+    except (OSError, Failed):
+        return ""
 
 
 def each(found, key):
