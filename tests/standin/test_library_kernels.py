@@ -76,6 +76,14 @@ def test_flash_attention_that_splits_the_keys(dtype, width):
     attention(SDPBackend.FLASH_ATTENTION, q, k[:, :, :77], v[:, :, :77])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("count", [1, 2, 7, 4096])
+def test_numbers_between_two(dtype, count):
+    on_device = torch.linspace(-1.5, 3, count, dtype=dtype, device="cuda").cpu()
+    torch.testing.assert_close(on_device, torch.linspace(-1.5, 3, count, dtype=dtype))
+    assert count == 1 or on_device[-1] == 3
+
+
 @torch.no_grad()
 def test_convolution_without_cudnn():
     x = random(2, 6, 9, 11)
