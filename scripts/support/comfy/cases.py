@@ -45,7 +45,8 @@ def repeated(make):
 
 
 def mixed(_runs):
-    """LoRA on and off, two models in one workflow, a batch, an interrupt, everything freed."""
+    """LoRA on and off, two models in one workflow, a batch, an interrupt, everything freed, the
+    node."""
     def workflow(made):
         return lambda server: server.run(made)
 
@@ -67,6 +68,7 @@ def mixed(_runs):
             workflow(workflows.sd15(2, strength=0.5)), workflow(workflows.sd15(3)),
             workflow(workflows.both(4)), workflow(workflows.both(5)),
             workflow(workflows.sd15(6, batch=2)), interrupted, freed,
+            workflow(workflows.with_node(8, True)), workflow(workflows.with_node(9, False)),
             workflow(workflows.both(7))]
 
 
@@ -77,7 +79,7 @@ FLUX = ("diffusion_models/flux.safetensors", "text_encoders/clip_l.safetensors",
 CASES = {
     "sd15": Case("Stable Diffusion 1.5, fewer blocks", SD15, repeated(workflows.sd15)),
     "flux": Case("Flux at half its width, CLIP", FLUX, repeated(workflows.flux)),
-    "mixed": Case("both, LoRA, batch, interrupt, /free", SD15 + FLUX, mixed,
+    "mixed": Case("both, LoRA, batch, interrupt, /free, the node", SD15 + FLUX, mixed,
                   steady=2, alike=False),
 }
 

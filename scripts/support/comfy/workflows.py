@@ -26,6 +26,14 @@ def sd15(number, batch=1, strength=None, steps=STEPS):
         "sd", number, model, ["sd_empty", 0], ["sd_loader", 2], steps, cfg=7.0)
 
 
+def with_node(number, enable):
+    """The node "Auto CPU Offload" between the loader and the sampler."""
+    nodes = sd15(number)
+    nodes["sd_sampler"]["inputs"]["model"] = ["sd_node", 0]
+    return nodes | {"sd_node": node("AutoCPUOffload", model=["sd_loader", 0], window_size=8,
+                                    enable=enable, pin_memory=False)}
+
+
 def flux(number, batch=1, steps=STEPS):
     nodes = {
         "fx_loader": node("UNETLoader", unet_name="flux.safetensors", weight_dtype="default"),
