@@ -157,8 +157,21 @@ fn unknown_kernel(code: CuResult) -> CuResult {
 #[inline(never)]
 fn clear_stack() {
     /// Of ours. The driver's may reach further down.
-    const BYTES: usize = 8 << 10;
-    std::hint::black_box(&mut [0u64; BYTES / 8]);
+    const WORDS: usize = 1 << 10;
+    let mut room = std::mem::MaybeUninit::<[u64; WORDS]>::uninit();
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: writes the words of `room`; the direction flag is clear at every call.
+    unsafe {
+        std::arch::asm!(
+            "rep stosq",
+            inout("rcx") WORDS => _,
+            inout("rdi") room.as_mut_ptr() => _,
+            in("rax") 0u64,
+            options(nostack, preserves_flags),
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::hint::black_box(room.write([0; WORDS]));
 }
 
 /// Adds every managed chunk that the parameters of one launch name.
