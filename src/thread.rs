@@ -13,7 +13,6 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::AtomicBool;
 
 /// All of it; zeros are a valid value.
 #[repr(C)]
@@ -22,8 +21,8 @@ pub struct Thread {
     pub inside: Cell<bool>,
     /// The thread's cache of kernels' parameters (`hooks::layouts`).
     pub layouts: Cell<*const ()>,
-    /// The flag that says whether a launch is on the fast path (`engine::inflight`).
-    pub launch: Cell<*const AtomicBool>,
+    /// What says which chunks a launch on the fast path holds (`engine::inflight`).
+    pub launch: Cell<*const ()>,
     /// The stream that the thread used last (`engine::users`).
     pub stream: LastStream,
 }

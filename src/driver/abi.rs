@@ -35,6 +35,7 @@ impl CuResult {
     /// The driver is shutting down: stop silently.
     pub const DEINITIALIZED: Self = Self(4);
     pub const NO_DEVICE: Self = Self(100);
+    pub const NOT_READY: Self = Self(600);
     pub const INVALID_CONTEXT: Self = Self(201);
     pub const ILLEGAL_ADDRESS: Self = Self(700);
     pub const NOT_SUPPORTED: Self = Self(801);

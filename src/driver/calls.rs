@@ -69,6 +69,7 @@ own_calls! {
     cuStreamCreateWithPriority(stream: *mut CUstream, flags: c_uint, priority: c_int);
     cuPointerGetAttribute(value: *mut c_void, attribute: c_int, address: DevicePtr);
     cuStreamGetCtx(stream: CUstream, ctx: *mut CUcontext);
+    cuStreamGetFlags(stream: CUstream, flags: *mut c_uint);
     cuStreamWaitEvent(stream: CUstream, event: CUevent, flags: c_uint);
     cuStreamSynchronize(stream: CUstream);
     cuStreamIsCapturing(stream: CUstream, status: *mut c_int);

@@ -250,6 +250,14 @@ impl Driver {
         out!(call!(self.cuStreamGetCtx(stream, &mut ctx)), ctx)
     }
 
+    /// Whether the legacy default stream waits for `stream`, and it for that one.
+    pub fn stream_is_blocking(&self, stream: CUstream) -> Result<bool> {
+        const NON_BLOCKING: c_uint = 1;
+        let mut flags: c_uint = 0;
+        out!(call!(self.cuStreamGetFlags(stream, &mut flags)), flags)
+            .map(|flags| flags & NON_BLOCKING == 0)
+    }
+
     /// Later work of `stream` waits, on the device, for what `event` last recorded.
     pub fn stream_wait_event(&self, stream: CUstream, event: CUevent) -> Result<()> {
         call!(self.cuStreamWaitEvent(stream, event, 0)).ok()
@@ -290,7 +298,15 @@ impl Driver {
 
     /// Whether everything before the record of `event` is over.
     pub fn event_is_over(&self, event: CUevent) -> bool {
-        call!(self.cuEventQuery(event)).is_success()
+        self.is_event_over(event) == Ok(true)
+    }
+
+    /// The same; errors: those of the work before it.
+    pub fn is_event_over(&self, event: CUevent) -> Result<bool> {
+        match call!(self.cuEventQuery(event)) {
+            CuResult::NOT_READY => Ok(false),
+            code => code.ok().map(|()| true),
+        }
     }
 
     /// Blocks the calling thread.

@@ -87,7 +87,8 @@ pub(super) fn allocate(
         }
         if outcome.is_ok() && backend.order.failure.is_some() {
             // Answered as an error: then there is no such chunk.
-            streamer.free(id, backend);
+            backend.order.forget(id);
+            streamer.free(id, backend)?;
         }
         if outcome.is_err() || backend.order.failure.is_some() {
             backend.remove(id);
@@ -155,7 +156,7 @@ pub(super) fn follow_card(engine: &Engine, streamer: &mut Streamer, backend: &mu
 fn look_at_card(engine: &Engine, streamer: &mut Streamer, backend: &mut DeviceBackend) {
     if let Some(frames) = room_on_card(engine, streamer, backend) {
         let counts = backend.caps.saw(frames, streamer.operations(), streamer.period());
-        streamer.follow_cap(counts, backend);
+        streamer.follow_cap(counts);
     }
 }
 
@@ -245,12 +246,23 @@ pub(super) fn release(engine: &'static Engine, id: ChunkId, allocation: Allocati
     }
     let outcome = engine.with_device(device, WaitReason::Native, |state| {
         let DeviceState { streamer, backend, .. } = state;
-        streamer.free(id, backend);
+        streamer.free(id, backend)?;
         backend.remove(id);
         Ok(())
     });
     if outcome.is_err() {
         log::debug!("freeing met a broken context");
+        // Whatever used it cannot be waited for: it goes all the same, for its
+        // address and its number do.
+        let _ = engine.with_device(device, WaitReason::Native, |state| {
+            let DeviceState { streamer, backend, .. } = state;
+            if streamer.contains(id) {
+                backend.order.forget(id);
+                streamer.free(id, backend)?;
+                backend.remove(id);
+            }
+            Ok(())
+        });
     }
     report::forget_fill(engine, id);
     engine.stats.freed(allocation.bytes);
@@ -276,8 +288,11 @@ pub fn release_for_retry() -> bool {
             return Ok(());
         }
         let wish = FRAMES.min(streamer.live_frames() / 8).max(1);
-        // Held by another thread: then there is nothing to give, not a wait.
-        given = streamer.give_back(wish, backend).unwrap_or(0);
+        given = match streamer.give_back(wish, backend) {
+            Err(Shortage::Unfinished) => return Err(Shortage::Unfinished),
+            // Held by another thread: then there is nothing to give, not a wait.
+            other => other.unwrap_or(0),
+        };
         Ok(())
     });
     outcome.is_ok() && given > 0

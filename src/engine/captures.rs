@@ -6,6 +6,8 @@
 
 use std::sync::atomic::Ordering;
 
+use autooffload_core::memory::Shortage;
+
 use super::account::WaitReason;
 use super::device::Device as DeviceState;
 use super::state::{Engine, Failure, engine, hot};
@@ -96,7 +98,9 @@ pub(super) fn make_resident(
         streamer.pin(chunk, backend)?;
         // A captured launch cannot wait for an event from outside, nor can one
         // that reaches the chunk through a table.
-        backend.order.await_content(chunk);
+        if !backend.order.content_is_there(chunk) {
+            return Err(Shortage::Unfinished);
+        }
         note(engine, streamer.frames_of(chunk));
         Ok(())
     });
@@ -111,12 +115,21 @@ pub(super) fn make_resident(
 }
 
 /// `stream` is about to wait for another stream: if that one captures, this one
-/// joins it, and cannot be marked from then on.
+/// joins it, and cannot be marked from then on; if it is held up, so is this one.
 pub fn stream_joins(stream: CUstream) {
-    if any_capture()
-        && let Some(engine) = engine()
+    if let Some(engine) = engine()
+        && (any_capture() || engine.users.any_held_up())
     {
         engine.users.blocks(stream);
+    }
+}
+
+/// `stream` was made to wait for another: while any is held up, it may be by that.
+pub fn stream_waited(stream: CUstream) {
+    if let Some(engine) = engine()
+        && engine.users.any_held_up()
+    {
+        engine.users.blocked(stream);
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Hot {
     places: [AtomicU64; PLACES],
     /// There are more users, in a list.
     more: AtomicBool,
+    /// Launches that began before anything moved and hold it, still.
+    pub in_flight: AtomicU32,
     /// Pinned, by a graph or for good.
     pub kept: AtomicBool,
     /// So many sets of ranges that the program keeps resident name it (`ranges`).

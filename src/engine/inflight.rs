@@ -1,127 +1,128 @@
-//! Launches under way on the fast path, so that whoever starts evicting can
-//! wait for those that believed nothing would ever move.
+//! Launches under way on the fast path: each thread's flight, and the chunks of
+//! those that were under way when memory began to move.
 //!
-//! Each thread has one flag. Entering sets it and then reads the pressure
-//! flag; the evictor sets the pressure flag and then reads all thread flags
-//! (Dekker's pattern, hence sequentially consistent). A thread that misses
-//! the pressure flag is seen by the evictor, and the other way round.
+//! Not here: how launches and evictors find each other (`flights`).
 
 use std::cell::RefCell;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
+use autooffload_core::address_map::ChunkId;
+
+use super::flights::{Flight, Holds};
+use super::state::{Engine, engine, hot, lock};
+use super::{Touch, Touched};
 use crate::thread::thread;
 
-/// Set for good as soon as anything has to move.
-static PRESSURE: AtomicBool = AtomicBool::new(false);
+/// A thread's flight; `Thread::launch` points at it.
+struct Own(Arc<Flight>);
 
-static THREADS: Mutex<Vec<Arc<AtomicBool>>> = Mutex::new(Vec::new());
-
-/// A thread's flag; `Thread::launch` points at it.
-struct Flag(Arc<AtomicBool>);
-
-impl Drop for Flag {
+impl Drop for Own {
     fn drop(&mut self) {
         thread().launch.set(ptr::null());
     }
 }
 
 thread_local! {
-    static FLAG: RefCell<Option<Flag>> = const { RefCell::new(None) };
+    static FLIGHT: RefCell<Option<Own>> = const { RefCell::new(None) };
 }
 
-/// While it lives, no memory moves that was not moving before.
-pub struct FastLaunch(&'static AtomicBool);
+/// While it lives, its chunks do not move.
+pub struct FastLaunch {
+    engine: &'static Engine,
+    flight: &'static Flight,
+}
 
 impl Drop for FastLaunch {
     #[inline(always)]
     fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
+        self.flight.end(self.engine);
     }
 }
 
-/// `None`: memory moves; take the careful path.
+/// A launch on `touched`; there are none if all that it names is small. `None`:
+/// memory moves; take the careful path.
 #[inline(always)]
-pub fn enter() -> Option<FastLaunch> {
-    if PRESSURE.load(Ordering::Relaxed) {
+pub fn enter(engine: &'static Engine, touched: &[Touched]) -> Option<FastLaunch> {
+    if engine.flights.pressure() {
         return None;
     }
-    let flag = match thread().launch.get() {
-        flag if flag.is_null() => first_launch()?,
-        flag => flag,
+    let flight = match thread().launch.get().cast::<Flight>() {
+        flight if flight.is_null() => first_launch(engine)?,
+        flight => flight,
     };
-    // SAFETY: this thread's own flag, which lives until the thread's values are
+    // SAFETY: this thread's own flight, which lives until the thread's values are
     // torn down. What is given here is dropped before its hook returns.
-    let flag = unsafe { &*flag };
-    flag.store(true, Ordering::SeqCst);
-    let launch = FastLaunch(flag);
-    (!PRESSURE.load(Ordering::SeqCst)).then_some(launch)
+    let flight = unsafe { &*flight };
+    // A kernel may read through tables, which nobody looked into; what is no
+    // kernel touches nothing as one does.
+    let begun = match touched.first() {
+        None | Some(Touched { touch: Touch::Kernel, .. }) => {
+            flight.begin_on_everything(&engine.flights, engine)
+        }
+        Some(_) => {
+            let chunks = touched.iter().map(|touched| touched.chunk);
+            flight.begin(&engine.flights, chunks, engine)
+        }
+    };
+    begun.then_some(FastLaunch { engine, flight })
 }
 
-/// Makes the thread's flag. A thread that is being torn down gets none.
+/// Makes the thread's flight. A thread that is being torn down gets none.
 #[cold]
-fn first_launch() -> Option<*const AtomicBool> {
-    FLAG.try_with(|flag| {
-        let mut flag = flag.borrow_mut();
-        let Flag(flag) = flag.get_or_insert_with(|| {
-            let flag = Arc::new(AtomicBool::new(false));
-            let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
-            // Flags of threads that are gone are held by nobody else.
-            threads.retain(|flag| Arc::strong_count(flag) > 1);
-            threads.push(Arc::clone(&flag));
-            Flag(flag)
-        });
-        thread().launch.set(Arc::as_ptr(flag));
-        Arc::as_ptr(flag)
-    })
-    .ok()
+fn first_launch(engine: &Engine) -> Option<*const Flight> {
+    FLIGHT
+        .try_with(|own| {
+            let mut own = own.borrow_mut();
+            let Own(flight) = own.get_or_insert_with(|| Own(engine.flights.join()));
+            thread().launch.set(Arc::as_ptr(flight).cast());
+            Arc::as_ptr(flight)
+        })
+        .ok()
 }
 
 /// Whether memory has begun to move.
 pub fn pressure() -> bool {
-    PRESSURE.load(Ordering::Relaxed)
+    engine().is_some_and(|engine| engine.flights.pressure())
 }
 
-/// Ends the fast path for good and waits for the launches that are on it.
-/// Not to be called by a thread that is itself inside one.
-pub fn begin_pressure() {
-    PRESSURE.store(true, Ordering::SeqCst);
-    // Not only by the first to come: a second device may evict while the first
-    // still waits.
-    let threads: Vec<_> = THREADS.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    for flag in threads {
-        while flag.load(Ordering::SeqCst) {
-            std::thread::yield_now();
+/// Ends the fast path for good. `true`: this is the first to.
+pub fn begin_pressure() -> bool {
+    engine().is_some_and(|engine| engine.flights.begin_pressure(engine))
+}
+
+/// Whether a launch that began before memory moved holds `chunk`, still.
+pub fn holds(chunk: ChunkId) -> bool {
+    hot(chunk).in_flight.load(Ordering::Acquire) != 0 || holds_everything()
+}
+
+/// Whether one may reach any chunk.
+pub fn holds_everything() -> bool {
+    engine().is_some_and(|engine| engine.all_in_flight.load(Ordering::Acquire) != 0)
+}
+
+impl Holds for Engine {
+    fn more(&self, chunks: Option<&[ChunkId]>) {
+        match chunks {
+            None => drop(self.all_in_flight.fetch_add(1, Ordering::AcqRel)),
+            Some(chunks) => chunks.iter().for_each(|&chunk| {
+                hot(chunk).in_flight.fetch_add(1, Ordering::AcqRel);
+            }),
         }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn all_who_evict_wait_for_the_launches_under_way() {
-        static OVER: AtomicBool = AtomicBool::new(false);
-        let launch = enter().expect("nothing moves yet");
-        let evict = || {
-            begin_pressure();
-            assert!(OVER.load(Ordering::SeqCst), "a launch is still under way");
-        };
-        let first = std::thread::spawn(evict);
-        while !pressure() {
-            std::thread::yield_now();
+    fn fewer(&self, chunks: Option<&[ChunkId]>) {
+        match chunks {
+            None => drop(self.all_in_flight.fetch_sub(1, Ordering::AcqRel)),
+            Some(chunks) => chunks.iter().for_each(|&chunk| {
+                hot(chunk).in_flight.fetch_sub(1, Ordering::AcqRel);
+            }),
         }
-        let second = std::thread::spawn(evict);
-        // Time for the second to go wrong in; it never fails for lack of it.
-        for _ in 0..1000 {
-            std::thread::yield_now();
+        // Whoever waits for it looks, and begins to wait, under its device's lock.
+        for slot in &self.devices[..self.device_count.min(self.devices.len())] {
+            drop(lock(&slot.state));
+            slot.released.notify_all();
         }
-        OVER.store(true, Ordering::SeqCst);
-        drop(launch);
-        first.join().expect("the first waits");
-        second.join().expect("so does the second");
-        assert!(enter().is_none());
     }
 }

@@ -22,14 +22,16 @@
 //! - `setup`: the address space and a device, when they are first needed;
 //! - `device`: one device's frames, copies and waits (`device::order`);
 //! - `remembered`: the order of a program, kept for its next start;
+//! - `flights`, `inflight`: launches while nothing moves;
+//! - `waits`: the program's thread waits here, without a lock;
 //! - `planning`: when a plan is searched for, and carried out;
 //! - `host`: host memory; `account`: what is counted and told;
 //! - `threads`: those of our own.
 //!
 //! Threads: all of this runs on the program's. One of our own searches for a
-//! plan when that takes long (`planning`); it touches nothing else. Another, once
-//! memory moves, writes this process's page (`account::page`). The order of the
-//! locks is in `state`.
+//! plan when that takes long (`planning`), one says so when a wait does not end
+//! (`waits`); they touch nothing else. Another, once memory moves, writes this
+//! process's page (`account::page`). The order of the locks is in `state`.
 
 mod account;
 mod allocation;
@@ -37,6 +39,7 @@ mod captures;
 mod chunk_bits;
 mod contexts;
 mod device;
+mod flights;
 mod guards;
 mod host;
 mod inflight;
@@ -53,6 +56,14 @@ mod stream_ordered;
 mod threads;
 mod users;
 mod verify;
+mod waits;
+
+/// What `flights` is made of; where its interleavings are tried, something else.
+mod sync {
+    pub(super) use super::state::lock;
+    pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+    pub use std::sync::{Arc, Mutex};
+}
 
 use autooffload_core::address_map::{AddressMap, FRAME_SHIFT};
 use autooffload_core::memory::Effect;
@@ -63,7 +74,7 @@ pub use allocation::{mem_alloc, mem_free, release_for_retry};
 pub use autooffload_core::address_map::ChunkId;
 pub use captures::{
     any_capture, capture_count_changed, is_kept, pin_for_good, pin_for_graph, stream_blocked,
-    stream_blocks, stream_joins,
+    stream_blocks, stream_joins, stream_waited,
 };
 pub use contexts::{
     context_destroyed, context_made, peer_access_enabled, primary_context_lost,

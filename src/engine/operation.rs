@@ -45,27 +45,28 @@ pub struct Fast {
     _launch: FastLaunch,
 }
 
-/// Begins an operation on `stream` (effective handle) on the fast path. Call the
-/// original *after* this and [`Fast::end`] right after it, whatever it answered.
+/// Begins an operation on `stream` (effective handle), on `touched`, on the fast
+/// path. Call the original *after* this and [`Fast::end`] right after it, whatever
+/// it answered.
 ///
 /// `None`: [`carefully`].
 #[inline(always)]
-pub fn begin_fast(stream: CUstream) -> Option<Fast> {
+pub fn begin_fast(stream: CUstream, touched: &[Touched]) -> Option<Fast> {
     let managed = managed()?;
     // The very stream may capture; the hook asks the driver then.
     if managed.engine.captures.load(Ordering::Relaxed) > 0 {
         return None;
     }
-    managed.enter(stream)
+    managed.enter(stream, touched)
 }
 
 impl Managed {
     #[inline(always)]
-    fn enter(self, stream: CUstream) -> Option<Fast> {
+    fn enter(self, stream: CUstream, touched: &[Touched]) -> Option<Fast> {
         if self.engine.is_broken() {
             return None;
         }
-        let launch = inflight::enter()?;
+        let launch = inflight::enter(self.engine, touched)?;
         let user = self.engine.users.of(stream)?;
         Some(Fast { managed: self, user, stream, _launch: launch })
     }
@@ -107,7 +108,7 @@ pub fn carefully(
     if engine.is_broken() {
         return Err(CuResult::UNKNOWN);
     }
-    if let Some(fast) = managed.enter(stream) {
+    if let Some(fast) = managed.enter(stream, touched) {
         let code = forward();
         fast.end(touched);
         return Ok(code);
@@ -227,7 +228,10 @@ impl Streaming {
             if self.is_kernel && remembered::is_news(engine, backend) {
                 remembered::recall(engine, device, streamer, backend);
             }
-            if settled && planner.poll(streamer, backend) {
+            if settled {
+                streamer.meet_cap(backend)?;
+            }
+            if settled && planner.poll(streamer, backend)? {
                 engine.publish_streamer(streamer);
                 engine.stats.plan_began(streamer.operations(), streamer.period().unwrap_or(0));
                 backend.order.record_plan();

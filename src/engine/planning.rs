@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Instant;
 
 use autooffload_core::agent::{Agent, Answer, Job, NoPlan, Search};
-use autooffload_core::memory::Streamer;
+use autooffload_core::memory::{Shortage, Streamer};
 use autooffload_core::plan::{Plan, Problem};
 
 use super::account::Progress;
@@ -30,12 +30,20 @@ impl Planner {
     /// Called before every operation, while nothing captures. `true`: a plan
     /// was carried out.
     #[inline]
-    pub fn poll(&mut self, streamer: &mut Streamer, backend: &mut DeviceBackend) -> bool {
-        self.agent.is_due(streamer) && self.step(streamer, backend)
+    pub fn poll(
+        &mut self,
+        streamer: &mut Streamer,
+        backend: &mut DeviceBackend,
+    ) -> Result<bool, Shortage> {
+        if self.agent.is_due(streamer) { self.step(streamer, backend) } else { Ok(false) }
     }
 
     #[cold]
-    fn step(&mut self, streamer: &mut Streamer, backend: &mut DeviceBackend) -> bool {
+    fn step(
+        &mut self,
+        streamer: &mut Streamer,
+        backend: &mut DeviceBackend,
+    ) -> Result<bool, Shortage> {
         if streamer.plan_due() {
             streamer.set_machine(backend.machine());
         }

@@ -3,9 +3,9 @@
 //! settings; and how a device's part of it is taken.
 //!
 //! Locks, in this order: the list of small allocations, one per device (by
-//! ordinal), the zones, the address space; the settings are read under any of them. The host waits of a plan
-//! change or an allocation happen under the device's lock: other threads'
-//! launches on that device wait with them.
+//! ordinal), the zones, the address space; the settings are read under any of
+//! them. Nobody waits for the device under a lock, but where `device::order` says
+//! so.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
@@ -22,12 +22,14 @@ use once_cell::sync::OnceCell;
 use super::account::{Passed, Publisher, Stats, Told, WaitReason};
 use super::chunk_bits::Hot;
 use super::device::Device as DeviceState;
+use super::flights::Flights;
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::host::HostStore;
 use super::reach::{Reader, Seen};
 use super::remembered::Remembered;
 use super::small::Small;
 use super::users::Users;
+use super::waits::{Awaited, Waits};
 use super::{Allocation, FRAME_SHIFT, MAX_DEVICES, allocation};
 use crate::driver::Driver;
 use crate::driver::abi::*;
@@ -83,6 +85,12 @@ pub(super) struct Engine {
     pub(super) small: Small,
     /// What was seen of kernels that name small ranges.
     pub(super) readers: DashMap<Reader, Seen>,
+    /// Launches that take no lock, and those among them that were under way when
+    /// memory began to move and name too many chunks to count them.
+    pub(super) flights: Flights,
+    pub(super) all_in_flight: AtomicU32,
+    /// Threads that wait for the device.
+    pub(super) waits: Waits,
     /// Captures under way, anywhere in the process.
     pub(super) captures: AtomicI32,
     /// By owner: the devices (a bit each) that may access its memory.
@@ -163,6 +171,9 @@ pub fn start(driver: &'static Driver, config: &Config, traced: bool) {
         users: Users::new(driver, driver.device_count().unwrap_or(1) > 1),
         small: Small::default(),
         readers: DashMap::new(),
+        flights: Flights::default(),
+        all_in_flight: AtomicU32::new(0),
+        waits: Waits::default(),
         captures: AtomicI32::new(0),
         peers: [const { AtomicU64::new(0) }; MAX_DEVICES],
         managed_bytes: [const { AtomicU64::new(0) }; MAX_DEVICES],
@@ -252,18 +263,28 @@ impl Engine {
     }
 
     /// Runs `action` on `device` with its context current, again and again
-    /// while what it needs is held by other threads' launches.
+    /// while what it needs is held by other threads' launches, or used by work
+    /// that is queued. Both are waited for without the lock.
     pub(super) fn with_device(
         &self,
         device: usize,
         reason: WaitReason,
         mut action: impl FnMut(&mut DeviceState) -> std::result::Result<(), Shortage>,
     ) -> std::result::Result<(), Failure> {
+        /// Waits after which others are kept from using what is to go, a little
+        /// longer each time: they may queue more and more of it. They are never
+        /// kept for good: what it waits for may be theirs to end.
+        const FAIR: u32 = 64;
+        let patience = |waits: u32| {
+            let doubled = waits.checked_sub(FAIR)?;
+            Some(Duration::from_millis(1 << doubled.min(10)))
+        };
         let slot = &self.devices[device];
         let mut guard = lock(&slot.state);
         if self.is_broken() {
             return Err(Failure::Driver(CuResult::UNKNOWN));
         }
+        let mut waits = 0;
         loop {
             let Some(state) = guard.as_mut() else {
                 return Err(Failure::Driver(CuResult::INVALID_CONTEXT));
@@ -271,7 +292,14 @@ impl Engine {
             let _context = ContextGuard::enter(self.driver, state.backend.ctx);
             let _relaxed = RelaxedCapture::enter(self.driver);
             state.backend.order.reason = reason;
+            state.backend.order.begin_change();
+            state.backend.waits_until = patience(waits).map(|patience| Instant::now() + patience);
             let outcome = action(state);
+            state.backend.waits_until = None;
+            let awaited = match outcome {
+                Err(Shortage::Unfinished) => state.backend.order.awaited(),
+                _ => Awaited::new(),
+            };
             if let Some(code) = state.backend.order.failure.take() {
                 if outcome.is_ok() {
                     log::debug!("answering {code} for an internal call");
@@ -285,6 +313,18 @@ impl Engine {
                     slot.waiting.fetch_add(1, Ordering::Relaxed);
                     guard = slot.released.wait(guard).unwrap_or_else(PoisonError::into_inner);
                     slot.waiting.fetch_sub(1, Ordering::Relaxed);
+                }
+                Err(Shortage::Unfinished) => {
+                    waits += 1;
+                    if awaited.is_empty() {
+                        continue; // over meanwhile
+                    }
+                    drop(guard);
+                    let (took, ended) = self.wait_for_any(device, reason, &awaited);
+                    guard = lock(&slot.state);
+                    if let Some(state) = guard.as_mut() {
+                        state.backend.order.waited(reason, took, ended);
+                    }
                 }
                 other => {
                     state.record_memory();
@@ -346,7 +386,7 @@ impl Engine {
                  out of memory. Raise AUTOOFFLOAD_RAM, or free host memory",
                 format_bytes(self.host_store.available()),
             ),
-            Shortage::Busy => {}
+            Shortage::Busy | Shortage::Unfinished => {}
         }
     }
 }

@@ -78,7 +78,8 @@ host_calls! {
     add_callback(callback: *mut c_void, data: *mut c_void, flags: c_uint);
 }
 
-/// Hook for `cuStreamWaitEvent`: it may join a capture.
+/// Hook for `cuStreamWaitEvent`: it may join a capture, or wait for a stream
+/// that is held up.
 ///
 /// # Safety
 /// As cuda.h asks.
@@ -90,7 +91,11 @@ pub unsafe fn wait_event(
     _flags: c_uint,
 ) -> CuResult {
     engine::stream_joins(call.stream(stream));
-    forward()
+    let code = forward();
+    if code.is_success() {
+        engine::stream_waited(call.stream(stream));
+    }
+    code
 }
 
 /// Hook for `cuStreamWriteValue32_v2` and `cuStreamWaitValue32_v2`.

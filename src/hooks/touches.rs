@@ -148,7 +148,7 @@ pub fn ordered_or(
     if touches.is_empty() {
         return retry_when_out_of_memory(forward);
     }
-    let Some(fast) = engine::begin_fast(stream) else { return otherwise() };
+    let Some(fast) = engine::begin_fast(stream, touches.as_slice()) else { return otherwise() };
     let code = forward();
     fast.end(touches.as_slice());
     if code == CuResult::OUT_OF_MEMORY { once_more(stream, touches, forward) } else { code }

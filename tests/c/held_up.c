@@ -1,7 +1,7 @@
 /* A stream waits for what the host, or another stream, does only later; what
- * does not depend on it goes on. Arguments: what it waits for (`word`,
- * `host`, `stream`) and what the host does meanwhile (`launch`, `allocate`,
- * `ordered`, `free`, `destroy`). */
+ * does not depend on it goes on. Arguments: what it waits for (`word`, `host`,
+ * `stream`, or `event`: of a stream that does) and what the host does meanwhile
+ * (`launch`, `allocate`, `ordered`, `free`, `destroy`). */
 #include "driver.h"
 
 enum { BYTES = 4 * MIB, MOST = 20 };
@@ -33,10 +33,16 @@ int main(int count, char **arguments)
     for (int i = 0; i < buffers; i++)
         fill(buffer[i], 0x30 + i, BYTES, i % 2 ? other : last);
     OK(cuCtxSynchronize);
+    handle first = strcmp(wait, "event") ? held : new_stream(), event;
     if (!strcmp(wait, "host"))
         OK(cuLaunchHostFunc, held, (void *)until_told, NULL);
     else
-        OK(cuStreamWaitValue32_v2, held, word, 1, 1);
+        OK(cuStreamWaitValue32_v2, first, word, 1, 1);
+    if (first != held) {
+        OK(cuEventCreate, &event, 2);
+        OK(cuEventRecord, event, first);
+        OK(cuStreamWaitEvent, held, event, 0);
+    }
     for (int i = 0; i < 2; i++)
         fill(buffer[i], 0x50 + i, BYTES, held);
 

@@ -4,7 +4,11 @@ Not here: what is said then (messages.py).
 """
 
 import ctypes
+import os
 import sys
+import tempfile
+import threading
+import time
 
 MIB = 1 << 20
 FRAME = 2 * MIB
@@ -138,9 +142,42 @@ def unseen():
     launch(b"standin_add_through_u32", sums, table, u64(0), u64(16))
 
 
+def stalled():
+    """A stream that waits for the host has yet to use all that fits, and more is asked for. It
+    goes on when that was said."""
+    addresses = [allocate() for _ in range(8)]
+    stream, host, word = u64(), ctypes.POINTER(ctypes.c_uint32)(), u64()
+    ok(cuda.cuStreamCreate(ctypes.byref(stream), 1))
+    ok(cuda.cuMemHostAlloc(ctypes.byref(host), size(4096), 0))
+    host[0] = 0
+    ok(cuda.cuMemHostGetDevicePointer_v2(ctypes.byref(word), host, 0))
+    ok(cuda.cuStreamWaitValue32_v2(stream, word, 1, 1))
+    for address in addresses:
+        ok(cuda.cuMemsetD32Async(address, 1, size(MIB), stream))
+    with tempfile.TemporaryFile() as heard:
+        stderr = os.dup(2)
+        os.dup2(heard.fileno(), 2)
+
+        served = threading.Event()
+
+        def go_on():
+            while not served.is_set() and b"has waited for" not in os.pread(
+                    heard.fileno(), 1 << 16, 0):
+                time.sleep(0.1)
+            host[0] = 1
+
+        listener = threading.Thread(target=go_on)
+        listener.start()
+        allocate(size(16 * MIB))
+        served.set()
+        listener.join()
+        os.dup2(stderr, 2)
+        os.write(2, os.pread(heard.fileno(), 1 << 16, 0))
+
+
 CASES = {case.__name__: case for case in (
     evict, small_tensors, refused, pinned, peers, reset, settings, passed_on, capture,
-    unseen)}
+    unseen, stalled)}
 
 if __name__ == "__main__":
     case = CASES[sys.argv[1]]

@@ -166,6 +166,7 @@ SITUATIONS = {
     "captured graphs": lambda: program("graph_and_stream"),
     "a table of addresses": lambda: raw("pinned"),
     "memory that would escape": lambda: raw("refused"),
+    "a wait that does not end": lambda: raw("stalled"),
     "a launch larger than the card": lambda: program("oom", "launch"),
     "too little RAM": lambda: raw("evict", AUTOOFFLOAD_RAM="8M"),
     "no page-locking": lambda: raw("evict", STANDIN_FAULT="hostregister:1+:2"),

@@ -12,8 +12,16 @@ use std::time::Duration;
 
 use support::{build, cc, folder, library, within};
 
-const PROGRAMS: [&str; 7] =
-    ["users", "contexts", "held_up", "first_capture", "tables", "device_tables", "dead_stack"];
+const PROGRAMS: [&str; 8] = [
+    "users",
+    "contexts",
+    "held_up",
+    "blocked",
+    "first_capture",
+    "tables",
+    "device_tables",
+    "dead_stack",
+];
 /// A hang is what some of these tests are about.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -109,7 +117,7 @@ fn other_contexts_outlive_the_primary_one() {
 /// for the host.
 #[test]
 fn what_does_not_depend_on_a_held_up_stream_goes_on() {
-    for wait in ["word", "host", "stream"] {
+    for wait in ["word", "host", "stream", "event"] {
         for doing in ["launch", "allocate", "ordered", "free", "destroy"] {
             same(&format!("held_up {wait} {doing}"), "48M", &["eager"]);
         }
@@ -123,6 +131,20 @@ fn it_goes_on_in_shared_queues() {
         let line = format!("held_up word {doing}");
         run(&line, &[("STANDIN_VRAM", "48M"), ("STANDIN_QUEUES", "8")], true);
     }
+}
+
+/// The first eviction waited, under its device's lock, for every launch that was
+/// under way: for a copy, too, that blocks until the evicting thread goes on.
+#[test]
+fn an_eviction_does_not_wait_for_what_others_launch() {
+    same("blocked copy", "48M", &["eager"]);
+}
+
+/// An allocation waited for a stream under its device's lock, and the launch that
+/// the stream waited for waited for that.
+#[test]
+fn others_launch_while_a_thread_waits_for_memory() {
+    same("blocked wait", "48M", &["eager"]);
 }
 
 /// A capture begun by the entry point of CUDA 10.0 was not seen; of two that

@@ -17,7 +17,7 @@
 //! here: when a plan is due and what carrying it out means (`memory`), nor how
 //! one is found (`plan`).
 
-use crate::memory::{MemoryOps, Streamer};
+use crate::memory::{MemoryOps, Shortage, Streamer};
 use crate::plan::{self, Effort, Fault, Plan, Problem, Unfit};
 
 /// Uses in all phases for which the search takes so long that a quick plan is
@@ -96,31 +96,35 @@ pub struct Agent {
     searching: bool,
     /// Found, and not carried out yet; how often that was tried.
     found: Option<(Plan, u32)>,
+    /// Posed, and not searched for yet.
+    posed: Option<Problem>,
 }
 
 impl Agent {
     /// Whether [`Self::step`] has anything to do. Asked before every operation.
     #[inline]
     pub fn is_due(&self, streamer: &Streamer) -> bool {
-        self.searching || self.found.is_some() || streamer.plan_due()
+        self.searching || self.found.is_some() || self.posed.is_some() || streamer.plan_due()
     }
 
     /// To be called before an operation, while nothing captures. `true`: a plan
-    /// was carried out.
+    /// was carried out. Error: what is to be moved is used, still; ask again.
     pub fn step(
         &mut self,
         streamer: &mut Streamer,
         search: &mut impl Search,
         ops: &mut impl MemoryOps,
-    ) -> bool {
+    ) -> Result<bool, Shortage> {
+        self.begin(streamer, search, ops)?;
         self.poll(search);
-        if self.adopt(streamer, ops) {
-            return true;
+        if self.adopt(streamer, ops)? {
+            return Ok(true);
         }
         if self.searching || !streamer.plan_due() {
-            return false;
+            return Ok(false);
         }
-        self.begin(streamer, search, ops);
+        self.posed = streamer.problem();
+        self.begin(streamer, search, ops)?;
         self.poll(search);
         self.adopt(streamer, ops)
     }
@@ -135,28 +139,37 @@ impl Agent {
         }
     }
 
-    fn adopt(&mut self, streamer: &mut Streamer, ops: &mut impl MemoryOps) -> bool {
-        let Some((plan, attempts)) = &mut self.found else { return false };
+    fn adopt(
+        &mut self,
+        streamer: &mut Streamer,
+        ops: &mut impl MemoryOps,
+    ) -> Result<bool, Shortage> {
+        let Some((plan, attempts)) = &mut self.found else { return Ok(false) };
         if streamer.adopts_later(plan) {
-            return false;
+            return Ok(false);
         }
-        let adopted = streamer.adopt(plan, ops);
+        let adopted = streamer.adopt(plan, ops)?;
         *attempts += 1;
         if adopted || *attempts > ATTEMPTS || !streamer.applies(plan) {
             self.found = None;
         }
-        adopted
+        Ok(adopted)
     }
 
+    /// Has what was posed searched for.
     fn begin(
         &mut self,
         streamer: &mut Streamer,
         search: &mut impl Search,
         ops: &mut impl MemoryOps,
-    ) {
-        let Some(problem) = streamer.problem() else { return };
-        self.found = None;
-        streamer.restore_layouts(ops);
-        self.searching = search.begin(Job { problem, previous: streamer.plan().cloned() });
+    ) -> Result<(), Shortage> {
+        if self.posed.is_some() {
+            self.found = None;
+            streamer.restore_layouts(ops)?;
+        }
+        if let Some(problem) = self.posed.take() {
+            self.searching = search.begin(Job { problem, previous: streamer.plan().cloned() });
+        }
+        Ok(())
     }
 }

@@ -39,11 +39,27 @@ struct Model {
     /// Whose queued work may still be using each frame.
     busy: HashMap<FrameId, ChunkId>,
     gates: u64,
-    /// Chunks with uses or write-backs that no later fetch waits for.
-    pending: HashSet<ChunkId>,
+    /// Frames with uses or write-backs that no later fetch waits for, by chunk,
+    /// and the frames of chunks that those write-backs save.
+    pending: HashSet<(FrameId, ChunkId)>,
+    unwritten: HashSet<(ChunkId, u32)>,
     /// One `map` in so many fails; 0: none.
     map_fails: u64,
+    /// One `retire` in so many finds the chunk used, still, the first time that it
+    /// is asked; 0: none.
+    unfinished: u64,
+    asked: HashSet<ChunkId>,
     random: Random,
+}
+
+/// What `act` answers once nothing queued is in its way.
+fn once_over<T>(mut act: impl FnMut() -> Result<T, Shortage>) -> Result<T, Shortage> {
+    loop {
+        match act() {
+            Err(Shortage::Unfinished) => {}
+            other => return other,
+        }
+    }
 }
 
 impl Model {
@@ -135,12 +151,14 @@ impl MemoryOps for Model {
         for (host, frame) in host[range.clone()].iter_mut().zip(mapped[range].iter().copied()) {
             *host.as_mut().expect("host memory of the frame") = self.frames[&frame];
             assert!(self.busy.insert(frame, chunk).is_none_or(|user| user == chunk));
+            self.pending.insert((frame, chunk));
         }
-        self.pending.insert(chunk);
+        self.unwritten.extend(frames.map(|index| (chunk, index)));
     }
 
     fn fetch_after_uses(&mut self, chunk: ChunkId) {
-        self.pending.remove(&chunk);
+        self.pending.retain(|&(_, user)| user != chunk);
+        self.unwritten.retain(|&(written, _)| written != chunk);
     }
 
     fn fetch_after_program(&mut self) {
@@ -155,10 +173,12 @@ impl MemoryOps for Model {
             let frame = self.mapped[&chunk][index];
             self.frames.insert(frame, bytes);
             if let Some(user) = self.busy.insert(frame, chunk) {
-                assert!(!self.pending.contains(&user), "written while {user} may use it");
+                let used = self.pending.contains(&(frame, user));
+                assert!(!used, "written while {user} may use it");
             }
         }
-        assert!(!content || !self.pending.contains(&chunk), "read before it is written");
+        let unwritten = frames.clone().any(|index| self.unwritten.contains(&(chunk, index)));
+        assert!(!content || !unwritten, "read before it is written");
         if content {
             self.fetched_frames += u64::from(frames.end - frames.start);
         }
@@ -180,9 +200,16 @@ impl MemoryOps for Model {
         pieces.iter().for_each(|(chunk, frames)| self.write_back(*chunk, frames.clone()));
     }
 
-    fn retire(&mut self, chunk: ChunkId) {
+    fn retire(&mut self, chunk: ChunkId) -> bool {
+        let used = self.busy.values().any(|&user| user == chunk);
+        let late = self.unfinished > 0 && self.random.below(self.unfinished) == 0;
+        if used && late && self.asked.insert(chunk) {
+            return false;
+        }
+        self.asked.remove(&chunk);
         self.busy.retain(|_, user| *user != chunk);
-        self.pending.remove(&chunk);
+        self.fetch_after_uses(chunk);
+        true
     }
 }
 
@@ -218,8 +245,8 @@ impl Model {
         for frame in &self.mapped[&chunk] {
             let user = self.busy.insert(*frame, chunk);
             assert!(user.is_none_or(|user| user == chunk), "{user:?} may still use it");
+            self.pending.insert((*frame, chunk));
         }
-        self.pending.insert(chunk);
     }
 }
 
@@ -267,13 +294,13 @@ impl Program {
     }
 
     fn allocate(&mut self, id: ChunkId, frames: u32) -> Result<(), Shortage> {
-        self.streamer.allocate(id, frames, true, &mut self.model)?;
+        once_over(|| self.streamer.allocate(id, frames, true, &mut self.model))?;
         self.versions.insert(id, 0);
         Ok(())
     }
 
     fn free(&mut self, id: ChunkId) {
-        self.streamer.free(id, &mut self.model);
+        once_over(|| self.streamer.free(id, &mut self.model)).unwrap();
         self.model.host.remove(&id);
         self.model.places.remove(&id);
         self.versions.remove(&id);
@@ -283,9 +310,9 @@ impl Program {
     fn run(&mut self, touches: &[(ChunkId, Effect)]) -> Result<(), Shortage> {
         if self.plans && self.agent.is_due(&self.streamer) {
             let Self { agent, search, streamer, model, .. } = self;
-            agent.step(streamer, search, model);
+            once_over(|| agent.step(streamer, search, model)).unwrap();
         }
-        self.streamer.touch(touches, &mut self.model)?;
+        once_over(|| self.streamer.touch(touches, &mut self.model))?;
         self.clock += 1;
         for &(id, effect) in touches {
             self.model.used(id);
@@ -464,7 +491,7 @@ fn copies_are_held_back_to_their_planned_start_and_none_comes_late() {
     let mut plan = program.streamer.plan().expect("a plan by now").clone();
     plan.phases.iter_mut().flat_map(|phase| &mut phase.copies).for_each(|copy| copy.lead = 0);
     let moved = program.streamer.counters().moved_frames;
-    assert!(program.streamer.adopt(&plan, &mut program.model));
+    assert!(program.streamer.adopt(&plan, &mut program.model).unwrap());
     assert_eq!(program.streamer.counters().moved_frames, moved);
     iteration(&mut program);
     let (delayed, gates) = (program.streamer.counters().delayed, program.model.gates);
@@ -853,7 +880,7 @@ fn a_plan_moves_what_lies_elsewhere_and_nothing_else() {
     let mut plan = Plan { layouts: layouts.collect(), shared_frames: 4 + 16, ..Plan::default() };
     // 20 × 3 of their own and 20 shared.
     let (mut program_too_small, _) = loaded(70, 20, 5);
-    assert!(program_too_small.streamer.adopt(&plan, &mut program_too_small.model));
+    assert!(program_too_small.streamer.adopt(&plan, &mut program_too_small.model).unwrap());
     program_too_small.streamer.check();
     for layout in &mut plan.layouts {
         layout.parts[0].frames = 3;
@@ -861,7 +888,7 @@ fn a_plan_moves_what_lies_elsewhere_and_nothing_else() {
         layout.parts[0].at = layout.id * 3 % 20;
         layout.parts[0].wrap = 20;
     }
-    assert!(program.streamer.adopt(&plan, &mut program.model));
+    assert!(program.streamer.adopt(&plan, &mut program.model).unwrap());
     program.streamer.check();
     let frames = program.model.frames.clone();
     let mapped = program.model.mapped.clone();
@@ -873,7 +900,7 @@ fn a_plan_moves_what_lies_elsewhere_and_nothing_else() {
         let id = random.below(20) as usize;
         let at = random.below(20) as u32;
         let former = std::mem::replace(&mut plan.layouts[id].parts[0].at, at);
-        assert!(program.streamer.adopt(&plan, &mut program.model));
+        assert!(program.streamer.adopt(&plan, &mut program.model).unwrap());
         program.streamer.check();
         let expected = if former == at { 0 } else { 5 };
         assert_eq!(program.streamer.counters().moved_frames - moved, expected);
@@ -887,10 +914,10 @@ fn a_plan_moves_what_lies_elsewhere_and_nothing_else() {
     assert_eq!(program.model.frames.len(), frames.len());
     // Made for other chunks, or held: refused, and nothing moves.
     program.streamer.touch(&[(3, Effect::Read)], &mut program.model).unwrap();
-    assert!(!program.streamer.adopt(&plan, &mut program.model));
+    assert!(!program.streamer.adopt(&plan, &mut program.model).unwrap());
     program.streamer.release(&[(3, Effect::Read)]);
     plan.layouts[4].frames = 4;
-    assert!(!program.streamer.adopt(&plan, &mut program.model));
+    assert!(!program.streamer.adopt(&plan, &mut program.model).unwrap());
 }
 
 /// Chunks `first..first + 20` of five frames: three of each their own, the
@@ -935,7 +962,7 @@ fn a_plan_that_adds_a_phase_waits_for_the_end_of_the_one_that_gains_nothing() {
     let problem = program.streamer.problem().expect("a phase that the plan does not know");
     assert_eq!(problem.phases.len(), 2);
     // What the detour displaced is back in its place at once.
-    program.streamer.restore_layouts(&mut program.model);
+    program.streamer.restore_layouts(&mut program.model).unwrap();
     program.streamer.check();
     for layout in &in_force.layouts {
         assert_eq!(program.streamer.is_streamed(layout.id), !layout.parts.is_empty());
@@ -950,7 +977,7 @@ fn a_plan_that_adds_a_phase_waits_for_the_end_of_the_one_that_gains_nothing() {
         run_phase(&mut program, other.clone(), activation);
     }
     assert!(!program.streamer.adopts_later(&plan), "the phase has ended");
-    assert!(program.streamer.adopt(&plan, &mut program.model));
+    assert!(program.streamer.adopt(&plan, &mut program.model).unwrap());
     program.streamer.check();
 }
 
@@ -960,14 +987,14 @@ fn what_a_plan_leaves_out_gives_its_frames_to_what_it_names() {
     program.plans = false;
     // One model and then another, through a smaller ring.
     for plan in [plan_of_twenty(0, 12), plan_of_twenty(20, 8), plan_of_twenty(0, 10)] {
-        assert!(program.streamer.adopt(&plan, &mut program.model));
+        assert!(program.streamer.adopt(&plan, &mut program.model).unwrap());
         program.streamer.check();
         let first = plan.layouts[0].id;
         (first..first + 20).for_each(|id| program.write(id));
         let (moved, fetched) =
             (program.streamer.counters().moved_frames, program.model.fetched_frames);
         // All of it is carried out: now only what is shared comes and goes.
-        assert!(program.streamer.adopt(&plan, &mut program.model));
+        assert!(program.streamer.adopt(&plan, &mut program.model).unwrap());
         assert_eq!(program.streamer.counters().moved_frames, moved);
         (first..first + 20).for_each(|id| program.write(id));
         let again = program.model.fetched_frames - fetched;
@@ -988,6 +1015,9 @@ fn random_programs_see_endless_memory() {
         }
         if random.below(4) == 0 {
             program.model.map_fails = 10 + random.below(50);
+        }
+        if random.below(3) == 0 {
+            program.model.unfinished = 2 + random.below(8);
         }
         program.model.host_frames = [0, 10, 1000][random.below(3) as usize];
         let mut living: Vec<ChunkId> = Vec::new();
@@ -1023,7 +1053,8 @@ fn random_programs_see_endless_memory() {
                     if random.below(2) == 0 {
                         plan = with_runs(&program, plan, &mut random);
                     }
-                    adopted += u32::from(program.streamer.adopt(&plan, &mut program.model));
+                    let Program { streamer, model, .. } = &mut program;
+                    adopted += u32::from(once_over(|| streamer.adopt(&plan, model)).unwrap());
                     offered += 1;
                     on_host += program.streamer.host_frames();
                 }

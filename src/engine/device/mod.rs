@@ -25,6 +25,7 @@ mod timing;
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use autooffload_core::address_map::ChunkId;
 use autooffload_core::memory::{
@@ -137,6 +138,11 @@ pub struct DeviceBackend {
     /// We keep that context from ending.
     pub holds_context: bool,
     pub order: Order,
+    /// What is to go is waited for at once, under the lock, but no longer than
+    /// this.
+    pub waits_until: Option<Instant>,
+    /// What was launched before memory moved is over, or noted.
+    launches_seen: bool,
     /// `None`: what leaves is copied out, whether it was written or not.
     fingerprints: Option<Fingerprints>,
     search: Search,
@@ -207,6 +213,8 @@ impl Device {
                 ctx,
                 holds_context,
                 order,
+                waits_until: None,
+                launches_seen: false,
                 fingerprints,
                 search,
                 frames: Vec::new(),
@@ -335,7 +343,7 @@ impl MemoryOps for DeviceBackend {
     }
 
     fn about_to_evict(&mut self) {
-        let begins = !inflight::pressure();
+        let begins = inflight::begin_pressure();
         if begins {
             let host = (self.host_store.available(), self.host_store.pins());
             memory_is_short(self.device, self.stats, host, self.link_bytes_per_s);
@@ -343,8 +351,8 @@ impl MemoryOps for DeviceBackend {
         if let Some(engine) = super::state::engine() {
             engine.publisher.begin(engine);
         }
-        inflight::begin_pressure();
-        if begins {
+        if !self.launches_seen && !inflight::holds_everything() {
+            self.launches_seen = true;
             self.order.anything_uses(
                 self.backings
                     .iter()
@@ -352,6 +360,10 @@ impl MemoryOps for DeviceBackend {
                     .filter_map(|(backing, id)| backing.is_some().then_some(id)),
             );
         }
+    }
+
+    fn is_in_flight(&self, chunk: ChunkId) -> bool {
+        !self.launches_seen || inflight::holds(chunk)
     }
 
     fn is_dead(&self, chunk: ChunkId) -> bool {
@@ -409,8 +421,11 @@ impl MemoryOps for DeviceBackend {
         self.order.any_held_up()
     }
 
-    fn retire(&mut self, chunk: ChunkId) {
-        self.order.await_uses(chunk, By::Host);
-        self.read_probe();
+    fn retire(&mut self, chunk: ChunkId) -> bool {
+        let over = self.order.are_uses_over(chunk, self.waits_until);
+        if over {
+            self.read_probe();
+        }
+        over
     }
 }

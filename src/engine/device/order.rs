@@ -4,8 +4,10 @@
 //! Everything is a [`Point`]: the last uses of a chunk, the copy that brought
 //! its content (its *fence*) and the one that saved it. A wait for a point is
 //! queued once for each internal stream, and skipped where an earlier wait
-//! implies it. The host waits only in [`Order::await_uses`], when it is asked
-//! to, and where no mark is to be had.
+//! implies it. Where the host has to wait, it is told for what
+//! ([`Order::awaited`]), and waits without the device's lock (`waits`); under the
+//! lock it waits only as [`By::Host`] (for copies of ours), where no mark is to be
+//! had, and a little ([`Order::await_within`]).
 //!
 //! ```text
 //!   program's streams   ...use Y... --e1              e3--> use X
@@ -17,7 +19,10 @@
 //! Not here: which copies are made (`copies`), which frames change hands
 //! (`frames`), how points are kept (`users`).
 
+mod unfinished;
+
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use autooffload_core::address_map::ChunkId;
@@ -32,7 +37,7 @@ use crate::driver::abi::*;
 use crate::engine::account::{Memory, Stats, WaitReason, What};
 use crate::engine::any_capture;
 use crate::engine::state::{hot, warn_once};
-use crate::engine::users::{Point, UserId, Users};
+use crate::engine::users::{Mark, Point, UserId, Users};
 
 /// Who waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +87,8 @@ pub struct Order {
     pub reason: WaitReason,
     /// An error that no operation could answer.
     pub failure: Option<CuResult>,
+    /// What stood in the way of a change of place.
+    unfinished: Vec<Point>,
     stalls: StallProbe,
     pub timer: OperationTimer,
     recorder: Option<Box<Recorder>>,
@@ -109,6 +116,7 @@ impl Order {
             asks: None,
             reason: WaitReason::PlanChange,
             failure: None,
+            unfinished: Vec::new(),
             stalls: StallProbe::default(),
             timer: OperationTimer::default(),
             recorder: stats.trace.as_ref().map(|to| Box::new(Recorder::new(to, device, ctx))),
@@ -223,16 +231,6 @@ impl Order {
         points.extend(fence.into_iter().chain(saved));
         for point in points {
             self.await_point(point, by);
-        }
-        if by == By::Host {
-            self.forget(chunk);
-        }
-    }
-
-    /// The content of `chunk` is there when this returns.
-    pub fn await_content(&mut self, chunk: ChunkId) {
-        if let Some(fence) = self.copies(chunk).fence {
-            self.await_point(fence, By::Host);
         }
     }
 
@@ -349,10 +347,7 @@ impl Order {
     }
 
     /// The mark behind the point. `None`: it is over, or nothing can tell when.
-    fn mark_behind(
-        &mut self,
-        point: Point,
-    ) -> Option<(Point, std::sync::Arc<crate::engine::users::Mark>)> {
+    fn mark_behind(&mut self, point: Point) -> Option<(Point, Arc<Mark>)> {
         match self.users.mark_behind(point) {
             Ok(behind) => behind,
             Err(code) => {
@@ -364,26 +359,14 @@ impl Order {
 
     /// Waits on the host for `wait`, counted.
     pub fn wait(&mut self, wait: impl FnOnce(&Driver) -> Result<()>) {
-        // The program's operations do not take longer for that.
-        self.timer.give_up();
         let began = Instant::now();
         let outcome = wait(self.driver);
-        self.waited(self.reason, began.elapsed());
-        self.note(outcome);
-    }
-
-    /// Counts a wait of the host, and records it.
-    fn waited(&mut self, reason: WaitReason, time: Duration) {
-        self.stats.waited(reason, time);
-        if let Some(recorder) = &mut self.recorder {
-            let what = What::HostWait { reason: reason.name(), ns: time.as_nanos() as u64 };
-            recorder.moment(self.driver, self.copy_in.stream, what);
-        }
+        self.waited(self.reason, began.elapsed(), outcome);
     }
 
     /// Waits on the host for the point, but no longer than `limit`: it may
     /// depend on something that comes only after this. `false`: it is not over.
-    pub fn await_within(&mut self, point: Point, limit: Duration) -> bool {
+    pub fn await_within(&mut self, point: Point, limit: Duration, reason: WaitReason) -> bool {
         /// What most looks take; after that the processor is lent to others.
         const SPIN: Duration = Duration::from_micros(50);
         if self.users.is_over(point) {
@@ -405,7 +388,7 @@ impl Order {
                 std::thread::sleep(SPIN);
             }
         };
-        self.waited(WaitReason::Look, began.elapsed());
+        self.waited(reason, began.elapsed(), Ok(()));
         over
     }
 

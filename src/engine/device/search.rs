@@ -14,6 +14,7 @@ use autooffload_core::params::ADDRESS_MASK;
 use super::DeviceBackend;
 use crate::driver::Driver;
 use crate::driver::abi::*;
+use crate::engine::account::WaitReason;
 use crate::engine::host::{HostBuffer, HostStore};
 use crate::engine::users::Point;
 
@@ -201,7 +202,7 @@ impl DeviceBackend {
             // What it found is of then.
             self.search.release(self.host_store);
         }
-        if !after.iter().all(|&point| self.order.await_within(point, PATIENCE)) {
+        if !after.iter().all(|&point| self.order.await_within(point, PATIENCE, WaitReason::Look)) {
             return None;
         }
         let pieces: Vec<Range<DevicePtr>> = ranges.iter().flat_map(in_pieces).collect();
@@ -211,7 +212,7 @@ impl DeviceBackend {
             let queued = self.search.queue(driver, store, stream, pieces, spans);
             let behind = self.order.looked();
             if let Some(point) = behind
-                && !self.order.await_within(point, PATIENCE)
+                && !self.order.await_within(point, PATIENCE, WaitReason::Look)
             {
                 self.search.unanswered = Some(point);
                 return None;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Event, FIRST_NAMED, Marks, Point, Stream, UserId, Users, thread_number};
+use super::{Block, Event, FIRST_NAMED, Marks, Point, Stream, UserId, Users, thread_number};
 use crate::driver::abi::*;
 use crate::engine::state::lock;
 
@@ -26,9 +26,11 @@ impl Users {
     pub fn blocked(&self, stream: CUstream) {
         let Some(user) = self.of(stream) else { return };
         if let Ok(point) = self.mark(user) {
+            let blocking = self.driver.stream_is_blocking(stream) == Ok(true);
+            let ctx = lock(&self.slot(user).marks).stream.map(|stream| stream.ctx);
             let mut blocks = lock(&self.blocks);
-            blocks.retain(|block| block.user != user);
-            blocks.push(point);
+            blocks.retain(|block| block.point.user != user);
+            blocks.push(Block { point, legacy_of: ctx.filter(|_| blocking) });
             self.has_blocks.store(true, Ordering::Release);
         }
     }
@@ -40,17 +42,24 @@ impl Users {
         self.has_blocks.load(Ordering::Acquire) && self.held_up(|_| true)
     }
 
-    /// Whether `user` is.
+    /// Whether `user` is: the legacy default stream is with each that it waits for.
     pub fn is_held_up(&self, user: UserId) -> bool {
-        self.has_blocks.load(Ordering::Acquire) && self.held_up(|other| other == user)
+        if !self.has_blocks.load(Ordering::Acquire) {
+            return false;
+        }
+        let stream = lock(&self.slot(user).marks).stream;
+        let legacy = stream.filter(|stream| stream.handle == STREAM_LEGACY as usize);
+        let legacy_of = legacy.map(|stream| stream.ctx);
+        let waits = |block: &Block| legacy_of.is_some() && block.legacy_of == legacy_of;
+        self.held_up(|block| block.point.user == user || waits(block))
     }
 
     #[cold]
-    fn held_up(&self, which: impl Fn(UserId) -> bool) -> bool {
+    fn held_up(&self, which: impl Fn(&Block) -> bool) -> bool {
         let mut blocks = lock(&self.blocks);
-        blocks.retain(|&block| !self.is_over(block));
+        blocks.retain(|block| !self.is_over(block.point));
         self.has_blocks.store(!blocks.is_empty(), Ordering::Release);
-        blocks.iter().any(|block| which(block.user))
+        blocks.iter().any(which)
     }
 
     /// Streams that have work which is not over, and which gets there by itself.

@@ -106,6 +106,15 @@ struct Marks {
     awaited: Vec<Point>,
 }
 
+/// A wait that may not end by itself.
+#[derive(Clone, Copy)]
+struct Block {
+    /// Behind it.
+    point: Point,
+    /// The context whose legacy default stream waits for its stream as well.
+    legacy_of: Option<usize>,
+}
+
 #[derive(Default)]
 struct Numbers {
     /// The lowest that was never given out.
@@ -124,7 +133,7 @@ pub struct Users {
     /// A default stream's context must be asked for: there are several.
     several_contexts: AtomicBool,
     /// Behind waits for the host, or for a word in memory; and whether there are any.
-    blocks: Mutex<Vec<Point>>,
+    blocks: Mutex<Vec<Block>>,
     has_blocks: AtomicBool,
     /// Numbers given to threads.
     threads: AtomicU64,

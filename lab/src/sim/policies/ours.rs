@@ -123,7 +123,8 @@ impl Ours {
         if self.agent.is_due(&self.streamer) {
             self.search.now = gpu.device().host_ns();
             let mut ops = SimMemoryOps { gpu, memory: &mut self.memory };
-            self.agent.step(&mut self.streamer, &mut self.search, &mut ops);
+            let step = self.agent.step(&mut self.streamer, &mut self.search, &mut ops);
+            step.expect("whatever must end first is waited for");
         }
     }
 
@@ -160,7 +161,7 @@ fn explain(shortage: Shortage) -> Infeasible {
             format!("{needed_frames} frames are needed at once, of {cap_frames}")
         }
         Shortage::Host => "no host memory".to_string(),
-        Shortage::Busy => "busy".to_string(),
+        Shortage::Busy | Shortage::Unfinished => "busy".to_string(),
     })
 }
 
@@ -195,7 +196,7 @@ impl Policy for Ours {
 
     fn freed(&mut self, gpu: &mut Gpu, chunk: TraceChunk) {
         let mut ops = SimMemoryOps { gpu, memory: &mut self.memory };
-        self.streamer.free(chunk, &mut ops);
+        self.streamer.free(chunk, &mut ops).expect("whatever must end first is waited for");
     }
 
     fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
@@ -487,10 +488,12 @@ impl MemoryOps for SimMemoryOps<'_> {
         self.gpu.bring(&chunks, bytes, after);
     }
 
-    fn retire(&mut self, chunk: TraceChunk) {
+    /// Waits until it is so.
+    fn retire(&mut self, chunk: TraceChunk) -> bool {
         let mut waits = self.gpu.uses(chunk);
         waits.merge(&self.gpu.saves(chunk));
         self.gpu.device().wait_for_all(&waits);
+        true
     }
 }
 

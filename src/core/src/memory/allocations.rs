@@ -15,33 +15,41 @@ impl Streamer {
         self.cap_frames = frames;
     }
 
-    /// The cap is `frames` from now on, and that is met now, as far as it goes.
-    /// Much more than before is worth a plan.
-    pub fn follow_cap(&mut self, frames: u32, ops: &mut impl MemoryOps) {
+    /// The cap is `frames` from now on, to be met by [`Self::meet_cap`]. Much
+    /// more than before is worth a plan.
+    pub fn follow_cap(&mut self, frames: u32) {
         const WORTH_ONE_IN: u32 = 16;
         let former = std::mem::replace(&mut self.cap_frames, frames);
-        self.meet_cap(ops);
         if frames > former + former / WORTH_ONE_IN {
             self.unplanned_changes += 1;
         }
     }
 
     /// Gives back what a lowered cap no longer allows, as far as that goes
-    /// now: what is pinned, or in a launch of another thread, stays.
-    fn meet_cap(&mut self, ops: &mut impl MemoryOps) {
+    /// now: what is pinned, or in a launch of another thread, stays. Error:
+    /// queued work uses what must go.
+    pub fn meet_cap(&mut self, ops: &mut impl MemoryOps) -> Result<(), Shortage> {
         let excess = self.live_frames.saturating_sub(self.cap_frames);
+        if excess == 0 {
+            return Ok(());
+        }
         let possible = excess.min(self.attainable(KEEP_NONE, true));
         if possible == 0 {
-            return;
+            return Ok(());
         }
-        let surplus = self.take_frames(possible, KEEP_NONE, true, ops).unwrap_or_else(|_| {
-            let rest = self.free.len().saturating_sub(possible as usize);
-            self.free.split_off(rest)
-        });
+        let surplus = match self.take_frames(possible, KEEP_NONE, true, ops) {
+            Ok(surplus) => surplus,
+            Err(Shortage::Unfinished) => return Err(Shortage::Unfinished),
+            Err(_) => {
+                let rest = self.free.len().saturating_sub(possible as usize);
+                self.free.split_off(rest)
+            }
+        };
         self.live_frames -= surplus.len() as u32;
         for frame in surplus {
             ops.release_frame(frame);
         }
+        Ok(())
     }
 
     /// Whether [`Self::allocate`] of `frames` would have to evict.
@@ -61,7 +69,7 @@ impl Streamer {
         watched: bool,
         ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
-        self.meet_cap(ops);
+        self.meet_cap(ops)?;
         let own = self.take_all_it_needs(frames, ops)?;
         if ops.map(id, &own).is_err() {
             self.free.extend(own);
@@ -76,10 +84,11 @@ impl Streamer {
         Ok(())
     }
 
-    /// The program freed `id`. All its uses are over, or queued before a wait
-    /// that `ops.retire` performs.
-    pub fn free(&mut self, id: ChunkId, ops: &mut impl MemoryOps) {
-        ops.retire(id);
+    /// The program freed `id`. Error: it is used, still, and lives.
+    pub fn free(&mut self, id: ChunkId, ops: &mut impl MemoryOps) -> Result<(), Shortage> {
+        if !ops.retire(id) {
+            return Err(Shortage::Unfinished);
+        }
         if self.chunk(id).mapped {
             ops.unmap(id);
         }
@@ -108,6 +117,7 @@ impl Streamer {
             self.plan = None;
             self.release_free(ops);
         }
+        Ok(())
     }
 
     /// There is room for everything: it comes back to the device for good, and
@@ -183,7 +193,7 @@ impl Streamer {
     /// something that is not managed. The cap is that much lower until it is
     /// set anew. On an error it is what it was.
     pub fn leave_room(&mut self, frames: u32, ops: &mut impl MemoryOps) -> Result<(), Shortage> {
-        self.meet_cap(ops);
+        self.meet_cap(ops)?;
         let cap = self.cap_frames;
         let Some(lower) = cap.checked_sub(frames) else {
             return Err(self.device_shortage(frames));

@@ -7,8 +7,8 @@ use super::{ChunkId, MemoryOps, Shortage, Streamer};
 use crate::plan::{self, Plan};
 
 impl Streamer {
-    pub(super) fn any_held(&self) -> bool {
-        self.chunks.iter().flatten().any(|chunk| chunk.holds > 0)
+    pub(super) fn any_held(&self, ops: &impl MemoryOps) -> bool {
+        self.ids().any(|id| self.chunk(id).holds > 0 || ops.is_in_flight(id))
     }
 
     /// Whether the plan still describes what there is.
@@ -92,8 +92,11 @@ impl Streamer {
             }
             ops.fetch_after_uses(id);
         }
+        if moving.iter().filter(|&&id| !ops.retire(id)).count() > 0 {
+            return Err(Shortage::Unfinished);
+        }
         for &id in &moving {
-            self.unmap(id, ops);
+            self.unmap(id, ops)?;
             // Without a place in the plan, it would keep what others need.
             let layout = planned[id as usize];
             self.free_own(id, |index| layout.is_none_or(|layout| goes(layout, index)));

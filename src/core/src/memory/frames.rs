@@ -81,7 +81,8 @@ impl Streamer {
                 !chunk.pinned && (on_ring(chunk) || (!named(id) && chunk.own_frames() > 0))
             })
             .collect();
-        if candidates.iter().any(|&id| self.chunk(id).holds > ours(id)) {
+        ops.about_to_evict();
+        if candidates.iter().any(|&id| self.chunk(id).holds > ours(id) || ops.is_in_flight(id)) {
             return Err(Shortage::Busy);
         }
         for &id in &candidates {
@@ -136,6 +137,7 @@ impl Streamer {
             let missing = count - self.free.len() as u32;
             match self.demote_some(missing, keep, ops) {
                 Ok(()) => continue,
+                Err(Shortage::Unfinished) => return Err(Shortage::Unfinished),
                 Err(Shortage::Busy) => busy = true,
                 Err(Shortage::Host) => host_full = true,
                 Err(Shortage::Device { .. }) => {}
@@ -143,6 +145,7 @@ impl Streamer {
             if from_ring {
                 match self.shrink_ring(missing, ops) {
                     Ok(()) => continue,
+                    Err(Shortage::Unfinished) => return Err(Shortage::Unfinished),
                     Err(Shortage::Busy) => busy = true,
                     Err(Shortage::Host) => host_full = true,
                     Err(Shortage::Device { .. }) => {}
@@ -189,18 +192,18 @@ impl Streamer {
         ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         let mut busy = false;
+        if self.ids().any(|id| self.movable(id, keep)) {
+            ops.about_to_evict();
+        }
         let mut candidates: Vec<ChunkId> = self
             .ids()
             .filter(|&id| {
                 let movable = self.movable(id, keep);
-                let held = self.chunk(id).holds > 0;
+                let held = self.chunk(id).holds > 0 || ops.is_in_flight(id);
                 busy |= movable && held;
                 movable && !held
             })
             .collect();
-        if !candidates.is_empty() {
-            ops.about_to_evict();
-        }
         for &id in &candidates {
             if ops.is_dead(id) {
                 self.forget_content(id);
@@ -216,16 +219,15 @@ impl Streamer {
         });
         let candidates = self.least_pending(&candidates, frames, ops);
         let before = self.free.len();
-        let host_full = self.evict(&candidates, frames, ops).is_err();
+        let evicted = self.evict(&candidates, frames, ops);
         if self.free.len() > before {
             return Ok(());
         }
-        Err(if busy {
-            Shortage::Busy
-        } else if host_full {
-            Shortage::Host
-        } else {
-            self.device_shortage(frames)
+        Err(match evicted {
+            Err(Shortage::Unfinished) => Shortage::Unfinished,
+            _ if busy => Shortage::Busy,
+            Err(Shortage::Host) => Shortage::Host,
+            _ => self.device_shortage(frames),
         })
     }
 
@@ -263,15 +265,14 @@ impl Streamer {
     }
 
     /// Takes the frames of `candidates`, which are mapped and not held, one
-    /// after the other until `frames` more are free. Error: some had no host
-    /// memory to go to.
+    /// after the other until `frames` more are free. Error: some are still used,
+    /// or had no host memory to go to.
     pub(super) fn evict(
         &mut self,
         candidates: &[ChunkId],
         frames: u32,
         ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
-        ops.about_to_evict();
         // All copies are queued before the first is waited for.
         let mut victims = Vec::new();
         let mut gained = 0;
@@ -288,7 +289,10 @@ impl Streamer {
             victims.push(id);
         }
         for id in victims {
-            self.unmap(id, ops);
+            if let Err(shortage) = self.unmap(id, ops) {
+                outcome = Err(shortage);
+                continue;
+            }
             self.free_own(id, |_| true);
             self.counters.demotions += 1;
             self.count_layout_change(id);

@@ -53,8 +53,9 @@
 //!   invariants     the check of those above
 //! ```
 //!
-//! Nothing here waits, except through [`MemoryOps::retire`], which only
-//! changes of place use. Steady streaming uses [`MemoryOps::write_back`],
+//! Nothing here waits. A change of place that queued work stands in the way of
+//! ([`MemoryOps::retire`]) is given up as [`Shortage::Unfinished`]: whoever asked
+//! waits, without a lock, and asks again. Steady streaming uses [`MemoryOps::write_back`],
 //! [`MemoryOps::fetch_after_uses`] and [`MemoryOps::fetch`], which queue work.
 
 mod ahead;

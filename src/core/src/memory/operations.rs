@@ -82,11 +82,12 @@ impl Streamer {
             self.chunk_mut(id).holds += 1;
         }
         let mut outcome = self.make_present(touches, ops);
-        if matches!(outcome, Err(Shortage::Device { .. }))
-            && self.could_fit(touches)
-            && self.evict_all_but(touches, ops).is_ok()
-        {
-            outcome = self.make_present(touches, ops);
+        if matches!(outcome, Err(Shortage::Device { .. })) && self.could_fit(touches) {
+            outcome = match self.evict_all_but(touches, ops) {
+                Ok(()) => self.make_present(touches, ops),
+                Err(wait @ (Shortage::Busy | Shortage::Unfinished)) => Err(wait),
+                Err(_) => outcome,
+            };
         }
         if let Err(shortage) = outcome {
             self.release(touches);
@@ -124,14 +125,14 @@ impl Streamer {
                 absent += u64::from(!chunk.present());
             }
         }
-        self.counters.streamed_touches += streamed;
-        self.counters.hits += streamed - absent;
         if absent == 0 {
+            self.counters.streamed_touches += streamed;
+            self.counters.hits += streamed;
             self.largest_operation = self.largest_operation.max(streamed_frames);
             return Ok(());
         }
-        self.give_up_predictions(touches, ops);
-        self.keep_unplanned(touches, ops);
+        self.give_up_predictions(touches, ops)?;
+        self.keep_unplanned(touches, ops)?;
         let shared = |&(id, _): &(ChunkId, Effect)| {
             let chunk = self.chunk(id);
             if chunk.resident() { 0 } else { chunk.shared_frames() }
@@ -156,6 +157,8 @@ impl Streamer {
                 }
             }
         }
+        self.counters.streamed_touches += streamed;
+        self.counters.hits += streamed - absent;
         self.largest_operation = self.largest_operation.max(streamed_frames);
         Ok(())
     }

@@ -38,6 +38,9 @@ pub enum Shortage {
     /// Something that must go is in another thread's launch right now: let
     /// that thread finish, then ask again. Nothing was lost.
     Busy,
+    /// Queued work still uses what must go ([`MemoryOps::retire`]): let some of
+    /// it end, then ask again. Copies that are queued need not be queued twice.
+    Unfinished,
 }
 
 /// What a [`Streamer`] can do to memory. All operations on one chunk take
@@ -56,9 +59,15 @@ pub trait MemoryOps {
     fn map(&mut self, chunk: ChunkId, frames: &[FrameId]) -> Result<(), Refused>;
     /// Unmaps `chunk`, which has retired.
     fn unmap(&mut self, chunk: ChunkId);
-    /// Residents are about to lose their frames: launches that believed nothing
-    /// would ever move must be over when this returns.
+    /// Residents are about to lose their frames: launches that believe nothing
+    /// would ever move begin no more, and those under way are known
+    /// ([`Self::is_in_flight`]).
     fn about_to_evict(&mut self);
+    /// Whether a launch that began before the first eviction still holds `chunk`.
+    fn is_in_flight(&self, chunk: ChunkId) -> bool {
+        let _ = chunk;
+        false
+    }
     /// The program gave up `chunk`'s content, and nobody took the chunk since.
     fn is_dead(&self, chunk: ChunkId) -> bool {
         let _ = chunk;
@@ -117,8 +126,9 @@ pub trait MemoryOps {
     fn any_held_up(&mut self) -> bool {
         false
     }
-    /// Waits, on the host, until all uses and copies of `chunk` are over.
-    fn retire(&mut self, chunk: ChunkId);
+    /// Whether all uses and copies of `chunk` are over; then they are forgotten.
+    /// If not, it is remembered for whoever waits until some of it is.
+    fn retire(&mut self, chunk: ChunkId) -> bool;
 }
 
 /// What an operation does to a chunk.

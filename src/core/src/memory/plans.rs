@@ -7,7 +7,7 @@
 //! restlessness: it is planned for as soon as it is described.
 
 use super::chunk::ChunkState;
-use super::{MemoryOps, Operation, Streamer, Window};
+use super::{MemoryOps, Operation, Shortage, Streamer, Window};
 use crate::address_map::ChunkId;
 use crate::learn;
 use crate::plan::{self, Nanos, Phase, Plan, Problem};
@@ -289,41 +289,52 @@ impl Streamer {
     /// plan in force does not know, and the one under way is known, then what
     /// that phase lost gets its place back at once: the next plan may be long in
     /// coming, and what comes in meanwhile should not do so twice.
-    pub fn restore_layouts(&mut self, ops: &mut impl MemoryOps) {
+    pub fn restore_layouts(&mut self, ops: &mut impl MemoryOps) -> Result<(), Shortage> {
         if !self.order.present().is_some_and(|present| self.planning.adds(present)) {
-            return;
+            return Ok(());
         }
-        let Some(plan) = self.plan.take() else { return };
+        let Some(plan) = self.plan.take() else { return Ok(()) };
         let displaced = |layout: &plan::Layout| {
             let chunk = self.chunk(layout.id);
             !chunk.mapped || !chunk.laid_out_as(&layout.parts, layout.host_frames)
         };
-        if !self.any_held() && self.applies(&plan) && plan.layouts.iter().any(displaced) {
-            if self.carry_out(&plan, ops).is_err() {
-                self.unplanned_changes += 1;
+        if !self.any_held(ops) && self.applies(&plan) && plan.layouts.iter().any(displaced) {
+            match self.carry_out(&plan, ops) {
+                Ok(()) => {}
+                Err(Shortage::Unfinished) => {
+                    self.plan = Some(plan);
+                    return Err(Shortage::Unfinished);
+                }
+                Err(_) => self.unplanned_changes += 1,
             }
             self.set_runs(&plan);
             self.start_over();
         }
         self.plan = Some(plan);
+        Ok(())
     }
 
-    /// Carries `plan` out: moves what lies elsewhere, and nothing else. Waits
-    /// for the chunks it moves; leaves everything as it was, and answers
-    /// `false`, when some chunk is held or the plan was made for others.
-    pub fn adopt(&mut self, plan: &Plan, ops: &mut impl MemoryOps) -> bool {
-        if self.any_held() || !self.applies(plan) {
-            return false;
+    /// Carries `plan` out: moves what lies elsewhere, and nothing else. Leaves
+    /// everything as it was, and answers `false`, when some chunk is held or the
+    /// plan was made for others. Error: what it moves is used, still; ask again.
+    pub fn adopt(&mut self, plan: &Plan, ops: &mut impl MemoryOps) -> Result<bool, Shortage> {
+        if self.any_held(ops) || !self.applies(plan) {
+            return Ok(false);
         }
         // What streamed together before the plan says nothing about it.
-        self.largest_operation = 0;
+        let largest_operation = std::mem::take(&mut self.largest_operation);
         let here = |layout: &plan::Layout| self.chunk(layout.id).on_host == layout.host_frames;
         if !plan.layouts.iter().all(here) {
             self.moved_at = self.operation;
         }
-        if self.carry_out(plan, ops).is_err() {
+        match self.carry_out(plan, ops) {
+            Ok(()) => {}
+            Err(Shortage::Unfinished) => {
+                self.largest_operation = largest_operation;
+                return Err(Shortage::Unfinished);
+            }
             // Whatever is unmapped now is attached again when it is used.
-            self.unplanned_changes += 1;
+            Err(_) => self.unplanned_changes += 1,
         }
         self.counters.plans += 1;
         self.chunks.iter_mut().flatten().for_each(|chunk| chunk.planned = false);
@@ -341,7 +352,7 @@ impl Streamer {
         self.planning.named = named;
         self.plan = Some(plan.clone());
         self.start_over();
-        true
+        Ok(true)
     }
 
     /// Tells every part how long before its use its copy may be ready: where

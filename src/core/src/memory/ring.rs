@@ -66,7 +66,7 @@ impl Streamer {
                     self.extend_ring(taken, ops);
                     return Ok(());
                 }
-                Err(Shortage::Busy) => return Err(Shortage::Busy),
+                Err(wait @ (Shortage::Busy | Shortage::Unfinished)) => return Err(wait),
                 Err(Shortage::Device { .. } | Shortage::Host) => self.held_up_slots.clear(),
             }
         }
@@ -261,18 +261,20 @@ impl Streamer {
         for part in 0..self.chunk(id).parts.len() {
             self.clear_part(id, part, ops)?;
         }
-        self.unmap(id, ops);
-        Ok(())
+        self.unmap(id, ops)
     }
 
-    /// Unmaps `id`, whose parts are absent, once its uses are over.
-    pub(super) fn unmap(&mut self, id: ChunkId, ops: &mut impl MemoryOps) {
-        ops.retire(id);
+    /// Unmaps `id`, whose parts are absent, if its uses are over.
+    pub(super) fn unmap(&mut self, id: ChunkId, ops: &mut impl MemoryOps) -> Result<(), Shortage> {
+        if !ops.retire(id) {
+            return Err(Shortage::Unfinished);
+        }
         ops.unmap(id);
         self.streamed_chunks += u32::from(self.chunk(id).resident());
         let chunk = self.chunk_mut(id);
         chunk.mapped = false;
         chunk.parts.clear();
+        Ok(())
     }
 
     /// After this the shared frames of a part may be overwritten.

@@ -67,18 +67,23 @@ impl Streamer {
         &mut self,
         touches: &[(ChunkId, Effect)],
         ops: &mut impl MemoryOps,
-    ) {
+    ) -> Result<(), Shortage> {
         if !self.accuracy.too_low {
             self.accuracy.given_up = false;
         } else if !self.accuracy.given_up {
             // Not while another thread is in a launch: next time, then.
-            if self.dissolve_ring(touches, ops).is_ok() {
-                self.accuracy.given_up = true;
-                self.plan = None;
+            match self.dissolve_ring(touches, ops) {
+                Ok(()) => {
+                    self.accuracy.given_up = true;
+                    self.plan = None;
+                }
+                Err(Shortage::Unfinished) => return Err(Shortage::Unfinished),
+                Err(_) => {}
             }
             self.unplanned_changes += 1;
             self.start_over();
         }
+        Ok(())
     }
 
     /// Gives those of `touches` that are missing and that no plan names frames
@@ -87,9 +92,9 @@ impl Streamer {
         &mut self,
         touches: &[(ChunkId, Effect)],
         ops: &mut impl MemoryOps,
-    ) {
+    ) -> Result<(), Shortage> {
         if self.plan.is_none() && !self.accuracy.given_up {
-            return;
+            return Ok(());
         }
         self.accuracy.iteration = self.order.lap().unwrap_or(self.accuracy.iteration);
         let iteration = self.accuracy.iteration;
@@ -101,17 +106,20 @@ impl Streamer {
             }
             let needed = chunk.device_end() - chunk.own_frames();
             let again = self.chunk(id).denied_room;
-            let room = self.evict_stale_unplanned(needed, iteration, again, touches, ops);
+            let room = self.evict_stale_unplanned(needed, iteration, again, touches, ops)?;
             self.chunk_mut(id).denied_room = !room;
             if !room {
                 continue;
             }
-            if self.chunk(id).mapped && self.detach(id, ops).is_err() {
-                continue;
+            let detached = if self.chunk(id).mapped { self.detach(id, ops) } else { Ok(()) };
+            match detached {
+                // What fails here is tried, and told of, when the ring is asked.
+                Ok(()) => drop(self.attach(id, touches, ops)),
+                Err(Shortage::Unfinished) => return Err(Shortage::Unfinished),
+                Err(_) => {}
             }
-            // What fails here is tried, and told of, when the ring is asked.
-            let _ = self.attach(id, touches, ops);
         }
+        Ok(())
     }
 
     fn is_planned(&self, id: ChunkId) -> bool {
@@ -128,7 +136,7 @@ impl Streamer {
         at_any_cost: bool,
         touches: &[(ChunkId, Effect)],
         ops: &mut impl MemoryOps,
-    ) -> bool {
+    ) -> Result<bool, Shortage> {
         let unborn = self.cap_frames.saturating_sub(self.live_frames);
         let missing = frames.saturating_sub(self.free.len() as u32);
         if missing > unborn {
@@ -146,6 +154,7 @@ impl Streamer {
                     let chunk = self.chunk(id);
                     self.movable(id, KEEP_NONE)
                         && chunk.holds == 0
+                        && !ops.is_in_flight(id)
                         && !self.is_planned(id)
                         && stale(chunk)
                         && (at_any_cost || roomy(chunk))
@@ -158,17 +167,22 @@ impl Streamer {
                 (!roomy(chunk), chunk.touched_at)
             });
             let attainable: u32 = candidates.iter().map(|&id| self.chunk(id).own_frames()).sum();
-            if attainable < missing || self.evict(&candidates, missing, ops).is_err() {
-                return false;
+            if attainable < missing {
+                return Ok(false);
+            }
+            match self.evict(&candidates, missing, ops) {
+                Ok(()) => {}
+                Err(Shortage::Unfinished) => return Err(Shortage::Unfinished),
+                Err(_) => return Ok(false),
             }
         }
-        match self.take_frames(frames, &|_| true, false, ops) {
+        Ok(match self.take_frames(frames, &|_| true, false, ops) {
             Ok(taken) => {
                 self.free.extend(taken);
                 true
             }
             Err(_) => false,
-        }
+        })
     }
 
     /// Unmaps whatever has parts, and frees their frames.
