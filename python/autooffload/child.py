@@ -92,6 +92,5 @@ def leave_as(status, old_mask):
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, old_mask - {number})
-    sys.stderr.flush()
     os.kill(os.getpid(), number)
     sys.exit(128 + number)  # a signal that could not end us

@@ -15,7 +15,7 @@ import tempfile
 
 from . import allocator, child, comfyui, version
 from .library import find_library, preload_value
-from .messages import EXIT_CANNOT_RUN, Refusal, say
+from .messages import EXIT_CANNOT_RUN, Refusal, say, tell
 from .program import executed_files, find_program, loader_objection
 
 # The options that mirror a setting of the library: option, environment
@@ -190,7 +190,7 @@ def tell_what_was_left(private_dir):
         if name.endswith(".summary"):
             with open(os.path.join(private_dir, name), errors="replace") as file:
                 for line in file.read().splitlines():
-                    print(line, file=sys.stderr, flush=True)
+                    tell(line)
 
 
 def run(options, command):

@@ -1,5 +1,6 @@
 """What the launcher says, and how it refuses. Not here: what is said."""
 
+import os
 import sys
 
 EXIT_CANNOT_RUN = 126
@@ -15,4 +16,16 @@ class Refusal(Exception):
 
 
 def say(sentence):
-    print(f"autooffload-launch: {sentence}", file=sys.stderr, flush=True)
+    tell(f"autooffload-launch: {sentence}")
+
+
+def tell(line):
+    """On standard error. If nobody can hear it, that is no failure: the exit status is the
+    program's."""
+    if sys.stderr is None:  # it was closed; print would take standard output instead
+        return
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        # What was not written would be tried again, and fail, at the end.
+        sys.stderr = open(os.devnull, "w")

@@ -115,6 +115,20 @@ def test_death_by_signal(env, name):
     assert result.returncode == -getattr(signal, name)
 
 
+@pytest.mark.parametrize("nobody", ["2>/dev/full", "2>&-", "</dev/null >/dev/null 2>&-"])
+def test_what_nobody_can_hear_changes_no_status(env, nobody):
+    """It has something to say each time: CUDA was not used."""
+    def status_and_output(command):
+        line = f"{LAUNCHER} sh -c '{command}' {nobody}"
+        done = subprocess.run(["sh", "-c", line], env=env, text=True, stdout=subprocess.PIPE,
+                              timeout=300)
+        return done.returncode, done.stdout
+    shown = "" if ">/dev/null" in nobody else "hello\n"
+    assert status_and_output("echo hello; exit 7") == (7, shown)
+    status, output = status_and_output("echo hello; kill -TERM $$")
+    assert status in (-signal.SIGTERM, 128 + signal.SIGTERM) and output == shown
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1",
                                   "SIGUSR2", "SIGWINCH"])
 def test_signals_are_handed_on(env, name):
