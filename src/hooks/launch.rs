@@ -101,9 +101,7 @@ unsafe fn launch(
 ) -> CuResult {
     let carefully = || {
         // SAFETY: the caller's promise.
-        let code = unsafe { launch_carefully(stream, function, grid, params, extra, &forward) };
-        clear_stack();
-        code
+        unsafe { launch_carefully(stream, function, grid, params, extra, &forward) }
     };
     if engine::memory_moves() {
         return carefully();
@@ -149,29 +147,6 @@ fn unknown_kernel(code: CuResult) -> CuResult {
         "the driver does not say what parameters a kernel takes ({code}); such launches fail, for their weights might be absent; install driver 550 or newer"
     );
     code
-}
-
-/// Overwrites the stack that calls made here have used. Addresses lay there, and
-/// PyTorch makes structs of parameters of which it sets a part: in the others they
-/// would look like what the next kernel reads, and be fetched for it.
-#[inline(never)]
-fn clear_stack() {
-    /// Of ours. The driver's may reach further down.
-    const WORDS: usize = 1 << 10;
-    let mut room = std::mem::MaybeUninit::<[u64; WORDS]>::uninit();
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: writes the words of `room`; the direction flag is clear at every call.
-    unsafe {
-        std::arch::asm!(
-            "rep stosq",
-            inout("rcx") WORDS => _,
-            inout("rdi") room.as_mut_ptr() => _,
-            in("rax") 0u64,
-            options(nostack, preserves_flags),
-        );
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    std::hint::black_box(room.write([0; WORDS]));
 }
 
 /// Adds every managed chunk that the parameters of one launch name.

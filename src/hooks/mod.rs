@@ -95,7 +95,33 @@ fn run(
     hook.count(forwarded.get());
     let code = outcome.unwrap_or_else(|_| after_panic(hook, forwarded.get(), forward));
     inside.set(false);
+    if engine::memory_moves() {
+        clear_stack();
+    }
     code
+}
+
+/// Overwrites the stack that calls made here have used. Addresses lay there, and
+/// PyTorch makes structs of parameters of which it sets a part: in the others they
+/// would look like what the next kernel reads, and be fetched for it.
+#[inline(never)]
+fn clear_stack() {
+    /// Of ours. The driver's may reach further down.
+    const WORDS: usize = 1 << 10;
+    let mut room = std::mem::MaybeUninit::<[u64; WORDS]>::uninit();
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: writes the words of `room`; the direction flag is clear at every call.
+    unsafe {
+        std::arch::asm!(
+            "rep stosq",
+            inout("rcx") WORDS => _,
+            inout("rdi") room.as_mut_ptr() => _,
+            in("rax") 0u64,
+            options(nostack, preserves_flags),
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::hint::black_box(room.write([0; WORDS]));
 }
 
 /// A body panicked. The call is passed on only if it was not yet, and if every

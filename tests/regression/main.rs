@@ -213,7 +213,7 @@ fn what_is_right_stays_right_when_watched() {
 /// Addresses in our frames came back in what PyTorch's structs do not set, and
 /// weights were fetched that no kernel asked for.
 #[test]
-fn a_launch_leaves_no_addresses_on_the_stack() {
+fn a_call_leaves_no_addresses_on_the_stack() {
     let account = run("dead_stack", &[("STANDIN_VRAM", "16M")], true);
     assert!(account["streaming"]["streamed_bytes"].as_u64() > Some(0), "nothing moved: {account}");
 }
