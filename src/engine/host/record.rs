@@ -89,6 +89,7 @@ impl Span {
 #[derive(Debug)]
 pub struct Record {
     base: usize,
+    pieces: usize,
     table: usize,
     stored: usize,
     /// Counts, as last read, and history, of each frame.
@@ -114,11 +115,12 @@ impl Record {
     /// Of `bytes` at `base`, behind which there is room up to [`Self::end`],
     /// zeros now.
     pub fn new(base: *mut c_void, bytes: usize) -> Self {
-        let table = base as usize + Self::table_at(bytes);
+        let (table, pieces) = (base as usize + Self::table_at(bytes), bytes.div_ceil(PIECE_BYTES));
         Self {
             base: base as usize,
+            pieces,
             table,
-            stored: table + bytes.div_ceil(PIECE_BYTES) * size_of::<u64>(),
+            stored: table + pieces * size_of::<u64>(),
             frames: Mutex::new(vec![Frame::default(); bytes.div_ceil(FRAME_BYTES)]),
         }
     }
@@ -130,10 +132,13 @@ impl Record {
 
     /// How the frame of `bytes` at `host` is to be saved now, and the pieces of
     /// it that were stored since this was last asked, as far as the device is.
+    /// Counts are of the whole frame: beside a neighbour it is saved to its end,
+    /// by itself only as far as its chunk goes.
     fn next(&self, host: usize, bytes: usize) -> (Saving, u32) {
         let first = (host - self.base) / PIECE_BYTES;
         let pieces = bytes.div_ceil(PIECE_BYTES);
-        let counts = (first..first + pieces).map(|piece| {
+        let end = self.pieces.min(first + FRAME_BYTES / PIECE_BYTES);
+        let counts = (first..end).map(|piece| {
             let count = (self.stored as *const AtomicU32).wrapping_add(piece);
             // SAFETY: within the mapping, which lives as long as its buffers do; the device
             // writes whole words.
@@ -145,5 +150,31 @@ impl Record {
             frame.counted = count;
             (frame.history.next(2 * stored as usize >= pieces), stored)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame in a shared block is saved whole in a run, and in part by itself.
+    #[test]
+    fn what_was_stored_is_counted_once_whatever_part_of_a_frame_is_saved() {
+        let bytes = 2 * FRAME_BYTES;
+        let mut memory = vec![0u64; Record::end(bytes).div_ceil(size_of::<u64>())];
+        let base: *mut c_void = memory.as_mut_ptr().cast();
+        let record = Arc::new(Record::new(base, bytes));
+        let span = |bytes| Span { device: 0, host: base, bytes, record: Some(record.clone()) };
+        let stored =
+            |bytes| -> u64 { span(bytes).savings().iter().map(|part| part.stored_bytes).sum() };
+        assert_eq!(stored(bytes), 0);
+        let (_, counts) = span(bytes).fingerprints().expect("it has a record");
+        for piece in 0..bytes / PIECE_BYTES {
+            // SAFETY: a count for each piece, in `memory`.
+            unsafe { *counts.add(piece) += 1 };
+        }
+        assert_eq!(stored(bytes), bytes as u64);
+        assert_eq!(stored(PIECE_BYTES), 0);
+        assert_eq!(stored(bytes), 0);
     }
 }
