@@ -5,10 +5,10 @@
 use std::sync::atomic::Ordering;
 
 use autooffload_core::address_map::NO_CHUNK;
-use autooffload_core::config::Limit;
 use autooffload_core::memory::{Shortage, Streamer};
 
 use super::account::{PassedOn, WaitReason, report};
+use super::card::room_on_card;
 use super::device::{Device as DeviceState, DeviceBackend};
 use super::guards::ContextGuard;
 use super::operation::current_device;
@@ -19,11 +19,6 @@ use super::{
     inflight, stream_ordered,
 };
 use crate::driver::abi::*;
-
-/// Before any model was loaded, this much of what the card already misses is
-/// taken for our own context; the rest belongs to other processes, and no
-/// budget of ours counts it. (Contexts on current cards: 300 to 600 MB.)
-const CONTEXT_BYTES: u64 = 600 << 20;
 
 /// What became of a request: served, whatever the answer is, or the driver's.
 pub type Served = std::result::Result<Result<DevicePtr>, PassedOn>;
@@ -158,32 +153,6 @@ fn look_at_card(engine: &Engine, streamer: &mut Streamer, backend: &mut DeviceBa
         let counts = backend.caps.saw(frames, streamer.operations(), streamer.period());
         streamer.follow_cap(counts);
     }
-}
-
-/// Frames that may be ours, by what the card says.
-fn room_on_card(engine: &Engine, streamer: &Streamer, backend: &mut DeviceBackend) -> Option<u32> {
-    let (free, total) = engine.driver.mem_get_info().ok()?;
-    let (free, total) = (free as u64, total as u64);
-    let ours = u64::from(streamer.live_frames()) << FRAME_SHIFT;
-    let untracked = total.saturating_sub(free + ours);
-    let foreign = *backend.foreign_bytes.get_or_insert(untracked.saturating_sub(CONTEXT_BYTES));
-    backend.card_seen = (total, untracked);
-    let config = engine.settings();
-    let budget = config.budget_bytes(total, free, ours);
-    let for_frames = match config.vram {
-        // What the driver says is left for us, minus the headroom.
-        Limit::Auto => budget,
-        // The program's own unmanaged memory counts; other processes' does not.
-        Limit::Given(_) => {
-            budget.saturating_sub(untracked.saturating_sub(foreign)).min(free + ours)
-        }
-    };
-    let reported = match config.vram {
-        Limit::Auto => budget + untracked,
-        Limit::Given(_) => budget,
-    };
-    engine.stats.budget_bytes.store(reported, Ordering::Relaxed);
-    Some((for_frames >> FRAME_SHIFT) as u32)
 }
 
 /// `cuMemFree`; blocks until the device is idle, as the driver's does.

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::Ordering;
 
+use autooffload_core::unmanaged::Unmanaged;
+
 use super::account::WaitReason;
 use super::allocation::{release, synchronize};
 use super::device::Device as DeviceState;
@@ -99,6 +101,8 @@ pub fn primary_context_resets(device: Device) {
 fn primary_context_ends(engine: &'static Engine, device: Device, ctx: CUcontext) {
     let slot = &engine.devices[device as usize];
     engine.users.context_ends(ctx);
+    // What the next one takes is not known yet.
+    *lock(&engine.unmanaged[device as usize]) = Unmanaged::default();
     if let Some(state) = lock(&slot.state).as_mut() {
         state.backend.order.forget_events();
     }

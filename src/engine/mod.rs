@@ -16,6 +16,7 @@
 //! - `operation`: a launch, copy or memset until its use is noted;
 //! - `allocation`, `stream_ordered`: memory given out and taken back;
 //! - `reach`: what a launch reaches through tables in device memory;
+//! - `card`: how much of the card is ours to use;
 //! - `passed_on`, `small`: memory that stays the driver's, why, and where;
 //! - `contexts`, `captures`: what ends, and what may not move;
 //! - `ranges`: what the program itself wants kept resident, by address;
@@ -36,6 +37,7 @@
 mod account;
 mod allocation;
 mod captures;
+mod card;
 mod chunk_bits;
 mod contexts;
 mod device;
@@ -76,6 +78,7 @@ pub use captures::{
     any_capture, capture_count_changed, is_kept, pin_for_good, pin_for_graph, stream_blocked,
     stream_blocks, stream_joins, stream_waited,
 };
+pub use card::{UNKNOWN_BYTES, watch_card};
 pub use contexts::{
     context_destroyed, context_made, peer_access_enabled, primary_context_lost,
     primary_context_releases, primary_context_reset, primary_context_resets, stream_destroyed,

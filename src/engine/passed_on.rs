@@ -15,6 +15,7 @@ use autooffload_core::units::format_bytes;
 use super::FRAME_BYTES;
 use super::account::{PassedOn, WaitReason};
 use super::allocation::take_all_room;
+use super::card::watch_card;
 use super::device::Device as DeviceState;
 use super::setup::set_up;
 use super::state::{Engine, Failure, engine};
@@ -50,7 +51,7 @@ fn pass_on_at(
     {
         return CuResult::OUT_OF_MEMORY;
     }
-    let code = forward();
+    let code = watch_card(bytes.next_multiple_of(FRAME_BYTES) as u64, forward);
     if code.is_success() {
         engine.passed.count(reason, bytes);
     }

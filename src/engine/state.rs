@@ -3,7 +3,7 @@
 //! settings; and how a device's part of it is taken.
 //!
 //! Locks, in this order: the list of small allocations, one per device (by
-//! ordinal), the zones, the address space; the settings are read under any of
+//! ordinal), its card's, the zones, the address space; the settings are read under any of
 //! them. Nobody waits for the device under a lock, but where `device::order` says
 //! so.
 
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use autooffload_core::address_map::{AddressMap, Arena, ChunkId};
 use autooffload_core::config::{Config, Window as WindowSetting};
 use autooffload_core::memory::{Shortage, Streamer, Window};
+use autooffload_core::unmanaged::Unmanaged;
 use autooffload_core::zone::Zone;
 use dashmap::DashMap;
 use once_cell::sync::OnceCell;
@@ -66,6 +67,8 @@ pub(super) struct Engine {
     pub(super) allocations: DashMap<ChunkId, Allocation>,
     pub(super) devices: [Slot; MAX_DEVICES],
     pub(super) device_count: usize,
+    /// What this process holds of each besides.
+    pub(super) unmanaged: [Mutex<Unmanaged>; MAX_DEVICES],
     /// Reserved when it is first needed; see `setup`.
     pub(super) space: OnceCell<Space>,
     /// The driver gives no address space: nothing can be managed.
@@ -161,6 +164,7 @@ pub fn start(driver: &'static Driver, config: &Config, traced: bool) {
             Slot { state: Mutex::new(None), released: Condvar::new(), waiting: AtomicU32::new(0) }
         }; MAX_DEVICES],
         device_count: driver.device_count().unwrap_or(1).max(1) as usize,
+        unmanaged: std::array::from_fn(|_| Mutex::default()),
         space: OnceCell::new(),
         no_space: AtomicBool::new(false),
         verifies: config.verify,

@@ -2,7 +2,7 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
-use super::{Call, layouts, retry_when_out_of_memory};
+use super::{Call, layouts, passed_on, retry_when_out_of_memory};
 use crate::driver::abi::*;
 use crate::driver::driver;
 use crate::{engine, lifecycle};
@@ -46,7 +46,7 @@ macro_rules! context_makers {
         ) -> CuResult {
             $( let _ = $arg; )*
             engine::context_made();
-            retry_when_out_of_memory(forward)
+            passed_on(forward)
         }
     )* };
 }

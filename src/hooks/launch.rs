@@ -6,7 +6,7 @@ use std::ffi::{c_int, c_uint, c_void};
 use autooffload_core::address_map::AddressMap;
 use autooffload_core::params::{ADDRESS_MASK, BLOCKS_FROM, Span, scan, scan_blocks};
 
-use super::layouts::{Layout, Param};
+use super::layouts::{Layout, Met, Param};
 use super::touches::{Touches, ordered, ordered_or};
 use super::{Call, layouts, retry_when_out_of_memory, say_once};
 use crate::driver::abi::*;
@@ -109,9 +109,17 @@ unsafe fn launch(
     let mut touches = Touches::new();
     // SAFETY: the caller's promise.
     match unsafe { add_kernel(&mut touches, function, grid, params, extra) } {
-        Ok(()) => ordered_or(stream, &touches, &forward, carefully),
+        Ok(Met::Before) => ordered_or(stream, &touches, &forward, carefully),
+        Ok(Met::Now) => first_launch(stream, &touches, &forward),
         Err(code) => unknown_kernel(code),
     }
+}
+
+/// A kernel's first launch loads it, which takes device memory.
+#[cold]
+#[inline(never)]
+fn first_launch(stream: CUstream, touches: &Touches, forward: &dyn Fn() -> CuResult) -> CuResult {
+    ordered(stream, touches, || engine::watch_card(engine::UNKNOWN_BYTES, forward))
 }
 
 /// A launch while memory moves, or while something is captured.
@@ -130,13 +138,16 @@ unsafe fn launch_carefully(
 ) -> CuResult {
     let mut touches = Touches::new();
     // SAFETY: the caller's promise.
-    unsafe {
-        if let Err(code) = add_kernel(&mut touches, function, grid, params, extra) {
-            return unknown_kernel(code);
-        }
+    let met = unsafe {
+        let added = add_kernel(&mut touches, function, grid, params, extra);
         note_launch(&mut touches, function, params, extra);
+        added
+    };
+    match met {
+        Ok(Met::Before) => ordered(stream, &touches, forward),
+        Ok(Met::Now) => first_launch(stream, &touches, forward),
+        Err(code) => unknown_kernel(code),
     }
-    ordered(stream, &touches, forward)
 }
 
 #[cold]
@@ -149,7 +160,8 @@ fn unknown_kernel(code: CuResult) -> CuResult {
     code
 }
 
-/// Adds every managed chunk that the parameters of one launch name.
+/// Adds every managed chunk that the parameters of one launch name. Whether the
+/// kernel is known.
 ///
 /// Errors: the driver's, when it does not know the kernel.
 ///
@@ -162,11 +174,12 @@ pub unsafe fn add_kernel(
     grid: Grid,
     params: *mut *mut c_void,
     extra: *mut *mut c_void,
-) -> Result<()> {
-    let Some(managed) = engine::managed() else { return Ok(()) };
+) -> Result<Met> {
+    let Some(managed) = engine::managed() else { return Ok(Met::Before) };
     let map = managed.map();
+    let mut met = Met::Before;
     if !params.is_null() {
-        layouts::with(function, |layout| {
+        met = layouts::with(function, |layout| {
             for &Param { index, bytes } in &layout.params {
                 // SAFETY: the array has an entry for each parameter.
                 let data = unsafe { *params.add(index as usize) }.cast_const();
@@ -191,7 +204,7 @@ pub unsafe fn add_kernel(
             see(buffer, map, touches);
         }
     }
-    Ok(())
+    Ok(met)
 }
 
 /// Notes which kernel it is, and what it names of the driver's own small
@@ -229,7 +242,7 @@ unsafe fn note_launch(
         noted = Some(launched);
     });
     // What the driver does not know, it does not launch.
-    let (Ok(()), Some(mut launched)) = (known, noted) else { return };
+    let (Ok(_), Some(mut launched)) = (known, noted) else { return };
     if small.bytes > 0
         && !extra.is_null()
         // SAFETY: the caller's promise.

@@ -78,11 +78,18 @@ thread_local! {
     static CACHE: RefCell<Option<Cache>> = const { RefCell::new(None) };
 }
 
+/// Whether it was met before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Met {
+    Before,
+    Now,
+}
+
 /// Calls `act` with the layout of `handle`, a `CUfunction` or a `CUkernel`.
 ///
 /// Errors: what the driver answers for the handle; a launch would too.
 #[inline(always)]
-pub fn with(handle: CUfunction, act: impl FnOnce(&Layout)) -> Result<()> {
+pub fn with(handle: CUfunction, act: impl FnOnce(&Layout)) -> Result<Met> {
     let handle = handle as usize;
     let generation = GENERATION.load(Ordering::Acquire);
     // Handles are addresses of at least 16-byte objects.
@@ -99,19 +106,20 @@ pub fn with(handle: CUfunction, act: impl FnOnce(&Layout)) -> Result<()> {
         Some(layout) => layout,
         None => {
             ways.put_back();
-            found = look_up_and_remember(handle, generation, way)?;
+            let met;
+            (found, met) = look_up_and_remember(handle, generation, way)?;
             act(&found);
-            return Ok(());
+            return Ok(met);
         }
     };
     act(layout);
     ways.put_back();
-    Ok(())
+    Ok(Met::Before)
 }
 
 #[cold]
-fn look_up_and_remember(handle: usize, generation: u64, way: usize) -> Result<Arc<Layout>> {
-    let layout = look_up(handle)?;
+fn look_up_and_remember(handle: usize, generation: u64, way: usize) -> Result<(Arc<Layout>, Met)> {
+    let (layout, met) = look_up(handle)?;
     // A thread that is ending has no cache any more.
     let _ = CACHE.try_with(|cache| {
         let Ok(mut cache) = cache.try_borrow_mut() else { return };
@@ -124,20 +132,20 @@ fn look_up_and_remember(handle: usize, generation: u64, way: usize) -> Result<Ar
             thread().layouts.set(std::ptr::from_ref(&**ways).cast());
         }
     });
-    Ok(layout)
+    Ok((layout, met))
 }
 
-fn look_up(handle: usize) -> Result<Arc<Layout>> {
+fn look_up(handle: usize) -> Result<(Arc<Layout>, Met)> {
     let (known, is_kernel) = with_shared(|shared| {
         (shared.layouts.get(&handle).cloned(), shared.kernels.contains(&handle))
     });
     if let Some(layout) = known {
-        return Ok(layout);
+        return Ok((layout, Met::Before));
     }
     // No lock is held while the driver is asked.
     let layout = Arc::new(ask(handle, is_kernel)?);
     with_shared(|shared| shared.layouts.insert(handle, layout.clone()));
-    Ok(layout)
+    Ok((layout, Met::Now))
 }
 
 /// Walks the parameters until the driver says there is no further one.

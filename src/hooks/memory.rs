@@ -110,7 +110,7 @@ pub unsafe fn free(_call: Call, forward: impl Fn() -> CuResult, address: DeviceP
         Some(Err(code)) => code,
         None => {
             engine::small_freed(address);
-            forward()
+            engine::watch_card(0, forward)
         }
     }
 }
@@ -369,4 +369,24 @@ pub unsafe fn create(
         "this program maps device memory itself (expandable_segments:True, NCCL): that memory stays resident and is not offloaded; take expandable_segments:True out of PyTorch's settings, or leave it if all fits"
     );
     engine::pass_on_mapping(device, bytes, || retry_when_out_of_memory(&forward))
+}
+
+/// Hook for `cuMemRelease` and `cuMemUnmap`: the program's own mappings end, with
+/// whichever of the two comes last.
+///
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn release(_call: Call, forward: impl Fn() -> CuResult, _handle: MemHandle) -> CuResult {
+    engine::watch_card(0, forward)
+}
+
+/// # Safety
+/// As cuda.h asks.
+pub unsafe fn unmap(
+    _call: Call,
+    forward: impl Fn() -> CuResult,
+    _address: DevicePtr,
+    _bytes: usize,
+) -> CuResult {
+    engine::watch_card(0, forward)
 }

@@ -140,6 +140,11 @@ fn after_panic(hook: Hook, forwarded: u64, forward: &dyn Fn() -> CuResult) -> Cu
     if safe { forward() } else { CuResult::UNKNOWN }
 }
 
+/// A call that we have no part in, but that may take device memory.
+fn passed_on(forward: impl Fn() -> CuResult) -> CuResult {
+    engine::watch_card(engine::UNKNOWN_BYTES, || retry_when_out_of_memory(&forward))
+}
+
 /// The original; when it says out-of-memory and the engine can give memory
 /// back to the driver, the original once more.
 #[inline]

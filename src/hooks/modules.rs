@@ -4,6 +4,7 @@ use std::ffi::{c_char, c_uint};
 
 use super::{Call, layouts};
 use crate::driver::abi::*;
+use crate::engine;
 
 /// Hook for `cuModuleUnload`.
 ///
@@ -33,7 +34,7 @@ pub unsafe fn unload_library(
 /// as the original has let go, and after, for one may have asked meanwhile.
 fn forget_then(forward: impl Fn() -> CuResult) -> CuResult {
     layouts::forget_all();
-    let code = forward();
+    let code = engine::watch_card(0, forward);
     layouts::forget_all();
     code
 }

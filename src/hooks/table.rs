@@ -5,8 +5,9 @@
 //!
 //! Classes:
 //! - `handle`: the body may serve the call itself or must see it in order;
-//! - `pass`: goes to the original, counted, and is tried once more if the
-//!   device was out of memory and the engine could give some back;
+//! - `pass`: goes to the original, counted, what it takes of the card as well,
+//!   and is tried once more if the device was out of memory and the engine could
+//!   give some back;
 //! - `refuse`: would let an address escape from our keeping; on a managed
 //!   address it is refused, or the chunk stays resident for good.
 //!
@@ -84,7 +85,7 @@ macro_rules! body {
         unsafe { $body($call, $forward, $($arg),*) }
     };
     ($call:expr, $forward:expr, ($($arg:expr),*),) => {
-        super::retry_when_out_of_memory($forward)
+        super::passed_on($forward)
     };
 }
 
@@ -173,6 +174,8 @@ hooks! {
     handle Other cuPointerGetAttribute(data: *mut c_void, attribute: c_int, address: DevicePtr) => memory::pointer_get_attribute;
     handle Other cuPointerGetAttributes(count: c_uint, attributes: *mut c_int, data: *mut *mut c_void, address: DevicePtr) => memory::pointer_get_attributes;
     handle Other cuPointerSetAttribute(value: *const c_void, attribute: c_int, address: DevicePtr) => memory::pointer_set_attribute;
+    handle Other cuMemRelease(handle: MemHandle) => memory::release;
+    handle Other cuMemUnmap(address: DevicePtr, bytes: usize) => memory::unmap;
     handle Other cuMemCreate(handle: *mut MemHandle, bytes: usize, prop: *const CUmemAllocationProp, flags: u64) => memory::create;
 
     // --- stream-ordered allocations ---------------------------------------------

@@ -14,6 +14,7 @@
 //!   zone         who may reuse stream-ordered memory, and after whom
 //!   fingerprint  by which a clean weight is told from a written one
 //!   host_limits  how much host memory may be taken
+//!   unmanaged    what else this process holds of a card
 //!   config       the settings table;  units  sizes in words
 //! ```
 //!
@@ -34,4 +35,5 @@ pub mod plan;
 pub mod recall;
 pub mod slots;
 pub mod units;
+pub mod unmanaged;
 pub mod zone;

@@ -171,8 +171,7 @@ fn look_at(engine: &Engine, state: &DeviceState, ordinal: usize) -> (Device, Vec
     let (phase, phases) = streamer.phase();
     let (planned_ns, stall_ns, bytes_per_iteration) =
         streamer.planned_iteration().unwrap_or_default();
-    let (total_bytes, untracked) = backend.card_seen;
-    let others_bytes = backend.foreign_bytes.unwrap_or(0);
+    let (total_bytes, unmanaged_bytes, others_bytes) = backend.card_seen;
     let device = Device {
         ordinal: ordinal as u64,
         card: backend.card,
@@ -182,7 +181,7 @@ fn look_at(engine: &Engine, state: &DeviceState, ordinal: usize) -> (Device, Vec
         activations_bytes: bytes(activations),
         ring_bytes: bytes(streamer.ring_frames()),
         spare_bytes: bytes(streamer.free_frames()),
-        unmanaged_bytes: untracked.saturating_sub(others_bytes),
+        unmanaged_bytes,
         others_bytes,
         chunks: u64::from(chunks),
         streamed_chunks: u64::from(streamed),

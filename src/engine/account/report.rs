@@ -58,18 +58,23 @@ pub fn mem_get_info(free: usize, total: usize) -> (usize, usize) {
     let weights = engine.weight_bytes[device].load(Ordering::Relaxed);
     let managed = engine.managed_bytes[device].load(Ordering::Relaxed);
     let kept = managed.saturating_sub(weights);
-    let untracked = (total as u64).saturating_sub(free as u64 + frames_bytes);
-    let budget = match config.vram {
-        Limit::Auto => total as u64 - config.headroom_bytes(total as u64).min(total as u64),
-        Limit::Given(_) => config.budget_bytes(total as u64, free as u64, frames_bytes),
+    let (free, total) = (free as u64, total as u64);
+    let unmanaged = total.saturating_sub(free + frames_bytes);
+    let budget = config.budget_bytes(total, free, frames_bytes);
+    let (budget, for_frames) = match config.vram {
+        Limit::Auto => (total - config.headroom_bytes(total).min(total), budget),
+        Limit::Given(_) => {
+            let own = lock(&engine.unmanaged[device]).own(unmanaged, total);
+            (budget, budget.saturating_sub(own).min(free + frames_bytes))
+        }
     };
     let ring = u64::from(ring) << FRAME_SHIFT;
-    let answer = budget.saturating_sub(untracked + kept + ring);
+    let answer = for_frames.saturating_sub(kept + ring);
     if config.report == Report::Enlarged {
         let host = engine.host_store.available();
         return ((answer + host) as usize, (budget + host) as usize);
     }
-    let total = if config.vram == Limit::Auto { total as u64 } else { budget };
+    let total = if config.vram == Limit::Auto { total } else { budget };
     (answer.min(total) as usize, total as usize)
 }
 

@@ -157,13 +157,11 @@ pub struct DeviceBackend {
     shut: Vec<ChunkId>,
     /// Indexed by chunk id.
     backings: Vec<Option<Backing>>,
-    /// Bytes of the card that other processes held when we began.
-    pub foreign_bytes: Option<u64>,
     /// What names this card in every process; 0: the driver does not say.
     pub card: u64,
-    /// When the card was last read: its bytes, and those of them that were neither
-    /// free nor frames of ours.
-    pub card_seen: (u64, u64),
+    /// When the card was last read: its bytes; of those that were neither free nor
+    /// frames of ours, this process's, and others'.
+    pub card_seen: (u64, u64, u64),
     /// For which weights it was asked whether their order is known.
     pub asked_for: Option<u64>,
     /// The order that was kept last: its version, and when.
@@ -225,9 +223,8 @@ impl Device {
                 leaving: Vec::new(),
                 shut: Vec::new(),
                 backings: Vec::new(),
-                foreign_bytes: None,
                 card: driver.card(device),
-                card_seen: (0, 0),
+                card_seen: (0, 0, 0),
                 asked_for: None,
                 kept: None,
                 caps: RecentCaps::default(),
