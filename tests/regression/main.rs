@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use support::{build, cc, folder, library, within};
 
-const PROGRAMS: [&str; 8] = [
+const PROGRAMS: [&str; 9] = [
     "users",
     "contexts",
     "held_up",
     "blocked",
     "first_capture",
+    "first_need",
     "tables",
     "device_tables",
     "dead_stack",
@@ -153,6 +154,15 @@ fn others_launch_while_a_thread_waits_for_memory() {
 fn captures_of_the_first_version_are_captures() {
     same("first_capture name", "48M", &["eager"]);
     same("first_capture version", "48M", &["eager"]);
+}
+
+/// When memory was first short, what somebody who cannot be marked had queued was
+/// taken for unfinished for good, and the program's call failed.
+#[test]
+fn memory_may_be_short_for_the_first_time_while_a_stream_cannot_be_marked() {
+    for who in ["capture", "thread"] {
+        same(&format!("first_need {who}"), "32M", &["eager", "late:1"]);
+    }
 }
 
 /// Only `cuMemcpyHtoD*` was searched for addresses.

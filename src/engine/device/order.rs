@@ -216,9 +216,9 @@ impl Order {
     /// into while nothing moved, and they may read through tables. What is held
     /// up is not waited for on that suspicion.
     pub fn anything_uses(&mut self, chunks: impl Iterator<Item = ChunkId>) {
-        let users = self.users.unfinished();
+        let points = self.users.unfinished();
         for id in chunks {
-            users.iter().for_each(|&user| self.users.note(id, hot(id), user));
+            points.iter().for_each(|&point| self.users.note_point(id, hot(id), point));
         }
     }
 

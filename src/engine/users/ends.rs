@@ -62,13 +62,21 @@ impl Users {
         blocks.iter().any(which)
     }
 
-    /// Streams that have work which is not over, and which gets there by itself.
-    pub fn unfinished(&self) -> Vec<UserId> {
+    /// Behind what streams have queued that is not over and gets there by itself.
+    /// What cannot be marked now (it captures, or is another thread's) has its
+    /// mark, and what is behind that is no work of its own.
+    pub fn unfinished(&self) -> Vec<Point> {
         let users: Vec<UserId> = self.by_stream.iter().map(|entry| *entry.value()).collect();
-        let point = |user| Point { user, stretch: self.stretch(user) };
+        let last = |user| {
+            self.mark(user).ok().or_else(|| {
+                let stretch = lock(&self.slot(user).marks).ended.back()?.0;
+                Some(Point { user, stretch })
+            })
+        };
         users
             .into_iter()
-            .filter(|&user| !self.is_over(point(user)) && !self.is_held_up(user))
+            .filter_map(last)
+            .filter(|&point| !self.is_over(point) && !self.is_held_up(point.user))
             .collect()
     }
 

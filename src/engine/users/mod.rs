@@ -321,12 +321,21 @@ impl Users {
         }
     }
 
+    /// A use of `chunk` that is over when `point` is.
+    pub fn note_point(&self, chunk: ChunkId, hot: &Hot, point: Point) {
+        self.note_place(chunk, hot, place(point));
+    }
+
     #[cold]
     fn note_more(&self, chunk: ChunkId, hot: &Hot, place: u64) {
         let mut more = lock(&self.more);
         let noted = more.entry(chunk).or_default();
-        noted.retain(|&other| point(other).user != point(place).user);
-        noted.push(place);
+        // A later one may have come in between.
+        let same = |&&mut other: &&mut u64| point(other).user == point(place).user;
+        match noted.iter_mut().find(same) {
+            Some(other) => *other = place.max(*other),
+            None => noted.push(place),
+        }
         hot.set_more(true);
     }
 
