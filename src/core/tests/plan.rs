@@ -233,13 +233,19 @@ fn small_layers(layers: u32, width: u64, frames: u32) -> Problem {
 
 #[test]
 fn where_small_tensors_lie_beside_others_of_long_before_each_comes_once() {
-    for layers in [40, 50] {
+    let mut random = Random(1);
+    for (layers, percent) in [40, 50].into_iter().flat_map(|n| (36..48).map(move |p| (n, p))) {
         let mut problem = small_layers(layers, 192, 0);
         let frames = problem.chunks.len() as u32;
-        problem.machine.frames = frames * 40 / 100;
+        problem.machine.frames = frames * percent / 100;
+        // No two measurements are alike.
+        for step in &mut problem.phases[0].steps {
+            step.ns += step.ns * random.below(30) / 100;
+        }
         let plan = plan(&problem, None, Effort::Searched).unwrap();
         plan.verify(&problem).unwrap();
         let streamed = plan.phases[0].streamed_bytes / problem.machine.frame_bytes;
-        assert!(streamed <= u64::from(frames), "{layers} layers: {streamed} of {frames} frames");
+        let most = u64::from(frames);
+        assert!(streamed <= most, "{layers} layers, {percent} %: {streamed} of {frames} frames");
     }
 }

@@ -1,12 +1,14 @@
-//! The last resort: a place for everything, whatever the order.
+//! A place for everything, whatever the order.
 //!
 //! A ring wants an order of use in which chunks needed together are near each
 //! other. Where some step joins chunks from all over the iteration, and memory
 //! is so short that they cannot all stay, every chunk gets the first place that
 //! none of the chunks it is ever needed with overlaps, in pieces if need be, and
-//! is fetched anew at each use. Slow, and always right.
+//! is fetched anew at each use. Slow, and always right. `refit` betters it, which
+//! often does better than a ring where chunks are small and many are needed together.
 
-use super::{Chunk, Layouts, Part, Problem};
+use super::refit::Places;
+use super::{Chunk, Layouts, Problem};
 
 /// Places for all chunks. `None`: not even so.
 pub(super) fn first_fit(problem: &Problem, chunks: &[Chunk]) -> Option<Layouts> {
@@ -62,16 +64,10 @@ pub(super) fn first_fit(problem: &Problem, chunks: &[Chunk]) -> Option<Layouts> 
             places[chunk as usize].clear();
         }
     }
-    let shared_frames = end(&places);
-    let parts = places.iter().map(|runs| {
-        let mut first = 0;
-        let part = |&(at, frames): &(u32, u32)| {
-            first += frames;
-            Part { first: first - frames, frames, at, wrap: shared_frames }
-        };
-        runs.iter().map(part).collect()
-    });
-    let parts = parts.collect();
+    let all = problem.machine.frames - pinned;
+    let mut places = Places::new(problem, chunks, &places, all);
+    places.better(chunks, &together);
+    let (parts, shared_frames) = places.parts(chunks);
     let rings = vec![0; problem.phases.len()];
     Some(Layouts { parts, runs: Vec::new(), shared_frames, rings, cost: 0.0 })
 }
