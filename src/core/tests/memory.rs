@@ -1287,3 +1287,51 @@ fn a_ring_is_as_large_as_what_lives_needs() {
     }
     assert!(program.streamer.smallest_ring() <= 4, "{}", program.streamer.smallest_ring());
 }
+
+/// An encoder over activations that are made for each request, a denoiser, a decoder.
+#[test]
+fn activations_made_anew_are_no_reason_to_give_a_prediction_up() {
+    const ENCODER: u32 = 24;
+    const DENOISER: u32 = 40;
+    const DECODER: u32 = 8;
+    /// Activations of a request.
+    const MADE: u32 = 4;
+    let encoder = 0..ENCODER;
+    let denoiser = ENCODER..ENCODER + DENOISER;
+    let decoder = denoiser.end..denoiser.end + DECODER;
+    for passes in [2, 3, 4, 8] {
+        let (mut program, kept) = loaded(80, decoder.end, 2);
+        program.operation_ns = 100_000;
+        let late = std::cell::Cell::new(0);
+        let use_it = |program: &mut Program, weight: ChunkId, activation: ChunkId| {
+            let Program { streamer, model, .. } = &*program;
+            let absent = streamer.is_absent(weight) || !model.mapped.contains_key(&weight);
+            late.set(late.get() + u32::from(absent));
+            program.run(&[(weight, Effect::Write), (activation, Effect::Write)]).unwrap();
+        };
+        let mut missed = Vec::new();
+        // The ids of chunks that are gone come again, and not in the same order.
+        let mut made: Vec<ChunkId> = (kept + 1..kept + 1 + MADE).collect();
+        for _ in 0..8 {
+            late.set(0);
+            made.rotate_left(1);
+            made.iter().for_each(|&id| program.allocate(id, 1).unwrap());
+            for _ in 0..2 {
+                for weight in encoder.clone() {
+                    for &activation in &made {
+                        use_it(&mut program, weight, activation);
+                        program.run(&[(activation, Effect::Write)]).unwrap();
+                    }
+                }
+            }
+            made.iter().for_each(|&id| program.free(id));
+            for _ in 0..passes {
+                denoiser.clone().for_each(|weight| use_it(&mut program, weight, kept));
+            }
+            decoder.clone().for_each(|weight| use_it(&mut program, weight, kept));
+            missed.push(late.get());
+        }
+        // The denoiser alone uses as many a pass as fit.
+        assert!(missed[3..].iter().all(|&weights| weights <= 24), "{passes} passes: {missed:?}");
+    }
+}

@@ -56,11 +56,14 @@ impl Learner {
                 track.now = (track.now + 1).min(end - 1).max(track.now);
             }
         }
-        let mut predicted = self.track.is_some();
+        self.unforeseen.clear();
+        let lost = self.track.is_none();
         for &chunk in chunks {
-            predicted &= self.access(chunk, at, operation);
+            if !self.access(chunk, at, operation) || lost {
+                self.unforeseen.push(chunk);
+            }
         }
-        predicted
+        !lost && self.unforeseen.is_empty()
     }
 
     fn access(&mut self, chunk: ChunkId, at: Moment, operation: Operation) -> bool {

@@ -42,6 +42,8 @@ pub(super) struct ChunkState {
     pub planned: bool,
     /// Launches under way, between begin and end, on any thread.
     pub holds: u32,
+    /// The operation before which it was allocated.
+    pub born: Operation,
     /// Operation that touched it last; its allocation counts as a touch.
     pub touched_at: Operation,
     /// How often it was touched after a pause.
@@ -69,7 +71,7 @@ pub(super) struct Streamed {
 
 impl ChunkState {
     /// A resident of `own` frames.
-    pub fn new(own: Vec<FrameId>, touched_at: Operation) -> Self {
+    pub fn new(own: Vec<FrameId>, born: Operation) -> Self {
         let frames = own.len();
         Self {
             frames: frames as u32,
@@ -87,7 +89,8 @@ impl ChunkState {
             pinned: false,
             planned: false,
             holds: 0,
-            touched_at,
+            born,
+            touched_at: born,
             reuse_count: 0,
             denied_room: false,
             expected: None,
