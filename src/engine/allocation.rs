@@ -213,12 +213,17 @@ pub(super) fn release(engine: &'static Engine, id: ChunkId, allocation: Allocati
         let managed = u64::from(frames) << FRAME_SHIFT;
         engine.managed_bytes[device].fetch_sub(managed, Ordering::Relaxed);
     }
+    let mut last = false;
     let outcome = engine.with_device(device, WaitReason::Native, |state| {
         let DeviceState { streamer, backend, .. } = state;
         streamer.free(id, backend)?;
         backend.remove(id);
+        last = backend.is_empty();
         Ok(())
     });
+    if last {
+        engine.give_host_memory_back(device);
+    }
     if outcome.is_err() {
         log::debug!("freeing met a broken context");
         // Whatever used it cannot be waited for: it goes all the same, for its

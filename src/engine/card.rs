@@ -17,7 +17,6 @@ pub use autooffload_core::unmanaged::UNKNOWN_BYTES;
 use super::FRAME_SHIFT;
 use super::device::DeviceBackend;
 use super::guards::RelaxedCapture;
-use super::operation::current_device;
 use super::state::{Engine, engine, lock};
 use crate::driver::abi::*;
 
@@ -74,6 +73,6 @@ fn watched() -> Option<(&'static Engine, usize)> {
     if matches!(engine.settings().vram, Limit::Auto) {
         return None;
     }
-    let device = current_device(engine)?;
+    let device = usize::try_from(engine.driver.ctx_get_device().ok()?).ok()?;
     engine.unmanaged.get(device).is_some().then_some((engine, device))
 }

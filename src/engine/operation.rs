@@ -223,7 +223,7 @@ impl Streaming {
             let settled = !any_capture() && !engine.users.any_held_up();
             if settled {
                 follow_card(engine, streamer, backend);
-                backend.free_leaving(false);
+                backend.free_leaving();
             }
             if self.is_kernel && remembered::is_news(engine, backend) {
                 remembered::recall(engine, device, streamer, backend);

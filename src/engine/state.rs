@@ -218,12 +218,10 @@ pub fn reconfigure(config: &Config) {
                 allocation::take_all_room(engine, streamer, backend);
             }
             // A larger one may have room for all.
-            if streamer.return_everything(backend)? {
-                backend.free_leaving(true);
-                backend.free_unneeded();
-            }
+            streamer.return_everything(backend)?;
             Ok(())
         });
+        engine.give_host_memory_back(device);
         if let Err(Failure::Shortage(shortage)) = outcome {
             engine.explain(device, "a smaller budget", shortage);
         }
@@ -298,8 +296,15 @@ impl Engine {
             state.backend.order.reason = reason;
             state.backend.order.begin_change();
             state.backend.waits_until = patience(waits).map(|patience| Instant::now() + patience);
+            let watched = self.watch_change(device, reason);
             let outcome = action(state);
+            drop(watched);
             state.backend.waits_until = None;
+            let outcome = match outcome {
+                // What is on its way out makes room there.
+                Err(Shortage::Host) if state.backend.await_leaving() => Err(Shortage::Unfinished),
+                other => other,
+            };
             let awaited = match outcome {
                 Err(Shortage::Unfinished) => state.backend.order.awaited(),
                 _ => Awaited::new(),
@@ -337,6 +342,22 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Gives up the host memory that nothing will use any more, once nothing does:
+    /// where nothing moves from now on, nobody else would ask. Not while that may
+    /// not end by itself.
+    pub(super) fn give_host_memory_back(&self, device: usize) {
+        if self.users.any_held_up() {
+            return;
+        }
+        let _ = self.with_device(device, WaitReason::Native, |state| {
+            if state.backend.await_leaving() {
+                return Err(Shortage::Unfinished);
+            }
+            state.backend.free_unneeded();
+            Ok(())
+        });
     }
 
     /// Copies what the reports need out from under the lock.

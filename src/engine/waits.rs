@@ -86,7 +86,26 @@ impl Waits {
     }
 }
 
+/// What the program's thread does.
+fn doing(reason: WaitReason) -> &'static str {
+    match reason {
+        WaitReason::Allocation => "an allocation",
+        WaitReason::PlanChange | WaitReason::Look => "an operation",
+        WaitReason::Native => "a call that frees memory",
+    }
+}
+
 impl Engine {
+    /// A change of place is tried. While a stream is held up, a driver may answer a
+    /// mapping only when that stream goes on (docs/design.md): that is said as well.
+    #[inline]
+    pub(super) fn watch_change(&self, device: usize, reason: WaitReason) -> Option<Watched> {
+        if !self.users.any_held_up() {
+            return None;
+        }
+        engine().map(|engine| engine.waits.watch(device, doing(reason), LONG_HELD_UP))
+    }
+
     /// Waits until any of `awaited`, of `device`, is over; how long that took.
     /// Errors: the driver's; then all of it is.
     pub(super) fn wait_for_any(
@@ -96,14 +115,9 @@ impl Engine {
         awaited: &[(Point, Arc<Mark>)],
     ) -> (Duration, Result<()>) {
         let began = Instant::now();
-        let what = match reason {
-            WaitReason::Allocation => "an allocation",
-            WaitReason::PlanChange | WaitReason::Look => "an operation",
-            WaitReason::Native => "a call that frees memory",
-        };
         let held_up = self.users.any_held_up();
         let long = if held_up { LONG_HELD_UP } else { LONG };
-        let _watched = engine().map(|engine| engine.waits.watch(device, what, long));
+        let _watched = engine().map(|engine| engine.waits.watch(device, doing(reason), long));
         let of_one = awaited.iter().all(|(point, _)| point.user == awaited[0].0.user);
         let outcome = if of_one && !held_up {
             let first = awaited.iter().min_by_key(|(point, _)| point.stretch);

@@ -5,8 +5,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -132,6 +133,27 @@ fn it_goes_on_in_shared_queues() {
         let line = format!("held_up word {doing}");
         run(&line, &[("STANDIN_VRAM", "48M"), ("STANDIN_QUEUES", "8")], true);
     }
+}
+
+/// Where a driver lets a mapping wait for the whole context, an address cannot be
+/// given memory before the held-up stream goes on: nobody can go on, and that is said.
+#[test]
+fn a_mapping_that_waits_for_a_held_up_stream_is_told() {
+    let mut command = Command::new(built().join("held_up"));
+    command.args(["word", "launch"]).env_clear().env("LD_LIBRARY_PATH", built());
+    command.env("LD_PRELOAD", library()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.envs([("STANDIN_VRAM", "48M"), ("STANDIN_IMPLIED_WAITS", "yes")]);
+    let mut child = command.spawn().expect("starts");
+    let mut said = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let (teller, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let told = said.any(|line| line.is_ok_and(|line| line.contains("waits for what the pro")));
+        let _ = teller.send(told);
+    });
+    let told = told.recv_timeout(LIMIT);
+    child.kill().expect("still waits");
+    child.wait().expect("ends");
+    assert_eq!(told, Ok(true));
 }
 
 /// The first eviction waited, under its device's lock, for every launch that was

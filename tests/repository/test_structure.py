@@ -32,7 +32,7 @@ CIRCLES = [{"src/hooks/proc_address.rs", "src/hooks/table.rs", "src/hooks/regist
 CIRCLES_YET = [{f"src/{name}.rs" for name in names.split()} for names in (
     "exports hooks/init hooks/proc_address hooks/registry hooks/table lifecycle",
     "hooks/copy hooks/graphs hooks/launch hooks/streams hooks/touches",
-    "engine/allocation engine/captures engine/chunk_bits engine/guards engine/inflight "
+    "engine/allocation engine/captures engine/card engine/chunk_bits engine/guards engine/inflight "
     "engine/operation engine/reach engine/setup engine/small engine/state engine/stream_ordered "
     "engine/users/mod engine/users/ends engine/verify engine/waits",
     "core/src/learn/laps core/src/learn/phases core/src/learn/surprise")]

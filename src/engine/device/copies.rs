@@ -57,7 +57,7 @@ impl DeviceBackend {
         demanded: bool,
     ) {
         self.open(chunk);
-        self.free_leaving(false);
+        self.free_leaving();
         let pieces = if content { self.backing(chunk).pieces(&frames) } else { SmallVec::new() };
         for span in pieces {
             self.copy_to_device(&span, chunk, 1, demanded);
@@ -133,14 +133,12 @@ impl DeviceBackend {
         Some(Span { device, host: host as *mut _, bytes, record })
     }
 
-    /// Unmaps the ring's view from `slot` on.
+    /// Unmaps the ring's view from `slot` on, as soon as no copy uses it.
     pub(super) fn cut_view(&mut self, slot: usize) {
-        if std::mem::take(&mut self.view.used) {
-            for point in self.order.copies_queued() {
-                self.order.await_point(point, By::Host);
-            }
-        }
-        let outcome = self.view.cut(self.driver, slot);
+        let queued = Some(self.order.copies_queued()).filter(|queued| {
+            self.view.used && !queued.iter().all(|&point| self.order.is_over(point))
+        });
+        let outcome = self.view.give_up(self.driver, slot, queued);
         self.order.note(outcome);
     }
 

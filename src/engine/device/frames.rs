@@ -39,10 +39,9 @@ impl DeviceBackend {
     pub(super) fn new_host_frame(&mut self) -> std::result::Result<FrameId, Refused> {
         let node = self.in_place.node(self.driver, self.device).ok_or(Refused)?;
         let store = self.host_store;
-        // If need be, what is on its way out makes room.
-        let taken = store.take_pinned(FRAME_BYTES)
-            || (self.free_leaving(true) && store.take_pinned(FRAME_BYTES));
-        if !taken {
+        // What is on its way out makes room.
+        self.free_leaving();
+        if !store.take_pinned(FRAME_BYTES) {
             return Err(Refused);
         }
         match self.driver.mem_create_in_host(node, FRAME_BYTES) {

@@ -11,7 +11,6 @@ use autooffload_core::memory::Refused;
 use autooffload_core::plan::Place;
 
 use super::DeviceBackend;
-use super::order::By;
 use crate::engine::host::HostBuffer;
 use crate::engine::users::Point;
 
@@ -51,7 +50,7 @@ impl DeviceBackend {
         frames: Range<u32>,
         place: Option<Place>,
     ) -> std::result::Result<(), Refused> {
-        self.free_leaving(false);
+        self.free_leaving();
         // Some of it may be left of what was given up in part.
         let mut at = frames.start;
         for piece in &mut self.backing(chunk).host {
@@ -67,11 +66,7 @@ impl DeviceBackend {
             let end = next.min().unwrap_or(frames.end).min(frames.end).min(at + PIECE_FRAMES);
             let (_, bytes) = backing.span(&(at..end));
             let beside = place.and_then(|place| self.beside_others(place, &(at..end)));
-            let mut buffer = beside.or_else(|| self.host_store.allocate(bytes));
-            if buffer.is_none() && self.free_leaving(true) {
-                buffer = self.host_store.allocate(bytes);
-            }
-            let Some(buffer) = buffer else {
+            let Some(buffer) = beside.or_else(|| self.host_store.allocate(bytes)) else {
                 // What was made for this serves nobody.
                 self.release_pieces(chunk, frames);
                 return Err(Refused);
@@ -83,7 +78,7 @@ impl DeviceBackend {
     }
 
     pub(super) fn release_pieces(&mut self, chunk: ChunkId, frames: Range<u32>) {
-        self.free_leaving(false);
+        self.free_leaving();
         let backing = self.backing(chunk);
         for piece in &mut backing.host {
             piece.unneeded |= piece.bits(&frames);
@@ -113,24 +108,32 @@ impl DeviceBackend {
         self.leaving.push(Leaving { buffer, queued: self.order.copies_queued() });
     }
 
-    /// Frees what [`Self::leave`] was asked to and nothing uses any more;
-    /// `wait`: all of it, once it is so. `true`: something was freed.
+    /// Frees what [`Self::leave`] was asked to and nothing uses any more.
     #[inline]
-    pub(in crate::engine) fn free_leaving(&mut self, wait: bool) -> bool {
-        !self.leaving.is_empty() && self.free_some_leaving(wait)
+    pub(in crate::engine) fn free_leaving(&mut self) {
+        if !self.leaving.is_empty() || self.view.has_former() {
+            self.free_some_leaving();
+        }
     }
 
     #[cold]
-    fn free_some_leaving(&mut self, wait: bool) -> bool {
-        let before = self.leaving.len();
+    fn free_some_leaving(&mut self) {
+        let Self { order, view, leaving, .. } = self;
         // In the order in which they were given up, which is that of their ends.
-        while let Some(&Leaving { queued, .. }) = self.leaving.first() {
-            if !wait && !queued.iter().all(|&point| self.order.is_over(point)) {
-                break;
-            }
-            queued.into_iter().for_each(|point| self.order.await_point(point, By::Host));
-            self.host_store.free(self.leaving.remove(0).buffer);
+        let is_over = |leaving: &Leaving| leaving.queued.iter().all(|&point| order.is_over(point));
+        let over = leaving.iter().take_while(|leaving| is_over(leaving)).count();
+        let outcome = view.unmap_former(self.driver, |point| order.is_over(point));
+        order.note(outcome);
+        for Leaving { buffer, .. } in leaving.drain(..over) {
+            self.host_store.free(buffer);
         }
-        self.leaving.len() < before
+    }
+
+    /// Asks for what is leaving to be waited for, without the lock; `false`: nothing is.
+    pub(in crate::engine) fn await_leaving(&mut self) -> bool {
+        self.free_leaving();
+        let Some(&Leaving { queued, .. }) = self.leaving.first() else { return false };
+        self.order.is_unfinished(queued);
+        true
     }
 }

@@ -273,13 +273,16 @@ impl DeviceBackend {
         for piece in backing.host {
             self.host_store.free(piece.buffer);
         }
-        let last = self.backings.iter().all(Option::is_none);
-        // Where nothing moves any more, nobody else would ask whether they are over.
-        self.free_leaving(last);
+        self.free_leaving();
         self.free_unneeded();
-        if last {
+        if self.is_empty() {
             self.order.release_events();
         }
+    }
+
+    /// No chunk lives.
+    pub fn is_empty(&self) -> bool {
+        self.backings.iter().all(Option::is_none)
     }
 
     /// Gives back what only serves while something is on the host, if nothing is.

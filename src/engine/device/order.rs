@@ -6,8 +6,8 @@
 //! queued once for each internal stream, and skipped where an earlier wait
 //! implies it. Where the host has to wait, it is told for what
 //! ([`Order::awaited`]), and waits without the device's lock (`waits`); under the
-//! lock it waits only as [`By::Host`] (for copies of ours), where no mark is to be
-//! had, and a little ([`Order::await_within`]).
+//! lock it waits only where no mark is to be had, and a little
+//! ([`Order::await_within`]).
 //!
 //! ```text
 //!   program's streams   ...use Y... --e1              e3--> use X
@@ -44,7 +44,6 @@ use crate::engine::users::{Mark, Point, UserId, Users};
 pub enum By {
     CopyIn,
     CopyOut,
-    Host,
 }
 
 /// An internal stream: what it copies, and what it waits for already.
@@ -319,30 +318,23 @@ impl Order {
     // --- waits -------------------------------------------------------------------
 
     pub fn await_point(&mut self, point: Point, by: By) {
-        let lane = match by {
-            By::CopyIn => Some(&mut self.copy_in),
-            By::CopyOut => Some(&mut self.copy_out),
-            By::Host => None,
-        };
-        if let Some(lane) = &lane
-            && (lane.user == point.user
-                || lane.awaited.get(&point.user).is_some_and(|&known| known >= point.stretch))
+        let lane = self.lane(by);
+        if lane.user == point.user
+            || lane.awaited.get(&point.user).is_some_and(|&known| known >= point.stretch)
         {
             return;
         }
-        let stream = lane.map(|lane| lane.stream);
+        let stream = lane.stream;
         let Some((behind, mark)) = self.mark_behind(point) else { return };
-        match stream {
-            None => {
-                self.wait(|driver| driver.event_synchronize(mark.event()));
-                self.users.set_over(behind);
-            }
-            Some(stream) => {
-                let outcome = self.driver.stream_wait_event(stream, mark.event());
-                self.note(outcome);
-                let lane = if by == By::CopyIn { &mut self.copy_in } else { &mut self.copy_out };
-                lane.awaited.insert(behind.user, behind.stretch);
-            }
+        let outcome = self.driver.stream_wait_event(stream, mark.event());
+        self.note(outcome);
+        self.lane(by).awaited.insert(behind.user, behind.stretch);
+    }
+
+    fn lane(&mut self, by: By) -> &mut Lane {
+        match by {
+            By::CopyIn => &mut self.copy_in,
+            By::CopyOut => &mut self.copy_out,
         }
     }
 

@@ -5,9 +5,10 @@
 //! - What is written here is read at the chunks' own addresses only behind the
 //!   copy's event, and the other way round: aliases are ordered by events
 //!   (docs/design.md, "Map once, copy often").
-//! - A frame is taken out before it is released: a mapping would keep the
-//!   memory. That waits for the copies through here, on the host; it happens
-//!   when the ring changes, so with a plan.
+//! - A frame is taken out when it leaves the ring, for a mapping keeps its memory;
+//!   while copies through here are queued, all of the view is given up, unmapped
+//!   when they are over, and mapped anew elsewhere. It happens when the ring
+//!   changes, so with a plan.
 //! - Invariant: `mapped` is a prefix of `slots`.
 //!
 //! A mapping takes no device memory. The view is reserved outside of the arena,
@@ -19,6 +20,15 @@ use autooffload_core::memory::FrameId;
 use crate::driver::Driver;
 use crate::driver::abi::*;
 use crate::engine::FRAME_BYTES;
+use crate::engine::users::Point;
+
+/// A view that was given up.
+struct Former {
+    base: DevicePtr,
+    frames: usize,
+    /// Behind the copies through it.
+    queued: [Point; 2],
+}
 
 #[derive(Default)]
 pub struct RingView {
@@ -33,11 +43,14 @@ pub struct RingView {
     pub used: bool,
     /// The driver refused: there is no view.
     refused: bool,
+    former: Vec<Former>,
+    /// Where former ones were.
+    unused: Vec<DevicePtr>,
 }
 
 impl RingView {
     /// The ring's frames from now on. Answers from which slot on mappings
-    /// are [`Self::cut`] first, once no queued copy uses them.
+    /// are to be given up first.
     pub fn announce(&mut self, slots: &[FrameId]) -> Option<usize> {
         self.slots.clear();
         self.slots.extend_from_slice(slots);
@@ -50,8 +63,41 @@ impl RingView {
         self.mapped.iter().position(|&mapped| mapped == frame)
     }
 
+    /// Gives up the mappings from `slot` on, or all of them where copies through
+    /// here may be `queued`.
+    pub fn give_up(
+        &mut self,
+        driver: &Driver,
+        slot: usize,
+        queued: Option<[Point; 2]>,
+    ) -> Result<()> {
+        let Some(queued) = queued else { return self.cut(driver, slot) };
+        if let Some(base) = self.base.take() {
+            self.former.push(Former { base, frames: self.mapped.len(), queued });
+        }
+        self.mapped.clear();
+        self.used = false;
+        Ok(())
+    }
+
+    #[inline]
+    pub fn has_former(&self) -> bool {
+        !self.former.is_empty()
+    }
+
+    /// Unmaps the former views through which no copy is queued any more.
+    pub fn unmap_former(&mut self, driver: &Driver, is_over: impl Fn(Point) -> bool) -> Result<()> {
+        let mut outcome = Ok(());
+        let over = |former: &mut Former| former.queued.iter().all(|&point| is_over(point));
+        for Former { base, frames, .. } in self.former.extract_if(.., over) {
+            outcome = outcome.and(driver.mem_unmap(base, frames * FRAME_BYTES));
+            self.unused.push(base);
+        }
+        outcome
+    }
+
     /// Unmaps the slots from `slot` on, which no queued copy uses.
-    pub fn cut(&mut self, driver: &Driver, slot: usize) -> Result<()> {
+    fn cut(&mut self, driver: &Driver, slot: usize) -> Result<()> {
         let gone = self.mapped.len() - slot;
         self.mapped.truncate(slot);
         let Some(base) = self.base.filter(|_| gone > 0) else { return Ok(()) };
@@ -107,8 +153,8 @@ impl RingView {
         device: Device,
         handle: impl Fn(FrameId) -> MemHandle,
     ) -> Result<()> {
-        let base = match self.base {
-            Some(base) => base,
+        let base = match self.base.or_else(|| self.unused.pop()) {
+            Some(base) => *self.base.insert(base),
             None => {
                 // No ring is larger than the card.
                 let (_, total) = driver.mem_get_info()?;

@@ -9,6 +9,7 @@ use super::{Copies, Order};
 use crate::driver::abi::*;
 use crate::engine::account::{WaitReason, What};
 use crate::engine::state::hot;
+use crate::engine::users::Point;
 use crate::engine::waits::Awaited;
 
 impl Order {
@@ -43,6 +44,11 @@ impl Order {
     /// Nothing was found unfinished.
     pub fn begin_change(&mut self) {
         self.unfinished.clear();
+    }
+
+    /// These are to be waited for.
+    pub fn is_unfinished(&mut self, points: impl IntoIterator<Item = Point>) {
+        self.unfinished.extend(points);
     }
 
     /// What was found unfinished since [`Self::begin_change`], and is so.
