@@ -21,7 +21,6 @@
 
 mod unfinished;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,14 +49,15 @@ pub enum By {
 struct Lane {
     stream: CUstream,
     user: UserId,
-    awaited: HashMap<UserId, u64>,
+    /// By user: the last stretch. 0: none.
+    awaited: Vec<u64>,
 }
 
 impl Lane {
     fn new(driver: &Driver, users: &Users, ctx: CUcontext, priority: i32) -> Result<Self> {
         let stream = driver.stream_create_nonblocking(priority)?;
         let user = users.add_own(stream, ctx).ok_or(CuResult::OUT_OF_MEMORY)?;
-        Ok(Self { stream, user, awaited: HashMap::new() })
+        Ok(Self { stream, user, awaited: Vec::new() })
     }
 }
 
@@ -319,16 +319,20 @@ impl Order {
 
     pub fn await_point(&mut self, point: Point, by: By) {
         let lane = self.lane(by);
-        if lane.user == point.user
-            || lane.awaited.get(&point.user).is_some_and(|&known| known >= point.stretch)
-        {
+        let known = lane.awaited.get(usize::from(point.user));
+        if lane.user == point.user || known.is_some_and(|&known| known >= point.stretch) {
             return;
         }
         let stream = lane.stream;
         let Some((behind, mark)) = self.mark_behind(point) else { return };
         let outcome = self.driver.stream_wait_event(stream, mark.event());
         self.note(outcome);
-        self.lane(by).awaited.insert(behind.user, behind.stretch);
+        let awaited = &mut self.lane(by).awaited;
+        let user = usize::from(behind.user);
+        if awaited.len() <= user {
+            awaited.resize(user + 1, 0);
+        }
+        awaited[user] = behind.stretch;
     }
 
     fn lane(&mut self, by: By) -> &mut Lane {

@@ -6,6 +6,10 @@ use super::{Block, Event, FIRST_NAMED, Marks, Point, Stream, UserId, Users, thre
 use crate::driver::abi::*;
 use crate::engine::state::lock;
 
+pub(super) fn events_of(events: &mut [(usize, Vec<Event>)], ctx: usize) -> Option<&mut Vec<Event>> {
+    events.iter_mut().find(|(of, _)| *of == ctx).map(|(_, events)| events)
+}
+
 impl Users {
     /// What `stream` does next may wait for something that is not on it: what
     /// was before gets a mark of its own. A default stream of the same context
@@ -166,17 +170,21 @@ impl Users {
         }
         lock(&self.numbers).gone.extend(ended);
         // Gone with their context; held marks are not kept either.
-        lock(&self.events).remove(&(ctx as usize));
+        lock(&self.events).retain(|&(of, _)| of != ctx as usize);
     }
 
     /// Marks are kept for `ctx` from now on.
     pub fn context_lives(&self, ctx: CUcontext) {
-        lock(&self.events).entry(ctx as usize).or_default();
+        let mut events = lock(&self.events);
+        if events_of(&mut events, ctx as usize).is_none() {
+            events.push((ctx as usize, Vec::new()));
+        }
     }
 
     /// Gives the events back that no mark uses.
     pub fn release_events(&self) {
-        let events: Vec<Event> = lock(&self.events).values_mut().flat_map(std::mem::take).collect();
+        let events: Vec<Event> =
+            lock(&self.events).iter_mut().flat_map(|(_, events)| std::mem::take(events)).collect();
         for event in events {
             let _ = self.driver.event_destroy(event.0);
         }

@@ -35,6 +35,7 @@ use crate::engine::chunk_bits::{Hot, STRETCH_BITS};
 use crate::engine::guards::{ContextGuard, RelaxedCapture};
 use crate::engine::state::{engine, lock, space};
 use crate::thread::thread;
+use ends::events_of;
 
 /// The number of a user; 0 is nobody.
 pub type UserId = u16;
@@ -137,8 +138,8 @@ pub struct Users {
     has_blocks: AtomicBool,
     /// Numbers given to threads.
     threads: AtomicU64,
-    /// Events for marks, by context.
-    events: Mutex<HashMap<usize, Vec<Event>>>,
+    /// Events for marks, by context, of which there are few.
+    events: Mutex<Vec<(usize, Vec<Event>)>>,
     /// Uses that found no room in their chunk.
     more: Mutex<HashMap<ChunkId, Vec<u64>>>,
 }
@@ -384,7 +385,7 @@ impl Users {
         if marks.ended.len() >= MARKS_KEPT.max(2 * marks.left) {
             self.settle(slot, marks);
         }
-        let spare = lock(&self.events).get_mut(&stream.ctx).and_then(Vec::pop);
+        let spare = events_of(&mut lock(&self.events), stream.ctx).and_then(Vec::pop);
         let event = match spare {
             Some(event) => event,
             None => Event(self.driver.event_create(true)?),
@@ -462,7 +463,7 @@ impl Users {
 
     fn spare(&self, ctx: usize, event: Event) {
         // A context that is gone took its events along.
-        if let Some(events) = lock(&self.events).get_mut(&ctx) {
+        if let Some(events) = events_of(&mut lock(&self.events), ctx) {
             events.push(event);
         }
     }
