@@ -2,16 +2,17 @@
 //!
 //! A chunk holds many tensors, and equal layers that share it name it again and
 //! again: as an order of chunks, a layer looks like an iteration. What recurs
-//! once an iteration is the *address* that an operation names. So a symbol is
-//! an address within bytes that a copy from the host filled, a weight; all
-//! other addresses of a chunk are one symbol together, for activations come to
-//! lie anywhere. What is predicted and described is of chunks again: those
-//! are what moves.
+//! once an iteration is the *address* that an operation names. So a weight's
+//! address is a symbol; all other addresses of a chunk are one symbol together,
+//! for activations come to lie anywhere. A weight is what a copy from the host
+//! filled, or what kernels made (cast, or drawn on the device) and is then
+//! left alone for a while each time; what is written to be read is not. What
+//! is predicted and described is of chunks again: those are what moves.
 //!
 //! Invariants:
 //! - a symbol is of one chunk, and goes with it; memory is bounded by
 //!   [`PLACES`] for each chunk and [`SYMBOLS`] for all.
-//! - a chunk that no copy filled, or of which no address is told, is one symbol.
+//! - a chunk of which no address is told is one symbol.
 //!
 //! Not here: in which order symbols come (`learn`).
 
@@ -30,6 +31,12 @@ const PLACES: usize = 1 << 14;
 const SYMBOLS: usize = 1 << 20;
 /// Runs of filled bytes of one chunk; with more, all between is filled.
 const RUNS: usize = 1 << 12;
+/// Addresses of one chunk of which it is not known whether they are a weight's;
+/// with more, none of them is, until it comes again.
+const CANDIDATES: usize = 1 << 12;
+/// Operations for which a weight is left alone, at least: an activation is read
+/// sooner, by the operation after the one that wrote it or a few later.
+const APART: Operation = 16;
 
 /// One address that an operation names, and whose it is. 0: it is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +45,25 @@ pub struct Named {
     pub address: u64,
 }
 
+/// An address that may be a weight's.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    address: u64,
+    /// The operation that named it last.
+    named: Operation,
+    /// How often in a row it was left alone, less than it must be.
+    missing: u8,
+}
+
 /// What is known of one chunk's addresses.
 #[derive(Debug, Default)]
 struct Places {
     /// Runs of addresses that copies from the host filled: apart, in order.
     filled: Vec<Range<u64>>,
-    /// Symbols of addresses within those, in order.
+    /// Symbols of weights' addresses, in order.
     places: Vec<(u64, Symbol)>,
+    /// In order of addresses.
+    candidates: Vec<Candidate>,
     /// The symbol of all other addresses.
     other: Option<Symbol>,
 }
@@ -75,6 +94,32 @@ impl Places {
     fn is_filled(&self, address: u64) -> bool {
         let after = self.filled.partition_point(|known| known.start <= address);
         after > 0 && address < self.filled[after - 1].end
+    }
+
+    /// Whether `address`, which `operation` names, has shown itself to be a
+    /// weight's: it was made and then left alone, or left alone three times in a row.
+    fn proves(&mut self, address: u64, operation: Operation) -> bool {
+        let at = match self.candidates.binary_search_by_key(&address, |known| known.address) {
+            Ok(at) => at,
+            Err(at) => {
+                let new = Candidate { address, named: operation, missing: 1 };
+                if self.candidates.len() < CANDIDATES {
+                    self.candidates.insert(at, new);
+                } else {
+                    self.candidates.clear();
+                    self.candidates.push(new);
+                }
+                return false;
+            }
+        };
+        let known = &mut self.candidates[at];
+        let since = operation - std::mem::replace(&mut known.named, operation);
+        known.missing = if since < APART { 3 } else { known.missing - 1 };
+        let proved = known.missing == 0;
+        if proved {
+            self.candidates.remove(at);
+        }
+        proved
     }
 }
 
@@ -244,6 +289,7 @@ impl Order {
         let places = |known: &Places| {
             known.filled.capacity() * size_of::<Range<u64>>()
                 + known.places.capacity() * size_of::<(u64, Symbol)>()
+                + known.candidates.capacity() * size_of::<Candidate>()
         };
         let symbols = self.chunks.capacity() + self.unused.capacity() + self.symbols.capacity();
         self.learner.footprint()
@@ -274,12 +320,16 @@ impl Order {
 
     fn symbol(&mut self, Named { chunk, address }: Named) -> Symbol {
         let full = self.chunks.len() >= SYMBOLS && self.unused.is_empty();
+        let operation = self.learner.operations();
         let places = self.places(chunk);
         let at = match places.places.binary_search_by_key(&address, |&(at, _)| at) {
             Ok(index) => return places.places[index].1,
             Err(at) => at,
         };
-        let apart = !full && places.places.len() < PLACES && places.is_filled(address);
+        let apart = !full
+            && places.places.len() < PLACES
+            && address != 0
+            && (places.is_filled(address) || places.proves(address, operation));
         if let Some(other) = places.other.filter(|_| !apart) {
             return other;
         }

@@ -72,20 +72,53 @@ fn layers_that_share_a_chunk_are_not_taken_for_iterations() {
     assert!(phase.steps.iter().all(|step| step.use_count == 2));
 }
 
+/// Each operation writes what the next one reads, anywhere in a chunk of its own.
+fn activations(iteration: u64, place: impl Fn(u64) -> u64) -> Vec<[Named; 2]> {
+    const CHUNKS: u64 = 20;
+    let written = |operation: u64| weight((operation % CHUNKS) as u32, place(operation));
+    let first = iteration * CHUNKS;
+    (first..first + CHUNKS).map(|at| [written(at + CHUNKS), written(at + CHUNKS - 1)]).collect()
+}
+
 #[test]
-fn where_nothing_was_filled_addresses_say_nothing() {
+fn what_is_written_to_be_read_says_nothing_by_its_address() {
     let mut order = Order::default();
-    for iteration in 0..4u64 {
-        for chunk in 0..20 {
-            order.observe(&[weight(chunk, (iteration * 3 + u64::from(chunk)) % 9)]);
-        }
+    let anywhere = |operation| operation / 20 * 3 % 9 + operation % 3;
+    for named in (0..5).flat_map(|iteration| activations(iteration, anywhere)) {
+        order.observe(&named);
     }
     assert_eq!(operations(&order.describe()), [20]);
     let epoch = order.epoch();
-    for chunk in 0..20 {
-        assert!(order.observe(&[weight(chunk, 10)]), "chunk {chunk}");
+    for named in activations(5, |at| if at < 120 { anywhere(at) } else { 10 }) {
+        assert!(order.observe(&named), "{named:?}");
     }
     assert_eq!(order.epoch(), epoch);
+}
+
+#[test]
+fn weights_that_the_device_made_are_told_apart_as_those_that_were_copied() {
+    const LAYERS: u32 = 12;
+    let mut order = Order::default();
+    // Drawn, and scaled by the operation after that; or cast from elsewhere.
+    for index in 0..u64::from(LAYERS) * 4 {
+        let named = weight((index / 8) as u32, index % 8);
+        order.observe(&[named]);
+        if index % 3 == 0 {
+            order.observe(&[named, weight(LAYERS, 0)]);
+        }
+    }
+    for iteration in 0..5 {
+        for named in pass(LAYERS, iteration) {
+            order.observe(&named);
+        }
+    }
+    let description = order.describe();
+    assert!(operations(&description).contains(&(LAYERS * 4)), "{:?}", operations(&description));
+    let mut cursor = order.ahead().unwrap();
+    for named in pass(LAYERS, 9).iter().flat_map(|named| named.iter()) {
+        let next = order.next(&mut cursor).unwrap();
+        assert_eq!(next.chunk, named.chunk);
+    }
 }
 
 #[test]
