@@ -223,6 +223,9 @@ impl Streamer {
         /// Operations for which a chunk is left where it is: after a use, and
         /// before one that may never come.
         const WARM: Operation = 4;
+        /// While it is not known yet how soon an allocation of many tensors comes again.
+        const WARM_FIRST: Operation = 16;
+        const FEW: u32 = 4;
         const PATIENCE: Operation = 64;
         /// Comings of a chunk, its filling included, after which its order of
         /// birth has told what it can.
@@ -232,17 +235,22 @@ impl Streamer {
         if self.chunks[last as usize].as_ref().is_none_or(known) {
             return;
         }
-        let next: Vec<ChunkId> = self
-            .chunks
-            .iter()
-            .enumerate()
-            .skip(last as usize + 1)
-            .filter_map(|(id, chunk)| Some((id as ChunkId, chunk.as_ref()?)))
-            .filter(|(_, chunk)| !chunk.complete() && !chunk.undefined)
-            .take(CHUNKS_AHEAD)
-            .map(|(id, _)| id)
-            .collect();
-        for id in next {
+        let fills = self.fills;
+        let given_up =
+            |chunk: &ChunkState| chunk.guessed_at.is_some_and(|at| at + PATIENCE < self.operation);
+        let absent = |from: usize| {
+            let living = self.chunks.iter().enumerate().skip(from);
+            living
+                .filter_map(|(id, chunk)| Some((id as ChunkId, chunk.as_ref()?)))
+                .filter(|(_, chunk)| !chunk.complete() && !chunk.undefined)
+        };
+        let unused =
+            absent(0).filter(|(_, chunk)| fills > 0 && chunk.is_fresh(fills) && !given_up(chunk));
+        let mut next: Vec<ChunkId> = unused.take(CHUNKS_AHEAD).map(|(id, _)| id).collect();
+        if next.is_empty() {
+            next = absent(last as usize + 1).take(CHUNKS_AHEAD).map(|(id, _)| id).collect();
+        }
+        for &id in &next {
             if self.chunk(id).present() {
                 continue;
             }
@@ -251,9 +259,13 @@ impl Streamer {
                 let guessed = chunk.guessed_at.is_some_and(|at| {
                     chunk.touched_at <= at && streamer.operation <= at + PATIENCE
                 });
+                let few = fills > 0 && chunk.reuse_count < FEW;
+                let warm = if few { WARM_FIRST } else { WARM };
                 streamer.evictable(occupant)
-                    && chunk.touched_at + WARM < streamer.operation
+                    && chunk.touched_at + warm.max(2 * chunk.pause) < streamer.operation
                     && !guessed
+                    && occupant != last
+                    && !next.contains(&occupant)
             };
             if !self.prefetch_over(id, cold, None, ops) {
                 return;

@@ -170,6 +170,10 @@ impl Streamer {
     /// A copy from the host fills `addresses` of `id`: weights, until it is freed.
     pub fn filled(&mut self, id: ChunkId, addresses: Range<u64>) {
         self.order.filled(id, addresses);
+        self.fills += 1;
+        let filled_at = Some(self.fills);
+        let chunk = self.chunk_mut(id);
+        (chunk.filled_at, chunk.filling) = (filled_at, true);
     }
 
     /// The program gave up `id`'s content but may reuse the memory.

@@ -46,8 +46,15 @@ pub(super) struct ChunkState {
     pub born: Operation,
     /// Operation that touched it last; its allocation counts as a touch.
     pub touched_at: Operation,
-    /// How often it was touched after a pause.
+    /// How often it was touched after a pause, by something else than a copy
+    /// that is known to fill it.
     pub reuse_count: u32,
+    /// The number of the copy from the host that filled some of it last, and
+    /// whether the next touch is by that.
+    pub filled_at: Option<u64>,
+    pub filling: bool,
+    /// The longest of its short pauses: it is in use, still.
+    pub pause: Operation,
     /// When it was missing last, and no plan named it, nobody made room for it.
     pub denied_room: bool,
     /// Fetched ahead of a use that has not come yet: where it is in the order
@@ -92,9 +99,22 @@ impl ChunkState {
             born,
             touched_at: born,
             reuse_count: 0,
+            filled_at: None,
+            filling: false,
+            pause: 0,
             denied_room: false,
             expected: None,
             guessed_at: None,
+        }
+    }
+
+    /// Filled, and not used since, after `fills` copies that fill something.
+    /// Where these are not told of, the first touch is one.
+    pub fn is_fresh(&self, fills: u64) -> bool {
+        if fills == 0 {
+            self.reuse_count <= 1
+        } else {
+            self.filled_at.is_some() && self.reuse_count == 0
         }
     }
 

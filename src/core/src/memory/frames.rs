@@ -258,7 +258,7 @@ impl Streamer {
         [first, uses, held_up].concat()
     }
 
-    /// Chunks were filled, and none was used since.
+    /// Chunks were filled, and none was used again since.
     fn is_loading(&self) -> bool {
         const FILLED: u32 = 1;
         self.chunks.iter().flatten().all(|chunk| chunk.reuse_count <= FILLED)

@@ -157,8 +157,10 @@ pub struct Streamer {
     /// How many chunks are not resident.
     streamed_chunks: u32,
     counters: Counters,
-    /// Touched last after a pause.
+    /// Used last for the first time, or after a long pause.
     last_reused: Option<ChunkId>,
+    /// Copies from the host that filled chunks.
+    fills: u64,
     /// For [`Self::touch`]; kept for its memory.
     named: Vec<Named>,
 }
@@ -207,6 +209,7 @@ impl Streamer {
             streamed_chunks: 0,
             counters: Counters::default(),
             last_reused: None,
+            fills: 0,
             named: Vec::new(),
         }
     }

@@ -1,7 +1,12 @@
 //! The hot path: what an operation touches is made present, and held until it
 //! is queued.
 
-use super::{ChunkId, Effect, MemoryOps, Named, Shortage, Streamer};
+use super::{ChunkId, Effect, MemoryOps, Named, Operation, Shortage, Streamer};
+
+/// Operations without a use after which a chunk's next one is another coming:
+/// PyTorch keeps several layers in one allocation, and each of them comes back
+/// to it within some tens of launches.
+pub(super) const LONG_PAUSE: Operation = 64;
 
 impl Streamer {
     /// One operation of the program is about to touch `touches`: makes them
@@ -42,18 +47,7 @@ impl Streamer {
         }
         self.operation = self.order.operations();
         for &(id, effect) in touches {
-            let operation = self.operation;
-            let chunk = self.chunk_mut(id);
-            let before = std::mem::replace(&mut chunk.touched_at, operation);
-            if effect == Effect::Write {
-                chunk.written();
-            }
-            // In use by one operation after the other (activations), it says
-            // nothing about where the program is.
-            if before + 1 < operation {
-                chunk.reuse_count = chunk.reuse_count.saturating_add(1);
-                self.last_reused = Some(id);
-            }
+            self.note_use(id, effect);
         }
         Ok(())
     }
@@ -98,6 +92,27 @@ impl Streamer {
             });
         }
         Ok(())
+    }
+
+    fn note_use(&mut self, id: ChunkId, effect: Effect) {
+        let (operation, fills) = (self.operation, self.fills);
+        let chunk = self.chunk_mut(id);
+        let pause = operation - std::mem::replace(&mut chunk.touched_at, operation);
+        if effect == Effect::Write {
+            chunk.written();
+        }
+        let first = chunk.is_fresh(fills);
+        // In use by one operation after the other (activations), it says
+        // nothing about where the program is.
+        if pause <= 1 || std::mem::take(&mut chunk.filling) {
+            return;
+        }
+        chunk.reuse_count = chunk.reuse_count.saturating_add(1);
+        if !first && pause <= LONG_PAUSE {
+            chunk.pause = chunk.pause.max(pause);
+        } else if fills == 0 || chunk.filled_at.is_some() {
+            self.last_reused = Some(id);
+        }
     }
 
     /// The operation was queued: its chunks may move again.

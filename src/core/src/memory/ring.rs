@@ -135,7 +135,7 @@ impl Streamer {
         let mut parts = Vec::new();
         for hole in self.chunk(id).holes() {
             let frames = hole.end - hole.start;
-            let Some(at) = find_run(&taken, cursor, frames) else {
+            let Some(at) = self.coldest_run(&taken, cursor, frames) else {
                 return self.repack(touches, ops);
             };
             let part = Part { first: hole.start, frames, at, wrap: taken.len() as u32 };
@@ -147,6 +147,44 @@ impl Streamer {
         self.ring_cursor = cursor;
         self.count_layout_change(id);
         Ok(())
+    }
+
+    /// A run of `frames` slots that are not `taken`: the one whose content was
+    /// used, or is awaited, the longest ago; of equals the first from `cursor` on.
+    fn coldest_run(&self, taken: &[bool], cursor: u32, frames: u32) -> Option<u32> {
+        let length = taken.len() as u32;
+        let heat = |slot: u32| {
+            let occupant = self.occupants[slot as usize].map(|(id, _)| id);
+            occupant.map_or(0, |id| {
+                let ChunkState { touched_at, guessed_at, .. } = *self.chunk(id);
+                let used = touched_at.max(guessed_at.unwrap_or(0));
+                if self.awaited(id) { self.operation } else { used }
+            })
+        };
+        // Where a run may begin: somewhere that something ends.
+        let edge = |slot: &u32| {
+            let before = (slot + length - 1) % length;
+            *slot == cursor
+                || taken[before as usize] != taken[*slot as usize]
+                || self.occupants[before as usize] != self.occupants[*slot as usize]
+        };
+        let starts = (0..length).map(|step| (cursor + step) % length).filter(edge);
+        let mut best = None;
+        for start in starts {
+            let mut slots = (0..frames).map(|step| (start + step) % length);
+            if frames > length || slots.clone().any(|slot| taken[slot as usize]) {
+                continue;
+            }
+            let hottest = slots.try_fold(0, |hottest, slot| {
+                let heat = heat(slot).max(hottest);
+                if best.is_some_and(|(least, _)| least <= heat) { None } else { Some(heat) }
+            });
+            if let Some(heat) = hottest {
+                best = Some((heat, start));
+            }
+        }
+        // A run may be found between edges where none begins at one.
+        best.map(|(_, start)| start).or_else(|| find_run(taken, cursor, frames))
     }
 
     /// Maps the unmapped `id`: `parts` of its holes on the ring, the others to
