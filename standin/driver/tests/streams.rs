@@ -160,6 +160,24 @@ extern "C" fn held(data: *mut c_void) {
     CALLED.store(data as usize as u32, Ordering::Release);
 }
 
+gpu_test!(a_context_is_idle_when_what_its_streams_wait_for_is_over, [], {
+    start();
+    let (a, e) = (stream(), event());
+    let gate = gate(a);
+    record(e, a);
+    let mut other = 0u64;
+    ok!(cuCtxCreate_v2(&mut other => &mut u64, 0 => u32, 0 => i32));
+    wait(stream(), e);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            open(gate);
+        });
+        ok!(cuCtxSynchronize());
+        ok!(cuEventQuery(e => u64));
+    });
+});
+
 gpu_test!(host_functions_run_in_stream_order, [], {
     start();
     let (address, a, b) = (alloc(FRAME), stream(), stream());

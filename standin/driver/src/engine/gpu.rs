@@ -23,7 +23,7 @@ use crate::abi::{
     STREAM_PER_THREAD,
 };
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::{
     Arc, Condvar, Mutex, MutexGuard, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -386,10 +386,13 @@ impl Session {
 
     /// What must be done, and until when, for a context to be idle.
     fn all_of(&self, context: Handle) -> (Vec<OpId>, u64) {
+        // What a stream was made to wait for last may be another context's.
+        let tails = self.streams.values().filter(|s| s.context == context).flat_map(|s| &s.tail);
+        let tails: HashSet<OpId> = tails.copied().collect();
         let ops: Vec<OpId> = self
             .scheduler
             .live()
-            .filter(|(_, op)| op.context == context)
+            .filter(|&(id, op)| op.context == context || tails.contains(id))
             .map(|(&id, _)| id)
             .collect();
         let ns = self
