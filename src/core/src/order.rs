@@ -157,11 +157,6 @@ impl Order {
         followed
     }
 
-    /// Whose of the last step was not predicted; a chunk may be named twice.
-    pub fn unforeseen(&self) -> impl Iterator<Item = ChunkId> + '_ {
-        self.learner.unforeseen().iter().map(|&symbol| self.chunk_of(symbol))
-    }
-
     /// Whether any of `named` comes and goes by no rule.
     pub fn any_erratic(&self, named: &[Named]) -> bool {
         let mut known = named.iter().filter_map(|&name| self.known_symbol(name));
@@ -372,10 +367,6 @@ impl Order {
 
     pub fn lap(&self) -> Option<u64> {
         self.learner.lap()
-    }
-
-    pub fn laid_out_at(&self) -> Option<Operation> {
-        self.learner.laid_out_at()
     }
 
     pub fn described(&self) -> Vec<u64> {

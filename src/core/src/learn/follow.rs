@@ -56,14 +56,11 @@ impl Learner {
                 track.now = (track.now + 1).min(end - 1).max(track.now);
             }
         }
-        self.unforeseen.clear();
-        let lost = self.track.is_none();
+        let mut predicted = self.track.is_some();
         for &chunk in chunks {
-            if !self.access(chunk, at, operation) || lost {
-                self.unforeseen.push(chunk);
-            }
+            predicted &= self.access(chunk, at, operation);
         }
-        !lost && self.unforeseen.is_empty()
+        predicted
     }
 
     fn access(&mut self, chunk: ChunkId, at: Moment, operation: Operation) -> bool {

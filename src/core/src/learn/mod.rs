@@ -193,8 +193,6 @@ pub struct Learner {
     /// Of chains.
     chain_voters: Voters,
     recent: Recent,
-    /// What came unexpectedly in the last step.
-    unforeseen: Vec<ChunkId>,
     /// Where we are. `None`: nowhere known.
     track: Option<Track>,
     /// Where we were, if `track` is a phase that is expected to begin now but
@@ -234,7 +232,6 @@ impl Learner {
             chains: Chains::default(),
             chain_voters: Voters::default(),
             recent: Recent::default(),
-            unforeseen: Vec::new(),
             track: None,
             crossed: None,
             interrupted: None,
@@ -255,11 +252,6 @@ impl Learner {
             return self.linger();
         }
         self.step(operation, &chunks[..chunks.len().min(record::MOST_USES)])
-    }
-
-    /// What of the last step was not predicted.
-    pub fn unforeseen(&self) -> &[ChunkId] {
-        &self.unforeseen
     }
 
     /// The operations took `ns` of GPU time, all together, stalls not counted.
@@ -337,11 +329,6 @@ impl Learner {
     pub fn lap(&self) -> Option<u64> {
         let phase = self.phase(self.track.as_ref()?.slot);
         phase.confirmed.then(|| phase.length())
-    }
-
-    /// When the phase under way was laid out: it knows nothing that came later.
-    pub fn laid_out_at(&self) -> Option<Operation> {
-        self.track.as_ref().map(|track| self.phase(track.slot).built_at)
     }
 
     /// Whether `chunk` comes and goes by no rule: it is neither predicted nor

@@ -42,8 +42,6 @@ pub(super) struct ChunkState {
     pub planned: bool,
     /// Launches under way, between begin and end, on any thread.
     pub holds: u32,
-    /// The operation before which it was allocated.
-    pub born: Operation,
     /// Operation that touched it last; its allocation counts as a touch.
     pub touched_at: Operation,
     /// How often it was touched after a pause, by something else than a copy
@@ -78,7 +76,7 @@ pub(super) struct Streamed {
 
 impl ChunkState {
     /// A resident of `own` frames.
-    pub fn new(own: Vec<FrameId>, born: Operation) -> Self {
+    pub fn new(own: Vec<FrameId>, touched_at: Operation) -> Self {
         let frames = own.len();
         Self {
             frames: frames as u32,
@@ -96,8 +94,7 @@ impl ChunkState {
             pinned: false,
             planned: false,
             holds: 0,
-            born,
-            touched_at: born,
+            touched_at,
             reuse_count: 0,
             filled_at: None,
             filling: false,

@@ -42,8 +42,7 @@ impl Streamer {
         let epoch = self.order.epoch();
         let followed = self.order.observe(named);
         if predicted && (!chosen || self.order.epoch() != epoch) {
-            let right = followed || !self.order.unforeseen().any(|id| self.is_foretellable(id));
-            self.accuracy.record(right);
+            self.accuracy.record(followed);
         }
         self.operation = self.order.operations();
         for &(id, effect) in touches {

@@ -61,13 +61,6 @@ impl Accuracy {
 }
 
 impl Streamer {
-    /// Whether a prediction that left `id` out was wrong: not if that was allocated
-    /// after what is predicted was laid out (activations made for each request).
-    pub(super) fn is_foretellable(&self, id: ChunkId) -> bool {
-        let Some(Some(chunk)) = self.chunks.get(id as usize) else { return false };
-        self.order.laid_out_at().is_none_or(|at| chunk.born < at)
-    }
-
     /// While predictions fail: there is no plan, and nothing has a place on the
     /// ring but what passes through.
     pub(super) fn give_up_predictions(
