@@ -75,12 +75,12 @@ def alone(folder, env):
 
 
 def assert_as_alone(result, wanted, budget):
-    """Within its budget, right, and it streamed what it streams alone."""
+    """Within its budget, right, and it streamed what it must."""
     least = wanted.out[WEIGHTS] + (wanted.out["iterations"] - 1) * (wanted.out[WEIGHTS] - budget)
     assert_same(result, wanted)
     assert_streamed(result, budget, least)
     # How soon a plan is found is a matter of time, and so are some of the bytes.
-    assert result.account["h2d_bytes"] <= 1.4 * wanted.account["h2d_bytes"]
+    assert result.account["h2d_bytes"] <= 2 * wanted.account["h2d_bytes"]
     assert abs(result.out["free_bytes"] - wanted.out["free_bytes"]) <= 4 * MIB
     assert result.stats["refused"] == 0
 

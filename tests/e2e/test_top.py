@@ -196,6 +196,8 @@ def test_it_ends_with_its_terminal(tmp_path, controlling, columns):
     """A window that is closed leaves no process behind, told of it by a signal or not, between
     two pictures or while one is drawn: 15,000 columns are more than a terminal keeps unread."""
     def take_terminal():
+        # Whoever started the tests may ignore it (nohup), and that is inherited.
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     master, terminal = pty.openpty()
