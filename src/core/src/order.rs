@@ -114,6 +114,10 @@ impl Places {
         };
         let known = &mut self.candidates[at];
         let since = operation - std::mem::replace(&mut known.named, operation);
+        if since == 0 {
+            // Read and written in place, by one operation.
+            return false;
+        }
         known.missing = if since < APART { 3 } else { known.missing - 1 };
         let proved = known.missing == 0;
         if proved {

@@ -102,13 +102,14 @@ fn weights_that_the_device_made_are_told_apart_as_those_that_were_copied() {
     // Drawn, and scaled by the operation after that; or cast from elsewhere.
     for index in 0..u64::from(LAYERS) * 4 {
         let named = weight((index / 8) as u32, index % 8);
-        order.observe(&[named]);
+        order.observe(&[named, named]);
         if index % 3 == 0 {
             order.observe(&[named, weight(LAYERS, 0)]);
         }
     }
     for iteration in 0..5 {
-        for named in pass(LAYERS, iteration) {
+        for mut named in pass(LAYERS, iteration) {
+            named.push(named[0]);
             order.observe(&named);
         }
     }
