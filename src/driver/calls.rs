@@ -31,6 +31,7 @@ macro_rules! own_calls {
         impl Calls { $(
             /// # Safety
             /// The arguments satisfy what cuda.h asks of this function.
+            #[allow(clippy::too_many_arguments, reason = "cuda.h's are as many")]
             pub(super) unsafe fn $name(&self, $( $arg : $ty ),*) -> CuResult {
                 let Some(original) = self.resolve(OwnCall::$name) else {
                     return absent();

@@ -63,7 +63,10 @@ pub(super) fn set_up(engine: &'static Engine, device: Device, ctx: CUcontext) ->
     // The virtual-memory attribute of the device (CU_DEVICE_ATTRIBUTE 102).
     const VMM_SUPPORTED: std::ffi::c_int = 102;
     if engine.driver.device_get_attribute(VMM_SUPPORTED, device) == Ok(0)
-        || engine.driver.mem_granularity(device).is_ok_and(|bytes| FRAME_BYTES % bytes != 0)
+        || engine
+            .driver
+            .mem_granularity(device)
+            .is_ok_and(|bytes| !FRAME_BYTES.is_multiple_of(bytes))
     {
         engine.passed.warn_once(format!(
             "device {device} has no virtual memory of 2 MiB frames (an old card, or a vGPU \

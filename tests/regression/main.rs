@@ -193,7 +193,7 @@ fn what_a_table_names_stays_by_whichever_copy_it_came() {
     run("tables", &[("STANDIN_VRAM", "1G")], false);
     let account = run("tables", &[("STANDIN_VRAM", "32M")], true);
     let kept = account["device"]["kept_resident_bytes"].as_u64();
-    assert_eq!(kept, Some(9 * 2 << 20));
+    assert_eq!(kept, Some((9 * 2) << 20));
 }
 
 /// A table that a kernel wrote, or a copy on the device: what it names was gone

@@ -57,7 +57,7 @@ fn main() -> std::io::Result<()> {
 fn order(random: &mut Random, phases: u64, steps: u64) -> Remembered {
     let mut step = || {
         let place = |number: u64| {
-            let offset = (number % 3 > 0).then_some(number << 12);
+            let offset = (!number.is_multiple_of(3)).then_some(number << 12);
             Place { chunk: number as u32 % 6, offset }
         };
         let uses = (0..random.within(0, 2)).map(|_| place(random.within(0, 40))).collect();

@@ -83,11 +83,11 @@ impl Places {
         let met = &self.filled[first..last];
         let start = met.first().map_or(run.start, |known| known.start.min(run.start));
         let end = met.last().map_or(run.end, |known| known.end.max(run.end));
-        self.filled.splice(first..last, [start..end]);
+        self.filled.splice(first..last, std::iter::once(start..end));
         if let [first, .., last] = &self.filled[..]
             && self.filled.len() > RUNS
         {
-            self.filled = vec![first.start..last.end];
+            self.filled = std::iter::once(first.start..last.end).collect();
         }
     }
 

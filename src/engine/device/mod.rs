@@ -181,6 +181,7 @@ unsafe impl Send for DeviceBackend {}
 
 impl Device {
     /// Sets up `device`, whose context `ctx` is current.
+    #[allow(clippy::too_many_arguments, reason = "what is made once, from what others own")]
     pub fn new(
         driver: &'static Driver,
         host_store: &'static HostStore,

@@ -79,13 +79,15 @@ impl Search {
         unsafe { data.address.cast::<[u64; 3]>().write(planted) };
         let spans = [span(5 << 40, 1), span(0, 0)];
         let start = data.address as DevicePtr;
+        let all = start..start + BYTES as u64;
+        let all = std::slice::from_ref(&all);
         let tried = (|| {
             if data.record().is_none() {
                 return Err(CuResult::NOT_SUPPORTED);
             }
-            search.queue(driver, store, stream, &[start..start + BYTES as u64], &spans)?;
+            search.queue(driver, store, stream, all, &spans)?;
             driver.stream_synchronize(stream)?;
-            let found = search.read(&[start..start + BYTES as u64], &spans);
+            let found = search.read(all, &spans);
             if found == [(start + 8, 5 << 40)] { Ok(()) } else { Err(CuResult::UNKNOWN) }
         })();
         store.free(data);

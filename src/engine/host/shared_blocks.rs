@@ -53,6 +53,7 @@ impl SharedBlocks {
         if store.available() < bytes as u64 + unsaved_bytes {
             return None;
         }
+        #[allow(clippy::arc_with_non_send_sync, reason = "it is moved with its device, as a whole")]
         let slab = Arc::new(store.allocate(bytes)?);
         self.living.retain(|_, slab| slab.strong_count() > 0);
         self.living.insert(number, Arc::downgrade(&slab));

@@ -76,7 +76,7 @@ impl Directory {
     /// `path`, made if there is none.
     pub fn make(path: &Path) -> Result<Self> {
         match std::fs::DirBuilder::new().mode(0o700).create(path) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
             _ => Self::open(path),
         }
     }

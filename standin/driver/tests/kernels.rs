@@ -138,7 +138,7 @@ gpu_test!(packed_parameters, [], {
     let buffer = [address, address, 1];
     let bytes = 24usize;
     let extra: [*const c_void; 5] = [
-        1 as *const c_void,
+        std::ptr::without_provenance(1), // CU_LAUNCH_PARAM_BUFFER_POINTER
         buffer.as_ptr().cast(),
         2 as *const c_void,
         (&raw const bytes).cast(),
@@ -200,7 +200,7 @@ gpu_test!(get_proc_address_answers_the_exported_symbols, [], {
     ok!(cuInit(0 => u32));
     let lookup = |name: &str, version: i32, flags: u64| {
         let text = CString::new(name).unwrap();
-        let (mut pointer, mut status) = (1 as *mut c_void, 9i32);
+        let (mut pointer, mut status) = (std::ptr::without_provenance_mut::<c_void>(1), 9i32);
         let code = cu!(cuGetProcAddress_v2(text.as_ptr() => *const i8, &mut pointer => &mut *mut c_void,
             version => i32, flags => u64, &mut status => &mut i32));
         (code, pointer, status)

@@ -2,7 +2,7 @@
 
 mod common;
 use common::*;
-use std::ffi::{CStr, CString, c_void};
+use std::ffi::{CString, c_void};
 
 fn text() -> CString {
     CString::new(include_str!("../../../shim/fingerprint.ptx")).unwrap()
@@ -26,7 +26,7 @@ fn changed_bytes_reach_the_host() {
     start();
     let (mut module, mut function) = (0u64, 0u64);
     assert_eq!(load(&mut module), 0);
-    let name = CStr::from_bytes_with_nul(b"fingerprint_pieces\0").unwrap();
+    let name = c"fingerprint_pieces";
     ok!(cuModuleGetFunction(&mut function => &mut u64, module => u64, name.as_ptr() => *const i8));
     let bytes = 2 * PIECE + 100;
     let base = alloc(bytes);

@@ -149,11 +149,12 @@ mod tests {
 
     #[test]
     fn a_scalar_is_read_in_its_own_type() {
+        let (one_and_a_half, two_and_a_half, in_bf16) = (1.5f32, 2.5f64, 0x3fc0u16);
         // SAFETY: each pointer is to a live value of the stated type.
         unsafe {
-            assert_eq!(scalar((&raw const *&1.5f32).cast(), DataType::F32), Ok(1.5));
-            assert_eq!(scalar((&raw const *&2.5f64).cast(), DataType::F64), Ok(2.5));
-            assert_eq!(scalar((&raw const *&0x3fc0u16).cast(), DataType::Bf16), Ok(1.5));
+            assert_eq!(scalar((&raw const one_and_a_half).cast(), DataType::F32), Ok(1.5));
+            assert_eq!(scalar((&raw const two_and_a_half).cast(), DataType::F64), Ok(2.5));
+            assert_eq!(scalar((&raw const in_bf16).cast(), DataType::Bf16), Ok(1.5));
             assert_eq!(scalar(std::ptr::null(), DataType::F32), Err(Status::INVALID_VALUE));
         }
     }

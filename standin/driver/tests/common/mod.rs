@@ -92,10 +92,8 @@ macro_rules! cu {
         assert!(!symbol.is_null(), concat!(stringify!($name), " is not exported"));
         // SAFETY: the types are those of the entry point, as each test states
         // them; pointers are to locals of the test.
-        unsafe {
-            let function: extern "C" fn($($ty),*) -> i32 = std::mem::transmute(symbol);
-            function($($value),*)
-        }
+        let function: extern "C" fn($($ty),*) -> i32 = unsafe { std::mem::transmute(symbol) };
+        function($($value),*)
     }};
 }
 

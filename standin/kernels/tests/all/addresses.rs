@@ -46,7 +46,7 @@ fn found(kernel: &dyn Kernel, words: &[u64], skip: usize, blocks: u32, other: u6
 
 #[test]
 fn what_is_planted_is_found() {
-    let tagged = LOW + 77 | 0xA5 << 57;
+    let tagged = (LOW + 77) | (0xA5 << 57);
     let mut words = vec![0x3F80_0000_3F80_0000; 600];
     // Just outside and just inside of both ranges; a tensor map, on a line and off.
     let planted = [
