@@ -146,7 +146,7 @@ pub fn list_cards() -> Result<(), String> {
 pub fn write_trace(source: &Source, output: &Path, iterations: u32) -> Result<(), String> {
     let text = format::write(&source.trace(iterations)?);
     if output == Path::new("-") {
-        return write(&mut std::io::stdout().lock(), text.as_bytes());
+        return print(&text);
     }
     std::fs::write(output, text)
         .map_err(|error| format!("{}: cannot be written: {error}", output.display()))
@@ -157,14 +157,15 @@ pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "autooffload: {line}");
 }
 
-/// To standard output. A reader that has seen enough (`| head`) is no failure.
+/// To standard output: what was asked for.
 pub fn print(text: &str) -> Result<(), String> {
-    write(&mut std::io::stdout().lock(), text.as_bytes())
+    let mut to = std::io::stdout().lock();
+    to.write_all(text.as_bytes()).and_then(|()| to.flush()).map_err(not_written)
 }
 
-fn write(to: &mut impl Write, bytes: &[u8]) -> Result<(), String> {
-    match to.write_all(bytes).and_then(|()| to.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| format!("standard output: {error}")),
-    }
+pub fn not_written(error: std::io::Error) -> String {
+    format!(
+        "standard output cannot be written: {error}; give it a file or a terminal that takes all \
+         of it"
+    )
 }

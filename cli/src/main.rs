@@ -106,8 +106,13 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), String> {
-    let parsed =
-        Arguments::from_arg_matches(&commands().get_matches()).unwrap_or_else(|error| error.exit());
+    let parsed = commands().try_get_matches().and_then(|found| Arguments::from_arg_matches(&found));
+    let parsed = match parsed {
+        Ok(parsed) => parsed,
+        Err(wrong) if wrong.use_stderr() => wrong.exit(),
+        // Help and version; `exit` hides that they could not be written.
+        Err(help) => return help.print().map_err(arguments::not_written),
+    };
     match parsed.command {
         Command::Forecast(options) => forecast::run(&options),
         Command::Report(options) => report::run(&options),

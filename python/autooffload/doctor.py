@@ -16,7 +16,7 @@ import sys
 
 from . import allocator, comfyui, version
 from .library import find_library
-from .messages import Refusal
+from .messages import Refusal, show
 
 OK, PROBLEM, UNKNOWN = "ok", "problem", "unknown"
 
@@ -34,13 +34,14 @@ def run(as_json):
     lines = [dict(zip(("name", "verdict", "found", "todo"), (*line, None)[:4]))
              for check in CHECKS for line in check()]
     if as_json:
-        print(json.dumps({"version": version(), "checks": lines}, indent=1))
+        show(json.dumps({"version": version(), "checks": lines}, indent=1))
     else:
-        print(f"autooffload {version()}")
+        text = [f"autooffload {version()}"]
         for line in lines:
-            print(f"{line['verdict']:<8} {line['name']:<20} {line['found']}")
+            text.append(f"{line['verdict']:<8} {line['name']:<20} {line['found']}")
             if line["todo"]:
-                print(f"{'':<30}-> {line['todo']}")
+                text.append(f"{'':<30}-> {line['todo']}")
+        show("\n".join(text))
     return 1 if any(line["verdict"] == PROBLEM for line in lines) else 0
 
 

@@ -15,7 +15,7 @@ import tempfile
 
 from . import allocator, child, comfyui, version
 from .library import find_library, preload_value
-from .messages import EXIT_CANNOT_RUN, Refusal, say, tell
+from .messages import EXIT_CANNOT_RUN, Refusal, say, show, tell
 from .program import executed_files, find_program, loader_objection
 
 # The options that mirror a setting of the library: option, environment
@@ -89,7 +89,10 @@ def build_parser():
                "from the build tree, or from where it is installed. Exit status "
                "126: the program cannot be run this way; 127: program or library "
                "not found; 2: wrong usage.",
-        allow_abbrev=False)
+        allow_abbrev=False, add_help=False)
+    # Shown by `main`: argparse hides that standard output could not be written.
+    parser.add_argument("-h", "--help", action="store_true", help="show this, and start nothing")
+    parser.add_argument("--version", action="store_true", help="show the version")
     for option, variable, metavar, text in SETTINGS:
         parser.add_argument(option, dest=variable, metavar=metavar, help=text)
     for option, variable, value, text in SWITCHES:
@@ -102,7 +105,6 @@ def build_parser():
                         help="look at this machine and say what is ok, what is a problem and "
                              "what to do; --json: for programs")
     parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--version", action="version", version=f"autooffload {version()}")
     return parser
 
 
@@ -160,14 +162,14 @@ def prepared(options, command, private_dir):
     return path, command, env
 
 
-def describe(path, command, env):
-    """What would be started, on standard output."""
-    print(f"would run {path}")
-    print(f"with      {' '.join(command[1:]) or 'no arguments'}")
+def description(path, command, env):
+    """What would be started, in lines."""
+    yield f"would run {path}"
+    yield f"with      {' '.join(command[1:]) or 'no arguments'}"
     for name in sorted(set(env) | set(os.environ)):
         if name == MARKER_VARIABLE or env.get(name) == os.environ.get(name):
             continue
-        print(f"set       {name}={env[name]}" if name in env else f"unset     {name}")
+        yield f"set       {name}={env[name]}" if name in env else f"unset     {name}"
 
 
 # --- after its end -----------------------------------------------------------
@@ -198,9 +200,7 @@ def run(options, command):
     try:
         path, command, env = prepared(options, command, private_dir)
         if options.dry_run:
-            describe(path, command, env)
-            sys.stdout.flush()
-            return
+            return show("\n".join(description(path, command, env)))
         status, old_mask = child.run(path, command, env)
         tell_what_was_left(private_dir)
         if cuda_was_used(private_dir):
@@ -216,15 +216,18 @@ def main(argv=None):
     ours, command = split_command(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     options = parser.parse_args(ours)
-    if not command and not options.doctor:
-        parser.error("name the program to run, e.g. `autooffload-launch python main.py`")
     try:
-        if options.doctor:
+        if options.help:
+            show(parser.format_help().rstrip())
+        elif options.version:
+            show(f"autooffload {version()}")
+        elif options.doctor:
             from . import doctor
             sys.exit(doctor.run(options.json))
-        run(options, command)
+        elif command:
+            run(options, command)
+        else:
+            parser.error("name the program to run, e.g. `autooffload-launch python main.py`")
     except Refusal as refusal:
         say(str(refusal))
         sys.exit(refusal.status)
-    except BrokenPipeError:  # the reader of a dry run or of the doctor has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,8 +1,10 @@
 """What the launcher says, and how it refuses. Not here: what is said."""
 
+import errno
 import os
 import sys
 
+EXIT_NOT_WRITTEN = 1
 EXIT_CANNOT_RUN = 126
 EXIT_NOT_FOUND = 127
 
@@ -29,3 +31,16 @@ def tell(line):
     except OSError:
         # What was not written would be tried again, and fail, at the end.
         sys.stderr = open(os.devnull, "w")
+
+
+def show(text):
+    """On standard output: what was asked for. If it cannot be written, that is a refusal."""
+    try:
+        if sys.stdout is None:  # it was closed; print would say nothing
+            raise OSError(errno.EBADF, "it is closed")
+        print(text, flush=True)
+    except OSError as error:
+        # What was not written would be tried again, and fail, at the end.
+        sys.stdout = open(os.devnull, "w")
+        raise Refusal(f"standard output cannot be written: {error.strerror}; give it a file "
+                      "or a terminal that takes all of it", EXIT_NOT_WRITTEN) from None
