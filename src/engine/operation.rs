@@ -9,13 +9,13 @@
 use std::sync::atomic::Ordering;
 
 use autooffload_core::address_map::ChunkId;
-use autooffload_core::memory::{Effect, Shortage};
+use autooffload_core::memory::{Effect, Shortage, Streamer};
 use autooffload_core::order::Named;
 use smallvec::SmallVec;
 
 use super::account::{WaitReason, report};
 use super::allocation::{follow_card, take_all_room};
-use super::device::Device as DeviceState;
+use super::device::{Device as DeviceState, DeviceBackend};
 use super::guards::{ContextGuard, RelaxedCapture};
 use super::inflight::FastLaunch;
 use super::reach::{self, Caller, Launched, Reached};
@@ -147,6 +147,30 @@ pub(super) fn current_device(engine: &Engine) -> Option<usize> {
     engine.driver.ctx_get_device().ok().map(|device| device as usize)
 }
 
+/// Makes what an operation names present: with all the room that there is, and at
+/// the last by reading in place what does not fit at once.
+fn touch(
+    engine: &Engine,
+    streamer: &mut Streamer,
+    backend: &mut DeviceBackend,
+    touches: &[(ChunkId, Effect)],
+    named: &[Named],
+) -> std::result::Result<(), Shortage> {
+    let mut outcome = streamer.touch_named(touches, named, backend);
+    if let Err(Shortage::Device { .. }) = outcome {
+        // Others may have given memory back since the card was asked.
+        take_all_room(engine, streamer, backend);
+        outcome = streamer.touch_named(touches, named, backend);
+    }
+    while let Err(Shortage::Device { needed_frames, cap_frames }) = outcome
+        && streamer.fit_by_reading_in_place(touches, backend)?
+    {
+        backend.say_reads_in_place(needed_frames, cap_frames);
+        outcome = streamer.touch_named(touches, named, backend);
+    }
+    outcome
+}
+
 /// Memory moves, so the streamer decides.
 fn begin_streaming(
     engine: &'static Engine,
@@ -247,14 +271,7 @@ impl Streaming {
             names.clear();
             let known = |chunk| living.iter().any(|&(id, _)| id == chunk);
             names.extend(named.iter().copied().filter(|name| known(name.chunk)));
-            streamer.touch_named(&living, &names, backend).or_else(|shortage| match shortage {
-                Shortage::Device { .. } => {
-                    // Others may have given memory back since the card was asked.
-                    take_all_room(engine, streamer, backend);
-                    streamer.touch_named(&living, &names, backend)
-                }
-                other => Err(other),
-            })?;
+            touch(engine, streamer, backend, &living, &names)?;
             living.iter().for_each(|&(id, _)| backend.open(id));
             {
                 // A default stream is the one of the program's context.

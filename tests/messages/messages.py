@@ -74,6 +74,10 @@ MESSAGES = {
         "error: device 0: an allocation has waited for … s for memory that queued work has yet to "
         "use: if that work waits for what the program does later, neither goes on. Raise "
         "AUTOOFFLOAD_VRAM until all that is queued at once fits"],
+    "a launch larger than the budget": [
+        "warn: device 0: an operation needs … at once and the budget leaves … for managed memory: "
+        "what does not fit stays in host memory, which kernels reach over the link, slowly. Raise "
+        "AUTOOFFLOAD_VRAM, or use a smaller batch"],
     "a launch larger than the card": [
         "error: device 0: … needs … at once and the budget leaves … for managed memory: out of "
         "memory (cuBLAS may call it CUBLAS_STATUS_EXECUTION_FAILED). Raise AUTOOFFLOAD_VRAM, or "

@@ -1202,6 +1202,90 @@ fn what_is_hardly_read_is_read_in_place_and_nothing_crosses_the_link() {
     assert_eq!(program.streamer.host_frames_of(0), 0);
 }
 
+/// One operation, as the engine performs it where it does not fit at once.
+fn run_in_part(program: &mut Program, touches: &[(ChunkId, Effect)]) -> Result<(), Shortage> {
+    loop {
+        match program.run(touches) {
+            Err(shortage @ Shortage::Device { .. }) => {
+                let Program { streamer, model, .. } = program;
+                if !once_over(|| streamer.fit_by_reading_in_place(touches, model))? {
+                    return Err(shortage);
+                }
+            }
+            other => return other,
+        }
+    }
+}
+
+#[test]
+fn what_one_operation_needs_too_much_is_read_in_place() {
+    for seed in 0..300 {
+        let mut random = Random(seed + 1);
+        let cap = 8 + random.below(24) as u32;
+        let mut program = Program::new(cap as usize);
+        program.model.host_frames = 200;
+        program.model.unfinished = random.below(4);
+        let count = 4 + random.below(8) as u32;
+        for id in 0..count {
+            program.allocate(id, 1 + random.below(u64::from(cap)) as u32).unwrap();
+            if random.below(3) > 0 {
+                program.write(id);
+            }
+        }
+        if seed % 4 == 0 {
+            let _ = once_over(|| program.streamer.pin(0, &mut program.model));
+        }
+        for _ in 0..60 {
+            let mut touches: Vec<(ChunkId, Effect)> = Vec::new();
+            for id in 0..count {
+                if random.below(2) == 0 {
+                    let effect = if random.below(2) == 0 { Effect::Read } else { Effect::Write };
+                    touches.push((id, effect));
+                }
+            }
+            run_in_part(&mut program, &touches).unwrap();
+            program.streamer.check();
+            assert!(program.model.device_frames() <= cap as usize);
+        }
+        assert!(program.streamer.host_frames_of(0) == 0 || seed % 4 > 0, "pinned");
+        (0..count).for_each(|id| program.free(id));
+        assert_eq!((program.streamer.host_frames(), program.model.on_host.len()), (0, 0));
+    }
+}
+
+#[test]
+fn without_host_memory_to_read_in_place_too_much_is_a_shortage_of_all_of_it() {
+    for host_frames in 0..5 {
+        let mut program = Program::new(10);
+        program.model.host_frames = host_frames;
+        for id in 0..2 {
+            program.allocate(id, 8).unwrap();
+            program.write(id);
+        }
+        let both = [(0, Effect::Read), (1, Effect::Read)];
+        let shortage = Shortage::Device { needed_frames: 16, cap_frames: 10 };
+        assert_eq!(run_in_part(&mut program, &both), Err(shortage), "{host_frames}");
+        program.streamer.check();
+        (0..2).for_each(|id| program.run(&[(id, Effect::Read)]).unwrap());
+    }
+}
+
+#[test]
+fn what_went_to_the_host_for_one_operation_comes_back_with_a_plan() {
+    let mut program = Program::new(10);
+    program.model.host_frames = 10;
+    for id in 0..2 {
+        program.allocate(id, 8).unwrap();
+        program.write(id);
+    }
+    run_in_part(&mut program, &[(0, Effect::Read), (1, Effect::Read)]).unwrap();
+    assert_eq!(program.streamer.host_frames(), 6);
+    for _ in 0..40 {
+        (0..2).for_each(|id| program.run(&[(id, Effect::Read)]).unwrap());
+    }
+    assert_eq!(program.streamer.host_frames(), 0);
+}
+
 #[test]
 fn what_is_read_whole_or_was_never_measured_streams() {
     let mut program = partly_read(60, 0, 10);

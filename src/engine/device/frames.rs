@@ -37,8 +37,10 @@ impl DeviceBackend {
     }
 
     pub(super) fn new_host_frame(&mut self) -> std::result::Result<FrameId, Refused> {
-        let node = self.in_place.node(self.driver, self.device).ok_or(Refused)?;
         let store = self.host_store;
+        // Memory of the host that the device reaches is page-locked.
+        let node = store.pins().then(|| self.in_place.node(self.driver, self.device));
+        let node = node.flatten().ok_or(Refused)?;
         // What is on its way out makes room.
         self.free_leaving();
         if !store.take_pinned(FRAME_BYTES) {

@@ -5,22 +5,26 @@
 //! whether the driver knows of such memory, and one frame that is made, mapped
 //! and given back says whether it may be had here (containers may forbid it).
 //!
-//! Not here: which chunk is to lie there (the planner's), and the frames
-//! themselves (see `device`).
+//! Not here: which chunk is to lie there (the planner's, or what one operation
+//! needs), and the frames themselves (see `frames`).
 
 use std::ffi::c_int;
 
 use autooffload_core::plan::IN_PLACE_LINK_SHARE;
+use autooffload_core::units::format_bytes;
 
+use super::DeviceBackend;
 use crate::driver::Driver;
 use crate::driver::abi::*;
-use crate::engine::FRAME_BYTES;
+use crate::engine::{FRAME_BYTES, FRAME_SHIFT};
 
 /// What was found out about a device.
 #[derive(Default)]
 pub struct InPlace {
     /// `None`: not asked yet.
     asked: Option<Answer>,
+    /// That an operation does not fit otherwise.
+    said: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -57,6 +61,25 @@ impl InPlace {
         let answer = self.answer(driver, device);
         let in_place = answer.node.map(|_| link_bytes_per_s * IN_PLACE_LINK_SHARE);
         (answer.device_bytes_per_s.unwrap_or(f64::INFINITY), in_place)
+    }
+}
+
+impl DeviceBackend {
+    /// Says, once, that an operation needs more than the device may hold at once.
+    #[cold]
+    pub fn say_reads_in_place(&mut self, needed_frames: u32, cap_frames: u32) {
+        if std::mem::replace(&mut self.in_place.said, true) {
+            return;
+        }
+        let bytes = |frames: u32| format_bytes(u64::from(frames) << FRAME_SHIFT);
+        log::warn!(
+            "device {}: an operation needs {} at once and the budget leaves {} for managed memory: what \
+             does not fit stays in host memory, which kernels reach over the link, slowly. Raise \
+             AUTOOFFLOAD_VRAM, or use a smaller batch",
+            self.device,
+            bytes(needed_frames),
+            bytes(cap_frames),
+        );
     }
 }
 

@@ -7,11 +7,13 @@ import torch
 import models
 
 parser = argparse.ArgumentParser()
-parser.add_argument("case", choices=["launch", "host", "fault"])
+parser.add_argument("case", choices=["launch", "retry", "host", "fault"])
 parser.add_argument("--blocks", type=int, default=60)
 options = parser.parse_args()
 
 hashes, caught = [], []
+# Of what the device might not hold at once.
+whole = []
 
 
 def forward(model, seed):
@@ -40,10 +42,31 @@ def one_launch_too_big():
         forward(model, seed)
 
     def add():
-        parts = [torch.full((4 * 2**20,), 1.0 + i, device="cuda") for i in range(2)]
-        (parts[0] + parts[1]).sum().item()
+        parts = [torch.arange(4 * 2**20, dtype=torch.float32, device="cuda") + i for i in range(2)]
+        both = parts[0] + parts[1]
+        both += parts[1]
+        whole.extend([models.digest(both), models.digest(parts[0])])
 
     attempt(add)
+    models.release()
+    return model
+
+
+def smaller_batches():
+    """Tries again with half the batch, as accelerate's find_executable_batch_size."""
+    model = models.stack(options.blocks)
+    batch = 1 << 14
+
+    def run():
+        x = torch.ones(batch, models.WIDTH, device="cuda")
+        for block in model:
+            x = block(x)
+        # Of each batch the same, whatever its size.
+        whole.append(models.digest(x[:1]))
+
+    while not attempt(run):
+        models.release()
+        batch //= 2
     models.release()
     return model
 
@@ -102,11 +125,11 @@ def allocations_that_fail():
 
 
 with torch.no_grad():
-    model = {"launch": one_launch_too_big, "host": host_memory_too_small,
+    model = {"launch": one_launch_too_big, "retry": smaller_batches, "host": host_memory_too_small,
              "fault": allocations_that_fail}[options.case]()
     if options.case != "host":
         for seed in range(10, 13):
             forward(model, seed)
         hashes += [models.digest(p) for block in model for p in block.parameters()]
-    models.report(hashes=hashes, caught=caught, built=len(model), iterations=3,
+    models.report(hashes=hashes, whole=whole, caught=caught, built=len(model), iterations=3,
                   weight_bytes=models.weight_bytes(model))

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::chunk::{self, ChunkState, PartExt};
+use super::chunk::{ChunkState, PartExt};
 use super::{ChunkId, Effect, FrameId, MemoryOps, Operation, Pending, Refused, Shortage, Streamer};
 
 /// Chunks that must not lose their frames now.
@@ -416,82 +416,5 @@ impl Streamer {
         ops.fetch(id, frames.clone(), content, demanded);
         frames.for_each(|index| self.chunk_mut(id).set_blank(index, false));
         self.count_fetch(demanded);
-    }
-
-    /// Frames on the host have their content, once filled: another copy of it
-    /// in host memory is a waste.
-    fn drop_second_copies(&mut self, id: ChunkId, ops: &mut impl MemoryOps) {
-        let ChunkState { on_host, frames, .. } = *self.chunk(id);
-        if on_host == 0 {
-            return;
-        }
-        let hosted = &self.chunk(id).hosted;
-        for run in chunk::runs(frames - on_host..frames, |index| hosted[index as usize]) {
-            ops.release_host(id, run.clone());
-            let chunk = self.chunk_mut(id);
-            run.for_each(|index| {
-                chunk.hosted[index as usize] = false;
-                chunk.saved[index as usize] = false;
-            });
-        }
-    }
-
-    /// The unmapped `id` keeps at most `host` frames on the host, and loses the
-    /// others: their bytes are saved.
-    pub(super) fn leave_host(&mut self, id: ChunkId, host: u32, ops: &mut impl MemoryOps) {
-        let chunk = self.chunks[id as usize].as_mut().expect("a chunk that lives");
-        let end = chunk.frames - host.min(chunk.on_host);
-        for index in chunk.device_end()..end {
-            let frame = chunk.take_own(index).expect("a frame on the host");
-            ops.release_frame(frame);
-            chunk.on_host -= 1;
-            self.host_frames -= 1;
-        }
-    }
-
-    /// The last `host` frames of the unmapped `id`, holes so far, become host
-    /// memory, which awaits its content.
-    pub(super) fn enter_host(
-        &mut self,
-        id: ChunkId,
-        host: u32,
-        ops: &mut impl MemoryOps,
-    ) -> Result<(), Shortage> {
-        let chunk = self.chunks[id as usize].as_mut().expect("a chunk that lives");
-        while chunk.on_host < host {
-            let index = chunk.device_end() - 1;
-            debug_assert!(chunk.own[index as usize].is_none());
-            let Ok(frame) = ops.create_host_frame() else {
-                // What is there already stays, and is used.
-                self.host_refused = true;
-                return Err(Shortage::Host);
-            };
-            chunk.own[index as usize] = Some(frame);
-            chunk.set_blank(index, true);
-            chunk.on_host += 1;
-            self.host_frames += 1;
-        }
-        Ok(())
-    }
-
-    /// Everything that `id` has on the host comes to the device when it is
-    /// mapped next; it is unmapped now.
-    pub(super) fn recall(&mut self, id: ChunkId, ops: &mut impl MemoryOps) -> Result<(), Shortage> {
-        if self.chunk(id).holds > 0 {
-            return Err(Shortage::Busy);
-        }
-        if self.chunk(id).mapped {
-            let crossing = self.chunk(id).crossing(0);
-            self.save(id, crossing, ops)?;
-            self.detach(id, ops)?;
-        } else if !self.chunk(id).unsaved(self.chunk(id).crossing(0)).is_empty() {
-            // Nothing can be copied out of what is mapped nowhere.
-            self.attach(id, &[(id, Effect::Read)], ops)?;
-            return self.recall(id, ops);
-        }
-        self.leave_host(id, 0, ops);
-        self.moved_at = self.operation;
-        self.count_layout_change(id);
-        Ok(())
     }
 }

@@ -22,7 +22,7 @@
 //! ```
 //!
 //! The last of its own frames may be host memory, which kernels read in place:
-//! where a plan says so.
+//! where a plan says so, or an operation needs more than the device may hold.
 //!
 //! Invariants, checked by [`Streamer::check`]:
 //! - frames: `live = free + owned + ring`, and `live <= cap`. Frames on the host
@@ -43,6 +43,7 @@
 //!   operations     what is touched is made present: the hot path
 //!   chunk          one chunk: its frames, and where its bytes are
 //!   frames, ring   whose they are; runs: what is copied at once
+//!   on_host        those that are host memory
 //!   slabs          host memory side by side
 //!   ahead, idle    copies before they are needed; those that are in no hurry
 //!   plans          when a plan is due, what is asked, what follows from it
@@ -67,6 +68,7 @@ mod frames;
 mod idle;
 mod in_place;
 mod invariants;
+mod on_host;
 mod operations;
 mod ops;
 mod plans;

@@ -50,8 +50,7 @@ pub trait MemoryOps {
     fn create_frame(&mut self) -> Result<FrameId, Refused>;
     /// A new frame of host memory, which kernels and copies reach over the link
     /// wherever it is mapped. It takes nothing of the device and does not count
-    /// against the cap; it is numbered like any other. Called only if
-    /// [`Machine::zero_copy_bytes_per_s`] says that there are such frames.
+    /// against the cap; it is numbered like any other.
     fn create_host_frame(&mut self) -> Result<FrameId, Refused>;
     /// Gives up a frame of either kind, which is mapped nowhere.
     fn release_frame(&mut self, frame: FrameId);
