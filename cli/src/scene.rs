@@ -7,7 +7,7 @@ use autooffload_core::units::format_bytes;
 use autooffload_lab::sim::device::Stalls;
 use autooffload_lab::sim::oracle::{FRAME_BYTES, Oracle, oracle};
 use autooffload_lab::sim::policies::{self, Ours, Planned, Resident};
-use autooffload_lab::sim::run::{Infeasible, IterationResult, Outcome, Policy, Setup, run};
+use autooffload_lab::sim::run::{Infeasible, IterationResult, Outcome, Policy, Setup, Writes, run};
 use autooffload_lab::workload::bounds::{self, Limits, Reading, Steps, Work};
 use autooffload_lab::workload::cards::{Card, Costs};
 use autooffload_lab::workload::models::{self, Model, Options};
@@ -229,6 +229,12 @@ impl Scene {
         Ok(Run { in_place, ..ran })
     }
 
+    /// The same where our kernel is not to be had: what a kernel of the program's
+    /// received is copied back.
+    pub fn ours_copying_back(&self, setup: &Setup, steady: Steady) -> Ran {
+        self.ours(&Setup { writes: Writes::CopiedBack, ..*setup }, steady)
+    }
+
     /// With memory enough for everything.
     pub fn resident(&self, steady: Steady) -> Ran {
         self.run(&self.setup(self.weights()), &mut Resident::default(), steady)
@@ -346,7 +352,7 @@ fn run_of(outcome: &Outcome, steady: Steady) -> Run {
             ("for frames or a planned start", cause(|stalls| stalls.slot_ns)),
             ("for the host", cause(|stalls| stalls.host_ns)),
             ("for the program's own copies", cause(|stalls| stalls.program_copy_ns)),
-            ("for fingerprints", cause(|stalls| stalls.release_ns)),
+            ("for our look at what was written", cause(|stalls| stalls.release_ns)),
         ],
         peak_bytes: outcome.peak_bytes,
         in_place: Vec::new(),

@@ -1,11 +1,11 @@
 //! The policies on cycles whose time is known by a formula, and all of them on
 //! random small programs.
 
-use autooffload_core::plan::{Effort, plan};
+use autooffload_core::plan::{Effort, IN_PLACE_LINK_SHARE, plan};
 use autooffload_lab::sim::device::Waits;
 use autooffload_lab::sim::oracle::{Oracle, oracle};
 use autooffload_lab::sim::policies::{Ours, PEERS, Planned, run_peer};
-use autooffload_lab::sim::run::{Evict, Launching};
+use autooffload_lab::sim::run::{Evict, Launching, Writes};
 use autooffload_lab::sim::{Gpu, Infeasible, Outcome, Policy, Setup, run};
 use autooffload_lab::workload::cards::{Costs, card};
 use autooffload_lab::workload::models::{self, Options};
@@ -92,7 +92,7 @@ fn what_is_hardly_read_is_read_in_place_by_ours_as_fast_as_planned() {
     let steady = outcome.steady_ns(0, 3).expect("iterations");
     // An eighth of what does not fit, at the rate of kernels.
     let beyond = 16.0 * 320.0 * MIB as f64 * 2.0 / 3.0;
-    let least = beyond / 8.0 / (26.0 * 0.85);
+    let least = beyond / 8.0 / (26.0 * IN_PLACE_LINK_SHARE);
     assert!((0.99..1.1).contains(&(steady / least)), "{steady} ns, not {least}");
     let simple = run_peer("zero-copy", &trace, &setup).expect("feasible");
     assert!(steady < simple.steady_ns(0, 3).expect("iterations"));
@@ -101,6 +101,47 @@ fn what_is_hardly_read_is_read_in_place_by_ours_as_fast_as_planned() {
     assert!(!outcome.over_budget);
     let told = outcome.steady_ns(0, 3).expect("iterations");
     assert!(told < steady * 1.01 && (told / period - 1.0).abs() < 0.05, "{told}, {period}");
+}
+
+/// Half of 64 chunks fits; one of those that are used first is written each time.
+/// Steady time, and bytes in and out, of an iteration.
+fn one_is_written(writes: Writes, ns: u64) -> (f64, u64, u64) {
+    let mut builder = Builder::new("one is written", 0);
+    for _ in 0..64 {
+        builder.chunk(32 * MIB);
+    }
+    for _ in 0..12 {
+        builder.event(Event::Iteration { phase: 0 });
+        for chunk in 0..64 {
+            builder.launch(taking(ns), &[Use { writes: chunk == 5, ..weight(chunk) }]);
+        }
+    }
+    let (trace, setup) = (builder.finish(), Setup { writes, ..setup(32 * 32 * MIB) });
+    let outcome = run(&trace, &setup, &mut Ours::new(&trace, &setup)).expect("feasible");
+    assert!(!outcome.over_budget);
+    let last = outcome.iterations.last().expect("iterations");
+    (outcome.steady_ns(0, 3).expect("iterations"), last.bytes_in, last.bytes_out)
+}
+
+/// Nobody tells ours which of what kernels receive they write.
+#[test]
+fn only_what_was_written_goes_back_and_to_know_it_takes_a_reading() {
+    for ns in [300_000, 4_000_000] {
+        let (known, ..) = one_is_written(Writes::Known, ns);
+        let (looked_for, read, back) = one_is_written(Writes::LookedFor, ns);
+        assert!(read >= 31 * 32 * MIB && back <= 32 * MIB, "{read} in, {back} out");
+        let reading = 1.2 * read as f64 * 1e9 / setup(0).card.memory_bytes_per_s;
+        assert!(looked_for <= known + reading, "{looked_for} ns, known beforehand {known}");
+        if ns == 300_000 {
+            // The link binds, and our kernel runs while it is at work.
+            assert!(looked_for < known * 1.005, "{looked_for} ns, known beforehand {known}");
+        } else {
+            assert!(looked_for > known + reading / 2.0, "{looked_for} ns: it costs nothing");
+        }
+        let (copied_back, read, back) = one_is_written(Writes::CopiedBack, ns);
+        assert_eq!(back, read, "everything that comes goes back");
+        assert!(ns > 300_000 || copied_back > looked_for * 1.2, "{copied_back}, {looked_for}");
+    }
 }
 
 /// The planner's clock and the simulator are two accounts of the same thing.
@@ -133,7 +174,7 @@ fn the_planners_clock_is_the_simulators() {
         let costs =
             Costs { launch_ns: 0, submit_ns: 0, event_ns: 0, sync_ns: 0, ..Costs::default() };
         let budget = frames.iter().sum::<u64>() * 2 * MIB * share / 100;
-        let setup = Setup { costs, hash_one_in: 0, ..setup(budget) };
+        let setup = Setup { costs, writes: Writes::Known, ..setup(budget) };
         let (_, outcome, period) = planned(&trace, &setup);
         assert!(!outcome.over_budget, "{seed}");
         ratios.push((outcome.steady_ns(0, 3).expect("iterations") / period, seed));
@@ -409,7 +450,7 @@ fn all_policies_hold_the_cap_on_random_programs_and_are_deterministic() {
             kernel_jitter: jitter,
             copy_jitter: jitter,
             seed,
-            hash_one_in: (seed % 4) as u32,
+            writes: [Writes::Known, Writes::CopiedBack, Writes::LookedFor][seed as usize % 3],
             ..setup(trace.activation_bytes + total * share / 100)
         };
         for name in PEERS {

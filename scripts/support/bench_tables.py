@@ -45,6 +45,13 @@ def over_bounds(found):
     text += ("\nthe same plans made with everything known, and carried out by one who knows the "
              f"position:\n  B2: median {number(planned['median'])}, p90 {number(planned['p90'])}, "
              f"worst {number(planned['worst'])}\n")
+    copied, less = found["over_b2_copied_back"], found["over_copied_back_where_link_binds"]
+    text += ("\nthe same with everything copied back that a kernel received, as it was before our "
+             "own kernel looked at it,\nand still is where that is not to be had:\n"
+             f"  B2: median {number(copied['median'])}, p90 {number(copied['p90'])}, worst "
+             f"{number(copied['worst'])}; where the link takes as long as the kernels or longer, "
+             f"ours takes {number(less['median'])} of that (median; worst "
+             f"{number(less['worst'])})\n")
     exceptions = found["over_b2"]["exceptions"]
     if exceptions:
         text += "\nabove 1.05 of B2:\n" + "".join(map(exception, exceptions))

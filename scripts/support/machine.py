@@ -47,6 +47,12 @@ def description():
             f"{virtualisation()}")
 
 
+def name():
+    """CPU model and cores, nothing more: what figures that no clock on a wall is in are told by."""
+    model = re.search(r"^model name\s*:\s*(.+?)\s*$", read("/proc/cpuinfo"), re.MULTILINE)
+    return f"{model[1] if model else platform.machine()}, {os.cpu_count()} CPUs"
+
+
 def memory_gib():
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30

@@ -18,9 +18,6 @@ KEYS = ["cells", "over_b2", "over_b1", "over_resident_where_free", "speedup_over
         "ours_fastest_cells", "steady_by_third", "phase_recovery_iterations",
         "random_over_best_simple", "plan_ms_10k_chunks", "search_ms_10k_chunks",
         "plan_ms_by_size"]
-# Targets of the quick part that are known not to hold; docs/performance.md says why.
-# (The percentile: a quarter of the quick part is one model, in which copies' overhead shows.)
-NOT_YET = {"time over B2, 90th percentile"}
 EXCEPTION = {"trace", "card", "link", "share", "ratio", "why"}
 
 
@@ -47,8 +44,8 @@ def test_every_promised_key_is_there(bench):
 def test_the_targets_of_the_quick_part_hold(bench):
     done, found = bench
     failed = {target["name"] for target in found["targets"] if not target["holds"]}
-    assert failed <= NOT_YET
-    assert done.returncode == (1 if failed else 0), done.stdout[-3000:] + done.stderr[-1000:]
+    assert failed == set()
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
 
 
 def test_no_cell_is_below_its_bound(bench):

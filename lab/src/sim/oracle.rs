@@ -7,7 +7,7 @@
 //!
 //! Not here: finding phases without marks (see `learn`).
 
-use super::run::{Setup, launches};
+use super::run::{Setup, Writes, launches};
 use crate::workload::{Event, Launch, Nanos, Trace, TraceChunk, Use};
 use autooffload_core::plan::{Chunk, Machine, Phase, Problem};
 
@@ -146,17 +146,25 @@ pub fn oracle(trace: &Trace, setup: &Setup) -> Oracle {
 /// The machine of `setup`, what the trace's activations leave of it.
 pub fn machine(trace: &Trace, setup: &Setup) -> Machine {
     let capacity = setup.budget_bytes.saturating_sub(trace.activation_bytes);
-    let hashing = setup.hash_one_in > 0;
+    let Setup { costs, link_bytes_per_s, .. } = *setup;
+    let (release_ns, release_bytes_per_s, release_gpu_share) = match setup.writes {
+        Writes::LookedFor => {
+            let taken = costs.hash_bytes_per_s / setup.card.memory_bytes_per_s;
+            (costs.hash_ns, costs.hash_bytes_per_s, taken.min(1.0))
+        }
+        Writes::CopiedBack => (0, link_bytes_per_s, 0.0),
+        Writes::Known => (0, f64::INFINITY, 0.0),
+    };
     Machine {
         frames: (capacity / FRAME_BYTES) as u32,
         frame_bytes: FRAME_BYTES,
-        link_bytes_per_s: setup.link_bytes_per_s,
-        copy_ns: setup.costs.copy_ns,
-        release_ns: if hashing { setup.costs.hash_ns } else { 0 },
-        release_bytes_per_s: if hashing { setup.costs.hash_bytes_per_s } else { f64::INFINITY },
+        link_bytes_per_s,
+        copy_ns: costs.copy_ns,
+        release_ns,
+        release_bytes_per_s,
         device_bytes_per_s: setup.card.memory_bytes_per_s,
-        zero_copy_bytes_per_s: Some(setup.link_bytes_per_s * setup.costs.zero_copy_share),
-        release_gpu_share: if hashing { 1.0 / f64::from(setup.hash_one_in) } else { 0.0 },
+        zero_copy_bytes_per_s: Some(link_bytes_per_s * costs.zero_copy_share),
+        release_gpu_share,
         ..Machine::default()
     }
 }

@@ -14,8 +14,20 @@
 //! and not on places never suffers from fragmentation, which flatters it.
 
 use super::device::{Device, Parameters, Stalls, Stamp, Stream, Totals, Waits};
-use crate::workload::cards::{Card, Costs};
+use crate::workload::cards::{Card, Costs, copy_time};
 use crate::workload::{Event, Launch, Nanos, Trace, TraceChunk, Use};
+
+/// How it comes out what kernels wrote, of what ours gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// By a kernel of ours that reads it: what the library does.
+    LookedFor,
+    /// Not at all: everything is copied to the host. What the library does where
+    /// its kernel is not to be had.
+    CopiedBack,
+    /// It is known, at no cost.
+    Known,
+}
 
 /// Where a trace is run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,8 +37,7 @@ pub struct Setup {
     /// For everything: the activations of the trace come out of it.
     pub budget_bytes: u64,
     pub costs: Costs,
-    /// One in so many released parts is read by a fingerprint kernel; 0: none is.
-    pub hash_one_in: u32,
+    pub writes: Writes,
     /// Durations vary by up to these shares.
     pub kernel_jitter: f64,
     pub copy_jitter: f64,
@@ -36,14 +47,12 @@ pub struct Setup {
 impl Setup {
     /// `card` on a link, with the usual costs and no noise.
     pub fn new(card: &Card, link_bytes_per_s: f64, budget_bytes: u64) -> Self {
-        // A third of the card's memory bandwidth, as [`Costs`] assumes of one card.
-        let hash_bytes_per_s = card.memory_bytes_per_s / 3.0;
         Self {
             card: *card,
             link_bytes_per_s,
             budget_bytes,
-            costs: Costs { hash_bytes_per_s, ..Costs::default() },
-            hash_one_in: 16,
+            costs: Costs::default(),
+            writes: Writes::LookedFor,
             kernel_jitter: 0.0,
             copy_jitter: 0.0,
             seed: 0,
@@ -156,8 +165,8 @@ pub enum Evict {
     /// Nobody wrote to it, and the policy knows: dropped at once. What the
     /// trace says was written is copied out nonetheless.
     Clean,
-    /// As `Clean`, but to know it takes a fingerprint.
-    Fingerprint,
+    /// As [`Setup::writes`] has it.
+    AsWritten,
     /// Copied out in any case.
     CopyBack,
 }
@@ -197,7 +206,6 @@ pub struct Gpu {
     kernel_waits: Waits,
     kernel_moves: (u64, u64),
     kernel_link_share: f64,
-    released: u64,
     /// Bytes in and out that were submitted.
     moved: (u64, u64),
     /// The copies that the compute stream has waited for.
@@ -224,7 +232,6 @@ impl Gpu {
             kernel_waits: Waits::NONE,
             kernel_moves: (0, 0),
             kernel_link_share: 0.0,
-            released: 0,
             moved: (0, 0),
             waited: Waits::NONE,
         }
@@ -341,7 +348,8 @@ impl Gpu {
         let back = match how {
             _ if entry.undefined => 0,
             Evict::CopyBack => bytes,
-            Evict::Clean | Evict::Fingerprint => unsaved,
+            Evict::AsWritten if self.setup.writes == Writes::CopiedBack => bytes,
+            Evict::Clean | Evict::AsWritten => unsaved,
         };
         let over = entry.unused.unwrap_or(entry.last_use);
         let freed = if back > 0 {
@@ -349,8 +357,8 @@ impl Gpu {
             self.moved.1 += back;
             self.chunks[chunk as usize].saved.add(saved);
             saved
-        } else if how == Evict::Fingerprint && self.release_ns() > 0 {
-            self.fingerprint(bytes, waits)
+        } else if how == Evict::AsWritten && self.setup.writes == Writes::LookedFor {
+            self.look(bytes, waits)
         } else {
             self.device.release_after(over, bytes);
             return waits;
@@ -411,20 +419,15 @@ impl Gpu {
         self.device.wait_for_stream(Stream::Compute);
     }
 
-    /// Latency of a fingerprint.
-    fn release_ns(&self) -> Nanos {
-        if self.setup.hash_one_in == 0 { 0 } else { self.setup.costs.hash_ns }
-    }
-
-    fn fingerprint(&mut self, bytes: u64, waits: Waits) -> Stamp {
-        self.released += 1;
-        let mut after = waits;
-        if self.released.is_multiple_of(u64::from(self.setup.hash_one_in)) {
-            let ns = bytes as f64 * 1e9 / self.setup.costs.hash_bytes_per_s;
-            let read = self.device.kernel(Stream::Release, ns as Nanos, 1, waits, 0);
-            after = read.into();
-        }
-        self.device.delay(Stream::Release, self.release_ns(), after, 0)
+    /// Our kernel reads `bytes` once `waits` is over and the kernel under way is.
+    /// What it takes from other kernels is the reading, at the rate of memory; with
+    /// its few blocks it lasts longer, beside them.
+    fn look(&mut self, bytes: u64, waits: Waits) -> Stamp {
+        let Setup { card, costs, .. } = &self.setup;
+        let taken = copy_time(bytes, card.memory_share * card.memory_bytes_per_s, 0);
+        let lasts = copy_time(bytes, costs.hash_bytes_per_s, costs.hash_ns);
+        let read = self.device.kernel(Stream::Out, taken, 1, waits, 0);
+        self.device.delay(Stream::Release, lasts.saturating_sub(taken), read.into(), 0)
     }
 
     fn claim(&mut self, chunk: TraceChunk, bytes: u64) {
@@ -471,13 +474,23 @@ impl Gpu {
         arrived
     }
 
-    /// Copies `bytes` of `chunk` out, after all its uses and copies so far.
-    pub fn save(&mut self, chunk: TraceChunk, bytes: u64) -> Stamp {
-        let after = self.uses(chunk);
-        self.moved.1 += bytes;
-        let saved = self.device.copy_out(Stream::Out, bytes, after);
-        self.chunks[chunk as usize].saved.add(saved);
-        saved
+    /// Brings to the host what was written of `chunks`, after all their uses and
+    /// copies so far, in the order of these: `copied` bytes in one copy, `looked`
+    /// by our kernel, which reads them and stores `stored` of them.
+    pub fn save(&mut self, chunks: &[TraceChunk], copied: u64, looked: u64, stored: u64) {
+        let mut after = Waits::NONE;
+        chunks.iter().for_each(|&chunk| after.merge(&self.uses(chunk)));
+        let mut saved = Waits::NONE;
+        if looked > 0 && self.setup.writes == Writes::LookedFor {
+            saved.add(self.look(looked, after));
+        }
+        for bytes in [copied, stored] {
+            if bytes > 0 {
+                self.moved.1 += bytes;
+                saved.add(self.device.copy_out(Stream::Out, bytes, after));
+            }
+        }
+        chunks.iter().for_each(|&chunk| self.chunks[chunk as usize].saved.merge(&saved));
     }
 
     /// All uses of `chunk` so far, its copies in among them.
@@ -491,12 +504,6 @@ impl Gpu {
     /// All copies out of `chunk` so far.
     pub fn saves(&self, chunk: TraceChunk) -> Waits {
         self.chunks[chunk as usize].saved
-    }
-
-    /// Reads `bytes` that are to be given up, once `after` is over, to see
-    /// whether they were written to.
-    pub fn check_clean(&mut self, bytes: u64, after: Waits) -> Waits {
-        if self.release_ns() == 0 { after } else { self.fingerprint(bytes, after).into() }
     }
 
     /// The program fills `chunk` by a copy, in order on its stream.

@@ -200,8 +200,9 @@ pub struct Costs {
     /// Launches that may be queued before the host has to wait. The driver's
     /// own limit is 1024.
     pub queue_depth: u32,
-    /// A fingerprint kernel, from release to the answer: fixed, and by size
-    /// (assumption: a reading kernel beside others gets a third of 900 GB/s).
+    /// Our kernel that looks for what was written, from release to the answer:
+    /// fixed, and by size (assumption: its few blocks get a third of 900 GB/s,
+    /// on any card). What it takes from other kernels is less, see `sim::run`.
     pub hash_ns: Nanos,
     pub hash_bytes_per_s: f64,
     /// The link's rate towards the device while a copy runs the other way, as a

@@ -42,18 +42,23 @@ impl DeviceBackend {
         } else {
             (f64::INFINITY, None)
         };
+        // What leaves is read by our kernel, which shares memory's rate with those
+        // of the program, or copied out: a kernel of the program's may have
+        // written to it.
+        let (release_ns, release_bytes_per_s, release_gpu_share) = match self.fingerprints {
+            Some(_) => {
+                (LOOK_NS, LOOK_BYTES_PER_S, (LOOK_BYTES_PER_S / device_bytes_per_s).min(1.0))
+            }
+            None => (0, link_bytes_per_s, 0.0),
+        };
         Machine {
             frame_bytes: FRAME_BYTES as u64,
             device_bytes_per_s,
             zero_copy_bytes_per_s,
             link_bytes_per_s,
-            // What leaves is read by our kernel, or copied out: a kernel of the
-            // program's may have written to it.
-            release_ns: if self.fingerprints.is_some() { LOOK_NS } else { 0 },
-            release_bytes_per_s: match self.fingerprints {
-                Some(_) => LOOK_BYTES_PER_S,
-                None => link_bytes_per_s,
-            },
+            release_ns,
+            release_bytes_per_s,
+            release_gpu_share,
             ..assumed
         }
     }

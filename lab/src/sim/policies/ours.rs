@@ -3,8 +3,9 @@
 //!
 //! What the library's engine does around it is modelled here: which copies
 //! wait for what, what mapping costs, how times are measured, that planning
-//! happens beside the program and takes its time. Weights are told from what
-//! kernels write by fingerprints, before their frames are overwritten.
+//! happens beside the program and takes its time. What a kernel receives it may
+//! have written, as far as the streamer is told: weights are told from what was
+//! written by the library's own kernel, before their frames are overwritten.
 //!
 //! It checks the streamer: no copy lands on frames whose last use it does not
 //! wait for, a launch finds on every frame of its chunks what is theirs, and what
@@ -12,12 +13,14 @@
 
 use crate::sim::device::Waits;
 use crate::sim::oracle::{self, FRAME_BYTES};
-use crate::sim::run::{Gpu, Infeasible, Launching, Policy};
+use crate::sim::run::{Gpu, Infeasible, Launching, Policy, Writes};
 use crate::workload::{Nanos, Trace, TraceChunk, Use};
 use autooffload_core::agent::{Agent, Answer, Job, Search};
+use autooffload_core::fingerprint::{History, Saving};
 use autooffload_core::memory::{
     Counters, Effect, FrameId, MemoryOps, Refused, Shortage, Streamer, Window,
 };
+use autooffload_core::order::Named;
 use autooffload_core::plan::{Effort, Place, Plan, SLAB_FRAMES};
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -40,6 +43,8 @@ pub struct Ours {
     streamer: Streamer,
     memory: Memory,
     touches: Vec<(TraceChunk, Effect)>,
+    /// The same, by the addresses that are named of them.
+    named: Vec<Named>,
     agent: Agent,
     search: SimSearch,
     /// Probes under way: the operation that each stands before, and whether
@@ -63,12 +68,13 @@ impl Ours {
             memory: Memory {
                 places: vec![Vec::new(); count],
                 hosts: vec![None; count],
-                saved: vec![false; count],
+                known: vec![Vec::new(); count],
                 remote: vec![0; count],
                 activations,
                 ..Memory::default()
             },
             touches: Vec::new(),
+            named: Vec::new(),
             agent: Agent::default(),
             search: SimSearch::default(),
             probes: VecDeque::new(),
@@ -91,7 +97,8 @@ impl Ours {
         let mut ops = SimMemoryOps { gpu, memory: &mut self.memory };
         self.streamer.allocate(chunk, frames, true, &mut ops).map_err(explain)?;
         // Whatever is there counts as its own.
-        let Memory { places, content, .. } = &mut self.memory;
+        let Memory { places, content, known, .. } = &mut self.memory;
+        known[chunk as usize] = vec![Known::default(); frames as usize];
         for (index, &frame) in places[chunk as usize].iter().enumerate() {
             content[frame as usize] = Some((chunk, index as u32));
         }
@@ -109,7 +116,20 @@ impl Ours {
 
     fn touch(&mut self, gpu: &mut Gpu) -> Result<(), Infeasible> {
         let mut ops = SimMemoryOps { gpu, memory: &mut self.memory };
-        self.streamer.touch(&self.touches, &mut ops).map_err(explain)
+        self.streamer.touch_named(&self.touches, &self.named, &mut ops).map_err(explain)
+    }
+
+    /// What a kernel receives, or a copy writes.
+    fn name(&mut self, chunk: TraceChunk) {
+        // The activations of a step are anywhere in their memory: by no address.
+        let address = if chunk == self.memory.activations { 0 } else { base(chunk) };
+        self.touches.push((chunk, Effect::Write));
+        self.named.push(Named { chunk, address });
+    }
+
+    fn name_nothing(&mut self) {
+        self.touches.clear();
+        self.named.clear();
     }
 
     fn release(&mut self, gpu: &mut Gpu) {
@@ -177,10 +197,10 @@ impl Policy for Ours {
             gpu.make_remote(chunk);
             if gpu.exists(chunk) {
                 self.allocate(gpu, chunk)?;
-                self.touches.clear();
-                self.touches.push((chunk, Effect::Write));
+                self.streamer.filled(chunk, base(chunk)..base(chunk) + gpu.bytes(chunk));
+                self.name_nothing();
+                self.name(chunk);
                 self.touch(gpu)?;
-                self.memory.used(chunk);
                 gpu.fill(chunk);
                 self.release(gpu);
             }
@@ -202,16 +222,17 @@ impl Policy for Ours {
     fn before(&mut self, gpu: &mut Gpu, launch: Launching<'_>) -> Result<(), Infeasible> {
         self.measure(gpu, launch);
         self.think(gpu);
-        self.touches.clear();
+        self.name_nothing();
         for used in launch.uses {
-            let effect = if used.writes { Effect::Write } else { Effect::Read };
-            self.touches.push((used.chunk, effect));
+            self.name(used.chunk);
         }
-        self.touches.push((self.memory.activations, Effect::Write));
+        self.name(self.memory.activations);
         self.touch(gpu)?;
         for used in launch.uses {
             self.memory.check(used.chunk);
-            self.memory.used(used.chunk);
+            if used.writes {
+                self.memory.known[used.chunk as usize].iter_mut().for_each(|it| it.written = true);
+            }
         }
         Ok(())
     }
@@ -281,14 +302,28 @@ struct Memory {
     /// By slot of the ring; and where each chunk's host memory is.
     ring: Vec<FrameId>,
     hosts: Vec<Option<Place>>,
-    /// Was the chunk copied to the host since its last use?
-    saved: Vec<bool>,
+    /// Of each frame of a chunk, what is known of its bytes on the host.
+    known: Vec<Vec<Known>>,
     /// What later copies in wait for; what earlier ones waited for, and so
     /// they all do.
     pending: Waits,
     passed: Waits,
-    /// Among the pending there are parts that nobody has copied out.
-    unchecked: bool,
+}
+
+/// Of one frame, as in the library's `host::record`.
+#[derive(Clone, Copy, Debug, Default)]
+struct Known {
+    history: History,
+    /// A kernel wrote to it since it was last saved. Only the kernel that looks
+    /// at it finds that out.
+    written: bool,
+    /// It had been written when it was looked at last.
+    stored: bool,
+}
+
+/// Of a chunk: where kernels find it.
+fn base(chunk: TraceChunk) -> u64 {
+    (u64::from(chunk) + 1) << 40
 }
 
 impl Memory {
@@ -300,10 +335,6 @@ impl Memory {
         });
         self.on_host[frame as usize] = on_host;
         frame
-    }
-
-    fn used(&mut self, chunk: TraceChunk) {
-        self.saved[chunk as usize] = false;
     }
 
     /// Panics unless one copy can bring all of `pieces`: host memory in one
@@ -352,14 +383,33 @@ impl SimMemoryOps<'_> {
         end.saturating_sub(u64::from(frames.start) * FRAME_BYTES)
     }
 
-    /// What one copy of `bytes` onto the frames of `pieces` waits for; then
-    /// their bytes are there.
-    fn before_copy(&mut self, bytes: u64, pieces: &[(TraceChunk, Range<u32>)]) -> Waits {
-        let mut after = std::mem::take(&mut self.memory.pending);
-        if std::mem::take(&mut self.memory.unchecked) {
-            let checked = self.gpu.check_clean(bytes, after);
-            after.merge(&checked);
+    /// Brings what was written of the frames of `pieces` to the host: one copy,
+    /// or one kernel that looks, of all that is to be saved in the same way.
+    fn save(&mut self, pieces: &[(TraceChunk, Range<u32>)]) {
+        let finds = self.gpu.setup().writes;
+        let [mut copied, mut looked, mut stored] = [0; 3];
+        for (chunk, frames) in pieces {
+            for index in frames.clone() {
+                let bytes = self.bytes(*chunk, &(index..index + 1));
+                let known = &mut self.memory.known[*chunk as usize][index as usize];
+                let saving = match finds {
+                    Writes::LookedFor => known.history.next(known.stored),
+                    Writes::CopiedBack => Saving::All,
+                    Writes::Known => Saving::Written,
+                };
+                known.stored = std::mem::take(&mut known.written) && saving == Saving::Written;
+                copied += if saving == Saving::Written { 0 } else { bytes };
+                looked += if saving == Saving::All { 0 } else { bytes };
+                stored += if known.stored { bytes } else { 0 };
+            }
         }
+        let chunks: Vec<TraceChunk> = pieces.iter().map(|&(chunk, _)| chunk).collect();
+        self.gpu.save(&chunks, copied, looked, stored);
+    }
+
+    /// What one copy onto the frames of `pieces` waits for; then their bytes are there.
+    fn before_copy(&mut self, pieces: &[(TraceChunk, Range<u32>)]) -> Waits {
+        let mut after = std::mem::take(&mut self.memory.pending);
         self.memory.passed.merge(&after);
         for (chunk, frames) in pieces {
             let chunk = *chunk;
@@ -453,16 +503,18 @@ impl MemoryOps for SimMemoryOps<'_> {
     }
 
     fn write_back(&mut self, chunk: TraceChunk, frames: Range<u32>) {
-        let bytes = self.bytes(chunk, &frames);
-        self.gpu.save(chunk, bytes);
-        self.memory.saved[chunk as usize] = true;
+        self.save(&[(chunk, frames)]);
+    }
+
+    fn write_back_run(&mut self, pieces: &[(TraceChunk, Range<u32>)], slot: u32) {
+        self.memory.check_run(pieces, slot);
+        self.save(pieces);
     }
 
     fn fetch_after_uses(&mut self, chunk: TraceChunk) {
         let uses = self.gpu.uses(chunk);
         self.memory.pending.merge(&uses);
         self.memory.pending.merge(&self.gpu.saves(chunk));
-        self.memory.unchecked |= !self.memory.saved[chunk as usize];
     }
 
     fn fetch_after_program(&mut self) {
@@ -472,7 +524,7 @@ impl MemoryOps for SimMemoryOps<'_> {
 
     fn fetch(&mut self, chunk: TraceChunk, frames: Range<u32>, content: bool, _: bool) {
         let bytes = if content { self.bytes(chunk, &frames) } else { 0 };
-        let after = self.before_copy(bytes, &[(chunk, frames)]);
+        let after = self.before_copy(&[(chunk, frames)]);
         self.gpu.bring(&[chunk], bytes, after);
     }
 
@@ -483,7 +535,7 @@ impl MemoryOps for SimMemoryOps<'_> {
         let (last, end) = pieces.last().expect("pieces");
         let missing = end.len() as u64 * FRAME_BYTES - self.bytes(*last, end);
         let bytes = frames * FRAME_BYTES - missing;
-        let after = self.before_copy(bytes, pieces);
+        let after = self.before_copy(pieces);
         let chunks: Vec<TraceChunk> = pieces.iter().map(|&(chunk, _)| chunk).collect();
         self.gpu.bring(&chunks, bytes, after);
     }

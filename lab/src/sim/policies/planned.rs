@@ -201,7 +201,7 @@ impl<'a> Planned<'a> {
             if occupant != NONE {
                 let victim = &mut self.parts[occupant as usize];
                 victim.present = false;
-                let freed = gpu.evict(victim.chunk, victim.bytes, Evict::Fingerprint);
+                let freed = gpu.evict(victim.chunk, victim.bytes, Evict::AsWritten);
                 for slot in victim.slots() {
                     self.slots[slot] = Slot { part: NONE, freed };
                 }

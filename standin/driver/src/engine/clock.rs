@@ -17,7 +17,7 @@ pub const COPY_LATENCY_NS: f64 = 8_000.0;
 /// Fixed part of a kernel, a device-to-device copy or a memset.
 pub const LAUNCH_LATENCY_NS: f64 = 3_000.0;
 /// Of the link's rate, what kernels reach that read the host's memory by themselves.
-pub const IN_PLACE_SHARE: f64 = 0.85;
+pub const IN_PLACE_SHARE: f64 = 0.45;
 /// Of the link's rate, what a copy gets while one runs the other way: PCIe 4
 /// brings 26.0 GB/s in, and 18.6 GB/s while as much goes out.
 pub const SHARED_SHARE: f64 = 18.6 / 26.0;
