@@ -3,6 +3,7 @@
 //!
 //! Not here: programs that were not run (`forecast`).
 
+use crate::pace;
 use crate::recording::{self, Order};
 use autooffload_core::plan::outlook::Outlook;
 use autooffload_core::plan::{Plan, Problem};
@@ -40,13 +41,18 @@ pub fn forecast(
     let budget = found.account["device"]["budget_bytes"].as_u64().unwrap_or(0);
     let more = i64::try_from(vram).unwrap_or(i64::MAX / 2) - budget.min(1 << 50) as i64;
     let link = link.map(|rate| rate * 1e9);
-    let at = |more: i64| -> Result<(Problem, Plan, Outlook), String> {
+    let pace = pace::of(&found, order);
+    let at = |more: i64, link: Option<f64>| -> Result<(Problem, Plan, Outlook), String> {
         let problem = order.with(more, link);
+        let problem = match &pace {
+            Some(pace) => pace.applied(problem),
+            None => problem,
+        };
         let plan = recording::planned(&problem)?;
         let outlook = Outlook::of(&problem, &plan).ok_or("the order in it is empty")?;
         Ok((problem, plan, outlook))
     };
-    let (problem, plan, outlook) = at(more).map_err(|why| {
+    let (problem, plan, outlook) = at(more, link).map_err(|why| {
         let beside = budget.saturating_sub(u64::from(order.problem.machine.frames) << 21);
         format!(
             "{} of VRAM, of which the program needs {} beside its weights: {why}; give more with --vram",
@@ -54,9 +60,20 @@ pub fn forecast(
             format_bytes(beside)
         )
     })?;
-    let cycle = cycle_ns(&problem, &plan);
-    let saved = |gib: i64| match at(more + gib * GIB) {
-        Ok((problem, plan, _)) => (cycle - cycle_ns(&problem, &plan)).max(0.0),
+    // What the planner's clock is off by where it was recorded: the program's own
+    // copies behind ours, its waits. Where nothing streams, nothing waits behind it.
+    let off = match (&pace, at(0, None)) {
+        (Some(pace), Ok((problem, plan, _))) if outlook.streamed_bytes > 0 => {
+            pace.step_ns - cycle_ns(&problem, &plan)
+        }
+        _ => 0.0,
+    };
+    let least = outlook.bound_ns as f64;
+    let corrected = |ns: f64| if off > 0.0 { ns + off } else { (ns + off).max(least.min(ns)) };
+    let expected = corrected(outlook.expected_ns as f64);
+    let cycle = corrected(cycle_ns(&problem, &plan));
+    let saved = |gib: i64| match at(more + gib * GIB, link) {
+        Ok((problem, plan, _)) => (cycle - corrected(cycle_ns(&problem, &plan))).max(0.0),
         Err(_) => 0.0,
     };
     let (one, four) = (saved(1), saved(4));
@@ -68,7 +85,8 @@ pub fn forecast(
             "measured": order.measured, "weights": outlook.planned_bytes,
             "resident": outlook.resident_bytes, "ring": outlook.ring_bytes,
             "streamed": outlook.streamed_bytes, "compute_ns": outlook.compute_ns,
-            "bound_ns": outlook.bound_ns, "expected_ns": outlook.expected_ns,
+            "bound_ns": outlook.bound_ns, "expected_ns": expected.round(),
+            "recorded_step_ns": pace.as_ref().map(|pace| pace.step_ns.round()),
             "cycle_ns": cycle.round(), "another_gib_saves_ns": one.round(),
             "four_gib_save_ns": four.round(), "missing": missing,
         });
@@ -89,7 +107,10 @@ pub fn forecast(
     row("link", format!("{}/s", format_bytes(outlook.link_bytes_per_s as u64)));
     row("kernels per step", format_ns(outlook.compute_ns as f64));
     row("no policy beats", format_ns(outlook.bound_ns as f64));
-    row("expected per step", format_ns(outlook.expected_ns as f64));
+    row("expected per step", format_ns(expected));
+    if let Some(pace) = &pace {
+        row("a step took, as it was recorded", format_ns(pace.step_ns));
+    }
     if outlook.phases > 1 {
         row("that is of the longest phase, of", outlook.phases.to_string());
         row("expected of all phases, once", format_ns(cycle));

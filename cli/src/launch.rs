@@ -1,4 +1,4 @@
-//! `autooffload run` and `autooffload doctor`: the launcher, under this program's name.
+//! `autooffload run`, `doctor` and `demo`: the launcher, under this program's name.
 //!
 //! The launcher is a program of its own (`autooffload-launch`), because it must
 //! start where nothing has been built. Here stand only its options, for help,
@@ -79,6 +79,13 @@ pub fn doctor_command() -> Command {
         .about("Look at this machine: what autooffload needs, line by line, and what to do")
         .disable_help_flag(true)
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print it as JSON"))
+}
+
+/// `autooffload demo`.
+pub fn demo_command() -> Command {
+    Command::new("demo")
+        .about("Run a model on this card with and without autooffload, and compare")
+        .disable_help_flag(true)
 }
 
 /// Replaces this process by the launcher; comes back only with a reason.

@@ -9,10 +9,11 @@
 //!   forecast   `autooffload forecast`
 //!   forecast_recorded   the same for what the library has recorded
 //!   checkpoint a trace from a checkpoint's header
+//!   pace       how long a recorded program's steps took
 //!   recording  what AUTOOFFLOAD_TRACE has written
 //!   report     `autooffload report`; charts: its charts
 //!   bench      `autooffload bench-plan`
-//!   launch     `autooffload run`, `autooffload doctor`: passed on to the launcher
+//!   launch     `autooffload run`, `doctor`, `demo`: passed on to the launcher
 //!   top        `autooffload top`: the processes that stream now
 //!   papers     completions and manual pages
 //! ```
@@ -24,6 +25,7 @@ mod checkpoint;
 mod forecast;
 mod forecast_recorded;
 mod launch;
+mod pace;
 mod papers;
 mod recording;
 mod report;
@@ -78,7 +80,10 @@ enum Command {
 
 /// What is parsed here, and what the launcher parses.
 fn commands() -> clap::Command {
-    Arguments::command().subcommand(launch::run_command()).subcommand(launch::doctor_command())
+    Arguments::command()
+        .subcommand(launch::run_command())
+        .subcommand(launch::doctor_command())
+        .subcommand(launch::demo_command())
 }
 
 /// The words after `autooffload run`; after `autooffload doctor`, with the option that it is.
@@ -86,7 +91,9 @@ fn for_the_launcher() -> Option<Vec<OsString>> {
     let mut words = std::env::args_os().skip(1);
     match words.next()?.to_str()? {
         "run" => Some(words.collect()),
-        "doctor" => Some(std::iter::once("--doctor".into()).chain(words).collect()),
+        option @ ("doctor" | "demo") => {
+            Some(std::iter::once(format!("--{option}").into()).chain(words).collect())
+        }
         _ => None,
     }
 }

@@ -50,6 +50,8 @@ pub struct Span {
     pub name: String,
     pub chunk: Option<u64>,
     pub bytes: u64,
+    /// By a kernel of ours, before its memory was used for something else.
+    pub looked_at: u64,
     pub demanded: bool,
 }
 
@@ -71,6 +73,8 @@ pub struct Order {
     /// By chunk of the problem: its name in the events; frames of its own, and those read in place.
     pub names: Vec<u64>,
     pub resident: Vec<(u32, u32)>,
+    /// By phase, under the plan in force: bytes in, each iteration.
+    pub streamed: Vec<u64>,
 }
 
 impl Order {
@@ -171,6 +175,7 @@ impl Recording {
                     name: event["name"].as_str().unwrap_or("").to_string(),
                     chunk: args["chunk"].as_u64(),
                     bytes: number("bytes"),
+                    looked_at: number("looked_at"),
                     demanded: args["demanded"].as_bool().unwrap_or(false),
                 });
             }
@@ -240,8 +245,9 @@ fn parse_order(value: &Value) -> Option<Order> {
         problem.chunks.push(Chunk { id, frames: frames as u32, pinned, place: None });
         resident.push((small(&row[2])?, small(&row[3])?));
     }
-    let mut steps = 0;
+    let (mut steps, mut streamed) = (0, Vec::new());
     for phase in value["phases"].as_array()? {
+        streamed.push(number(&phase["streamed_bytes"])?);
         let mut read = Phase {
             repeats: number(&phase["repeats"])?.min(1 << 20) as u32,
             visits: number(&phase["visits"])?.min(1 << 20) as u32,
@@ -272,6 +278,7 @@ fn parse_order(value: &Value) -> Option<Order> {
         problem,
         names,
         resident,
+        streamed,
     })
 }
 

@@ -44,6 +44,7 @@ class Runner:
         self.lanes, self.counter, self.lock = lanes, 0, threading.Lock()
         self.processes = []
         self.trace = None  # where ours is recorded
+        self.iterations = None  # other than the shape's
 
     def once(self, cell, vram, budget, link):
         """(answer or None, account or None, statistics or None, the last of what it said)."""
@@ -62,7 +63,7 @@ class Runner:
             env["AUTOOFFLOAD_STATS"] = str(folder / "stats.json")
             env["AUTOOFFLOAD_TRACE"] = str(self.trace or "")
         order = {"env": env, "program": cell["program"], "arm": cell["arm"],
-                 "budget": int(budget), "iterations": shape.iterations, "seconds": SECONDS,
+                 "budget": int(budget), "iterations": self.iterations or shape.iterations, "seconds": SECONDS,
                  "out": str(folder / "out.json"), "log": str(folder / "log")}
         process = self.lane.process(cell["arm"] == "ours")
         with self.lock:
