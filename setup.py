@@ -58,6 +58,7 @@ class Build(build_py):
         built = cargo_build()
         package = pathlib.Path(self.build_lib) / "autooffload"
         shutil.copy(built / "libautooffload.so", package)
+        shutil.copy(ROOT / "examples" / "bigger_than_vram.py", package)  # of the demo
         beside = pathlib.Path(self.build_lib).parent / "beside"
         shutil.rmtree(beside, ignore_errors=True)
         self.place(built / "autooffload", beside / "bin" / "autooffload")

@@ -12,8 +12,8 @@ def main():
     words = sys.argv[1:]
     if words[:1] == ["run"]:
         launch.main(words[1:])
-    elif words[:1] == ["doctor"]:
-        launch.main(["--doctor", *words[1:]])
+    elif words[:1] in (["doctor"], ["demo"]):
+        launch.main([f"--{words[0]}", *words[1:]])
     else:
         try:
             program = find_program_of_ours()

@@ -92,24 +92,34 @@ def allocator_variables():
 
 # --- the driver ---------------------------------------------------------------
 
-def driver():
+def ask_driver():
+    """What `probe` prints; `error` and `todo`, if there is no answer."""
     asked = subprocess.run([sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1]); "
                             "from autooffload.doctor import probe; probe()",
                             os.path.dirname(os.path.dirname(os.path.realpath(__file__)))],
-                           text=True, capture_output=True, cwd="/",
-                           env={name: value for name, value in os.environ.items()
-                                if name != "LD_PRELOAD"})
+                           text=True, capture_output=True, cwd="/", env=without_preloads())
     try:
-        seen = json.loads(asked.stdout)
+        return json.loads(asked.stdout)
     except ValueError:
-        yield ("driver", PROBLEM, f"asking it ended with status {asked.returncode}",
-               "see whether `nvidia-smi` works; if not, install the driver again")
-        return
+        return {"error": f"asking it ended with status {asked.returncode}",
+                "todo": "see whether `nvidia-smi` works; if not, install the driver again"}
+
+
+def without_preloads():
+    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+
+
+def cuda_name(number):
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def driver():
+    seen = ask_driver()
     if "error" in seen:
         yield ("driver", PROBLEM, seen["error"], seen["todo"])
         return
     number = seen["version"]
-    name = f"CUDA {number // 1000}.{number % 1000 // 10}"
+    name = f"CUDA {cuda_name(number)}"
     if number < OLDEST_DRIVER:
         yield ("driver", PROBLEM, f"it is for {name}", "install driver 550 or newer")
     else:
@@ -201,9 +211,19 @@ def users_of_the_card():
 
 # --- the machine --------------------------------------------------------------
 
-def memory():
+def ram():
+    """Bytes that are to be had, and in all."""
     info = dict(re.findall(r"^(\w+):\s+(\d+) kB", text_of("/proc/meminfo"), re.MULTILINE))
-    available, total = (int(info.get(key, 0)) << 10 for key in ("MemAvailable", "MemTotal"))
+    return tuple(int(info.get(key, 0)) << 10 for key in ("MemAvailable", "MemTotal"))
+
+
+def available_memory():
+    """What this process may use of it."""
+    return min(ram()[0], cgroup_limit() or 1 << 62)
+
+
+def memory():
+    available, total = ram()
     yield "memory", OK, f"{gib(available)} of {gib(total)} to be had for weights"
     limit = cgroup_limit()
     if limit and limit < available:

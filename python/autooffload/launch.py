@@ -104,6 +104,8 @@ def build_parser():
     parser.add_argument("--doctor", action="store_true",
                         help="look at this machine and say what is ok, what is a problem and "
                              "what to do; --json: for programs")
+    parser.add_argument("--demo", action="store_true",
+                        help="run a model on this card with and without autooffload, and compare")
     parser.add_argument("--json", action="store_true", help=argparse.SUPPRESS)
     return parser
 
@@ -224,6 +226,9 @@ def main(argv=None):
         elif options.doctor:
             from . import doctor
             sys.exit(doctor.run(options.json))
+        elif options.demo:
+            from . import demo
+            sys.exit(demo.run())
         elif command:
             run(options, command)
         else:
@@ -231,3 +236,5 @@ def main(argv=None):
     except Refusal as refusal:
         say(str(refusal))
         sys.exit(refusal.status)
+    except KeyboardInterrupt:  # of the demo; a program's is passed on as it is
+        sys.exit(130)

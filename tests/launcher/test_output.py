@@ -20,7 +20,7 @@ COMMANDS = {
     "report": ["--help"],  # it writes a file
     "traces": [], "cards": [], "trace": ["sdxl-unet", "-o", "-"], "top": ["--once"],
     "completions": ["bash"], "manual": ["--help"], "bench-plan": ["--help"],  # files
-    "run": ["--dry-run", "ls"], "doctor": [], "help": ["forecast"],
+    "run": ["--dry-run", "ls"], "doctor": [], "demo": ["--version"], "help": ["forecast"],
 }
 ASKED = [[LAUNCHER, *words] for words in (["--dry-run", "ls"], ["--doctor"], ["--doctor", "--json"],
                                           ["--help"], ["--version"])] + \

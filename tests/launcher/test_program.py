@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 LAUNCHER = ROOT / "scripts" / "autooffload-launch"
 PROGRAM = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release" / "autooffload"
-ELSEWHERE = {"--help", "--version", "--doctor"}  # of the launcher alone
+ELSEWHERE = {"--help", "--version", "--doctor", "--demo"}  # of the launcher alone
 
 
 def output(*command, **options):

@@ -126,6 +126,14 @@ def test_it_offloads(installed, tmp_path):
     assert written["streaming"]["streamed_bytes"] > 0, written
 
 
+def test_its_demo_runs(installed):
+    """With another environment's PyTorch, on the stand-in."""
+    folder, _ = installed
+    done = run(folder / "bin" / "autooffload", "demo", STANDIN_VRAM="320M")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "everything holds" in done.stdout
+
+
 def test_nothing_is_left_of_it(installed):
     folder, before = installed
     pip(folder, "uninstall", "--yes", "autooffload")
