@@ -10,29 +10,48 @@ use autooffload_core::memory::Shortage;
 
 use super::account::WaitReason;
 use super::device::Device as DeviceState;
-use super::state::{Engine, Failure, engine, hot};
+use super::state::{Engine, Failure, engine, hot, lock};
 use super::{ChunkId, FRAME_SHIFT};
 use crate::driver::abi::*;
 
-/// The hook sees a capture begin (+1, before it does) or end (-1) anywhere in
-/// the process.
+/// Begins a capture on `stream` by `begin`, the original.
 ///
 /// A stream that captures cannot be marked, and whatever is queued on it
 /// becomes part of its graph: all that was used before gets its mark here, so
-/// that it can be waited for without a call that a capture forbids.
-pub fn capture_count_changed(by: i32) {
-    let Some(engine) = engine() else { return };
-    if by > 0 && engine.space.get().is_some() {
+/// that it can be waited for without a call that a capture forbids. It is told
+/// first that there is a capture: what ends from then on is marked as it ends
+/// ([`any_capture`]), and what was under way without knowing is over, under the
+/// locks that are taken here.
+pub fn capture_begins(stream: CUstream, begin: impl FnOnce() -> CuResult) -> CuResult {
+    let Some(engine) = engine() else { return begin() };
+    engine.captures.fetch_add(1, Ordering::SeqCst);
+    let code = if engine.space.get().is_some() {
+        for slot in &engine.devices[..engine.device_count.min(engine.devices.len())] {
+            drop(lock(&slot.state));
+        }
         engine.users.mark_all();
+        engine.users.unmarked_while(stream, begin)
+    } else {
+        begin()
+    };
+    if !code.is_success() {
+        capture_ended();
     }
-    engine.captures.fetch_add(by, Ordering::Relaxed);
+    code
 }
 
-/// Whether any capture is under way (then the hook asks the driver about the
-/// very stream).
+/// One that had begun is over.
+pub fn capture_ended() {
+    if let Some(engine) = engine() {
+        engine.captures.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Whether any capture is under way, or begins (then the hook asks the driver
+/// about the very stream).
 #[inline]
 pub fn any_capture() -> bool {
-    engine().is_some_and(|engine| engine.captures.load(Ordering::Relaxed) > 0)
+    engine().is_some_and(|engine| engine.captures.load(Ordering::SeqCst) > 0)
 }
 
 /// A graph that is being captured or built received pointers into `chunks`:
@@ -114,14 +133,15 @@ pub(super) fn make_resident(
     }
 }
 
-/// `stream` is about to wait for another stream: if that one captures, this one
-/// joins it, and cannot be marked from then on; if it is held up, so is this one.
-pub fn stream_joins(stream: CUstream) {
-    if let Some(engine) = engine()
-        && (any_capture() || engine.users.any_held_up())
-    {
+/// Makes `stream` wait for another by `wait`, the original: if that one captures,
+/// this one joins it, and cannot be marked from then on; if it is held up, so is
+/// this one.
+pub fn stream_joins(stream: CUstream, wait: impl FnOnce() -> CuResult) -> CuResult {
+    let Some(engine) = engine() else { return wait() };
+    if engine.users.any_held_up() {
         engine.users.blocks(stream);
     }
+    if any_capture() { engine.users.unmarked_while(stream, wait) } else { wait() }
 }
 
 /// `stream` was made to wait for another: while any is held up, it may be by that.

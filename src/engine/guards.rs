@@ -25,7 +25,9 @@ impl Drop for ContextGuard {
     }
 }
 
-/// While anything captures, our own calls must not be refused because of it.
+/// While anything captures, our own calls must not be refused because of it, nor
+/// spoil it. What begins meanwhile waits for the locks of ours that are held
+/// (`captures`).
 pub(super) struct RelaxedCapture {
     driver: &'static Driver,
     former: Option<std::ffi::c_int>,
@@ -33,9 +35,13 @@ pub(super) struct RelaxedCapture {
 
 impl RelaxedCapture {
     pub(super) fn enter(driver: &'static Driver) -> Self {
-        let former = any_capture()
-            .then(|| driver.thread_exchange_capture_mode(CAPTURE_MODE_RELAXED).ok())
-            .flatten();
+        if any_capture() { Self::always(driver) } else { Self { driver, former: None } }
+    }
+
+    /// Whether anything captures or not: for calls without a lock, while which one
+    /// may begin.
+    pub(super) fn always(driver: &'static Driver) -> Self {
+        let former = driver.thread_exchange_capture_mode(CAPTURE_MODE_RELAXED).ok();
         Self { driver, former }
     }
 }

@@ -75,8 +75,8 @@ pub use account::{PassedOn, Recorded, recorded};
 pub use allocation::{mem_alloc, mem_free, release_for_retry};
 pub use autooffload_core::address_map::ChunkId;
 pub use captures::{
-    any_capture, capture_count_changed, is_kept, pin_for_good, pin_for_graph, stream_blocked,
-    stream_blocks, stream_joins, stream_waited,
+    any_capture, capture_begins, capture_ended, is_kept, pin_for_good, pin_for_graph,
+    stream_blocked, stream_blocks, stream_joins, stream_waited,
 };
 pub use card::{UNKNOWN_BYTES, watch_card};
 pub use contexts::{

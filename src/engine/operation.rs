@@ -76,13 +76,14 @@ impl Fast {
     /// The operation was queued, and used `touched`.
     #[inline(always)]
     pub fn end(self, touched: &[Touched]) {
-        let Managed { engine: Engine { users, .. }, space } = self.managed;
+        let Managed { engine: Engine { users, captures, .. }, space } = self.managed;
         let place = users.place_now(self.user);
         for &Touched { chunk, .. } in touched {
             users.note_place(chunk, &space.hot[chunk as usize], place);
         }
-        if self.stream == STREAM_PER_THREAD {
-            // No other thread can name this stream later.
+        // No other thread can name that stream later; and nobody can mark one that
+        // captures, which this may begin to.
+        if self.stream == STREAM_PER_THREAD || captures.load(Ordering::SeqCst) > 0 {
             let _ = users.mark(self.user);
         }
     }

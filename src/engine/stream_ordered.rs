@@ -158,7 +158,14 @@ pub fn mem_free_async(address: DevicePtr, stream: CUstream) -> Option<Result<()>
             Ok(Point { user, stretch }) => Freed::By { user, stretch },
             Err(code) => return Some(Err(code)),
         },
-        Some(user) => Freed::By { user, stretch: engine.users.stretch(user) },
+        Some(user) => {
+            let stretch = engine.users.stretch(user);
+            if any_capture() {
+                // It may begin to capture, and cannot be marked then.
+                let _ = engine.users.mark(user);
+            }
+            Freed::By { user, stretch }
+        }
         None => match engine.driver.stream_synchronize(stream) {
             Ok(()) => Freed::Long,
             Err(code) => return Some(Err(code)),

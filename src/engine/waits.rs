@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::account::WaitReason;
+use super::guards::RelaxedCapture;
 use super::state::{Engine, engine, lock};
 use super::users::{Mark, Point};
 use crate::driver::abi::*;
@@ -115,6 +116,7 @@ impl Engine {
         awaited: &[(Point, Arc<Mark>)],
     ) -> (Duration, Result<()>) {
         let began = Instant::now();
+        let _relaxed = RelaxedCapture::always(self.driver);
         let held_up = self.users.any_held_up();
         let long = if held_up { LONG_HELD_UP } else { LONG };
         let _watched = engine().map(|engine| engine.waits.watch(device, doing(reason), long));

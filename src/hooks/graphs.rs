@@ -114,7 +114,16 @@ pub unsafe fn begin_recapture(
     _callback: *mut c_void,
     _data: *mut c_void,
 ) -> CuResult {
-    begin_with(call.stream(stream), forward)
+    let stream = call.stream(stream);
+    // Its callback may come back to us.
+    let _ = engine::capture_begins(stream, || CuResult::SUCCESS);
+    let code = forward();
+    if code.is_success() {
+        origins().push(stream as usize);
+    } else {
+        engine::capture_ended();
+    }
+    code
 }
 
 /// Hook for `cuStreamBeginCaptureToCig` (CUDA 13.2).
@@ -134,12 +143,9 @@ pub unsafe fn begin_capture_to_cig(
 static ORIGINS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
 
 fn begin_with(stream: CUstream, forward: impl Fn() -> CuResult) -> CuResult {
-    engine::capture_count_changed(1);
-    let code = forward();
+    let code = engine::capture_begins(stream, forward);
     if code.is_success() {
         origins().push(stream as usize);
-    } else {
-        engine::capture_count_changed(-1);
     }
     code
 }
@@ -153,7 +159,7 @@ fn ended(stream: CUstream) {
     let mut origins = origins();
     if let Some(index) = origins.iter().position(|&origin| origin == stream as usize) {
         origins.swap_remove(index);
-        engine::capture_count_changed(-1);
+        engine::capture_ended();
     }
 }
 

@@ -90,8 +90,7 @@ pub unsafe fn wait_event(
     _event: CUevent,
     _flags: c_uint,
 ) -> CuResult {
-    engine::stream_joins(call.stream(stream));
-    let code = forward();
+    let code = engine::stream_joins(call.stream(stream), forward);
     if code.is_success() {
         engine::stream_waited(call.stream(stream));
     }

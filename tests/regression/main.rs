@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use support::{build, cc, folder, library, within};
 
-const PROGRAMS: [&str; 9] = [
+const PROGRAMS: [&str; 10] = [
+    "captures",
     "users",
     "contexts",
     "held_up",
@@ -180,6 +181,15 @@ fn captures_of_the_first_version_are_captures() {
 
 /// When memory was first short, what somebody who cannot be marked had queued was
 /// taken for unfinished for good, and the program's call failed.
+/// Whether anything captures was asked, then something recorded: another thread
+/// began a capture in between. It was spoilt, or a call of the other refused (900).
+#[test]
+fn captures_that_begin_while_other_threads_move_memory_are_not_spoilt() {
+    for mode in 0..3 {
+        same(&format!("captures {mode}"), "36M", &["eager", "late:1"]);
+    }
+}
+
 #[test]
 fn memory_may_be_short_for_the_first_time_while_a_stream_cannot_be_marked() {
     for who in ["capture", "thread"] {

@@ -203,7 +203,7 @@ impl Order {
             return self.wait(|driver| driver.stream_synchronize(stream));
         };
         chunks.for_each(|id| self.users.note(id, hot(id), user));
-        if (moving || stream == STREAM_PER_THREAD)
+        if (moving || stream == STREAM_PER_THREAD || any_capture())
             && let Err(code) = self.users.mark(user)
             && code != CuResult::STREAM_CAPTURE_UNSUPPORTED
         {

@@ -93,6 +93,29 @@ impl Users {
         }
     }
 
+    /// Calls `call`, after which `stream` may capture: until then it is marked, and
+    /// while it is called nobody else marks it. Whether a stream captures is asked
+    /// and its mark recorded under the same locks ([`Self::mark`]), so that no mark
+    /// of ours gets into a graph. Nor is the legacy default stream marked, of which
+    /// that would spoil the capture. `call` must not come back to us.
+    pub fn unmarked_while(&self, stream: CUstream, call: impl FnOnce() -> CuResult) -> CuResult {
+        let own = self.known(stream);
+        let ctx = own.and_then(|user| lock(&self.slot(user).marks).stream).map(|own| own.ctx);
+        let ctx = ctx.or_else(|| Some(self.driver.stream_get_ctx(stream).ok()? as usize));
+        let legacy = ctx.map(|ctx| Stream { handle: STREAM_LEGACY as usize, ctx, thread: 0 });
+        let legacy = legacy.and_then(|legacy| self.by_stream.get(&legacy).map(|user| *user));
+        let mut users: Vec<UserId> = own.into_iter().chain(legacy).collect();
+        // In one order, so that two who do this do not wait for each other.
+        users.sort_unstable();
+        users.dedup();
+        let mut all: Vec<_> =
+            users.iter().map(|&user| (user, lock(&self.slot(user).marks))).collect();
+        for (user, marks) in &mut all {
+            let _ = self.mark_locked(*user, self.slot(*user), marks);
+        }
+        call()
+    }
+
     /// The user of `stream`, if it used anything.
     fn known(&self, stream: CUstream) -> Option<UserId> {
         let handle = (stream as usize).max(STREAM_LEGACY as usize);
