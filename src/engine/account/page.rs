@@ -23,6 +23,8 @@ use super::super::state::{Engine, hot, lock};
 use super::super::{FRAME_SHIFT, remembered, threads};
 
 const TICK: Duration = Duration::from_millis(250);
+/// The user's other processes are looked for once in so many.
+const TICKS_TO_OTHERS: u32 = 4;
 /// Over which rates are told.
 const RATE_TICKS: usize = 4;
 /// In which an iteration must have passed to be timed.
@@ -60,6 +62,7 @@ fn publish(engine: &'static Engine) {
     let (namespace, began_ns) = (namespace(), now_ns());
     let mut history = History::default();
     let mut devices = Vec::new();
+    let mut ticks = 0u32;
     let is_watched =
         |now| lock(&engine.publisher.own).as_ref().map(|own| own.page().is_watched(now));
     while let Some(watched) = is_watched(now_ns()) {
@@ -71,6 +74,10 @@ fn publish(engine: &'static Engine) {
         };
         process.written_ns = now_ns();
         engine.stats.tell(&mut process, engine.host_store.usage());
+        if ticks % TICKS_TO_OTHERS == 0 {
+            engine.host_store.look_for_others();
+        }
+        ticks += 1;
         process.host_left_bytes = engine.host_store.available();
         history.add(&process);
         history.rates(&mut process);

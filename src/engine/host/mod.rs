@@ -1,6 +1,7 @@
 //! Host memory: where it comes from, within which limits, and how it is laid
 //! side by side. Not here: which chunk needs it, and when (see `device`).
 
+pub mod fair;
 mod populate;
 mod record;
 mod shared_blocks;

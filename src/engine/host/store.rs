@@ -17,6 +17,7 @@ use autooffload_core::config::Limit;
 use autooffload_core::host_limits;
 use autooffload_core::units::Size;
 
+use super::fair;
 use super::populate::populate;
 use super::record::{Record, Span};
 use crate::driver::Driver;
@@ -76,6 +77,8 @@ pub struct HostStore {
     root: PathBuf,
     /// Held from the check of the cap until the bytes count as used.
     known: Mutex<Option<Known>>,
+    /// The user's other processes that stream, when they were last looked for.
+    others: Mutex<Vec<fair::Other>>,
     used_bytes: AtomicU64,
     pinned_bytes: AtomicU64,
     peak_bytes: AtomicU64,
@@ -101,6 +104,7 @@ impl HostStore {
             limit,
             root: PathBuf::from("/"),
             known: Mutex::new(None),
+            others: Mutex::default(),
             used_bytes: AtomicU64::new(0),
             pinned_bytes: AtomicU64::new(0),
             peak_bytes: AtomicU64::new(0),
@@ -123,6 +127,13 @@ impl HostStore {
         )
     }
 
+    /// Looks for the user's other processes: what is left is shared with them.
+    pub fn look_for_others(&self) {
+        if matches!(self.limit, Limit::Auto) {
+            *self.others.lock().unwrap_or_else(PoisonError::into_inner) = fair::others();
+        }
+    }
+
     /// Bytes that may still be taken; read afresh, because others take too.
     pub fn available(&self) -> u64 {
         let used = self.used_bytes.load(Ordering::Relaxed);
@@ -133,7 +144,10 @@ impl HostStore {
                 let cap = machine().total_bytes as f64 * percent / 100.0;
                 (cap as u64).saturating_sub(used)
             }
-            Limit::Auto => machine().spendable(),
+            Limit::Auto => {
+                let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+                fair::share(machine().spendable(), used, &others)
+            }
         }
     }
 
@@ -250,4 +264,29 @@ const PAGE_BYTES: usize = 4096;
 /// The machine's and the cgroup's limits, read from files under `root`.
 fn read_limits(root: &Path) -> host_limits::Limits {
     host_limits::read(|path| fs::read_to_string(root.join(path)).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_may_need_is_left_to_them() {
+        let root = std::env::temp_dir().join(format!("ao-store-{}", std::process::id()));
+        fs::create_dir_all(root.join("proc")).expect("a folder");
+        let kib = |gib: u64| gib << 20;
+        let text = format!("MemTotal: {} kB\nMemAvailable: {} kB\n", kib(16), kib(9));
+        fs::write(root.join("proc/meminfo"), text).expect("a file");
+        let mut store = HostStore::new(crate::driver::driver(), false, Limit::Auto);
+        store.root = root.clone();
+        assert_eq!(store.available(), 8 << 30);
+        let other = fair::Other { used_bytes: 0, needs_bytes: 20 << 30 };
+        *store.others.lock().unwrap() = vec![other];
+        assert_eq!(store.available(), 4 << 30);
+        assert!(!store.take(5 << 30) && store.take(3 << 30));
+        let given = HostStore::new(crate::driver::driver(), false, Limit::Given(Size::Bytes(9)));
+        *given.others.lock().unwrap() = vec![other];
+        assert_eq!(given.available(), 9, "who says how much gets as much");
+        fs::remove_dir_all(root).expect("removed");
+    }
 }
