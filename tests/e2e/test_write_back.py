@@ -46,3 +46,15 @@ def test_memory_that_is_not_page_locked_is_copied_back():
     result = run(*PROGRAM, vram=VRAM, AUTOOFFLOAD_PIN="0")
     assert_same(result, wanted)
     assert result.account["d2h_bytes"] > 3 * result.out["weight_bytes"]
+
+
+def test_what_is_written_in_each_pass_goes_back_and_is_seldom_looked_at():
+    """SGD: every weight is written between its visits to the card."""
+    result = identical_at("trained", "--passes", 40, vram=40 * MIB)
+    streaming = result.stats["streaming"]
+    streamed = streaming["streamed_bytes"]
+    assert streaming["compared_bytes"] < 0.65 * streamed, streaming
+    # Once in each pass, at the most, whether a copy or the kernel brings it.
+    weights = 40 * result.out["weight_bytes"]
+    assert 0 < streaming["written_back_bytes"] + streaming["stored_bytes"] < 1.2 * weights
+    assert streamed < 1.8 * weights
