@@ -917,6 +917,39 @@ fn random_parts(frames: u32, shared: u32, random: &mut Random) -> Vec<Part> {
     parts
 }
 
+/// A captured graph, or a kernel that reads through a table, waits for no copy of
+/// ours: what a plan made resident must not stay blank when it is pinned.
+#[test]
+fn what_is_pinned_has_its_content() {
+    const RESIDENT: u32 = 8;
+    let (mut program, _) = loaded(64, 20, 5);
+    program.plans = false;
+    (0..20).for_each(|id| program.write(id));
+    let layouts = (0..20).map(|id| Layout {
+        id,
+        frames: 5,
+        parts: match id {
+            0..RESIDENT => Vec::new(),
+            _ => vec![Part { first: 0, frames: 5, at: id * 5 % 20, wrap: 20 }],
+        },
+        host_frames: 0,
+    });
+    let plan = Plan { layouts: layouts.collect(), shared_frames: 20, ..Plan::default() };
+    assert!(once_over(|| program.streamer.adopt(&plan, &mut program.model)).unwrap());
+    let is_there = |program: &Program, id: ChunkId| {
+        program.model.mapped[&id].iter().enumerate().all(|(index, frame)| {
+            program.model.frames[frame] == Some((id, program.versions[&id], index))
+        })
+    };
+    let blank = (0..RESIDENT).filter(|&id| !is_there(&program, id)).count();
+    assert!(blank > 0, "else this proves nothing");
+    for id in 0..RESIDENT {
+        assert!(once_over(|| program.streamer.pin(id, &mut program.model)).unwrap());
+        assert!(is_there(&program, id), "{id}");
+    }
+    program.streamer.check();
+}
+
 #[test]
 fn a_plan_moves_what_lies_elsewhere_and_nothing_else() {
     let (mut program, _) = loaded(64, 20, 5);
