@@ -5,6 +5,8 @@
 //! Files already there stay, but for those of the same name: what fuzzing found
 //! is kept beside them.
 
+#[path = "../fuzz/images.rs"]
+mod images;
 #[path = "../tests/plan_support/mod.rs"]
 mod plan_support;
 
@@ -50,6 +52,36 @@ fn main() -> std::io::Result<()> {
     for (index, program) in PROGRAMS.iter().enumerate() {
         write("learner", &format!("program-{index}"), program)?;
     }
+    for (index, number) in [0u64, 3, 1 << 40, u64::MAX].into_iter().enumerate() {
+        let words: Vec<u8> = (0..400).flat_map(|_| number.to_le_bytes()).collect();
+        write("page", &format!("all-{index}"), &words)?;
+    }
+    for index in 0..6 {
+        let length = random.within(1, 4000);
+        let bytes: Vec<u8> = (0..length).map(|_| random.next() as u8).collect();
+        write("page", &format!("random-{index}"), &bytes)?;
+        // A span of 4 GiB at 1 TiB, and addresses of it here and there.
+        let mut parameter = vec![1, 20, 1, 32];
+        for _ in 0..random.within(1, 200) {
+            let word = match random.within(0, 3) {
+                0 => 1 << 40 | random.within(0, u64::from(u32::MAX)),
+                1 => random.next(),
+                _ => random.within(0, 9),
+            };
+            parameter.extend(&word.to_le_bytes()[..random.within(4, 8) as usize / 4 * 4]);
+        }
+        write("parameters", &format!("mixed-{index}"), &parameter)?;
+    }
+    let ptx = ["fingerprint", "addresses"].map(|name| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shim");
+        std::fs::read(path.join(name).with_extension("ptx")).expect("part of the repository")
+    });
+    write("image", "cubin", &images::cubin())?;
+    write("image", "text", b"standin-module v1\nkernel k 8,4,16\nkernel l\n")?;
+    write("image", "fat-plain", &images::fat_binary(false))?;
+    write("image", "fat-packed", &images::fat_binary(true))?;
+    write("image", "ptx-fingerprint", &ptx[0])?;
+    write("image", "ptx-addresses", &ptx[1])?;
     println!("{written} files");
     Ok(())
 }

@@ -10,11 +10,14 @@ use autooffload_core::address_map::ChunkId;
 use autooffload_core::config::{Config, SETTINGS};
 use autooffload_core::learn::{Description, Learner};
 use autooffload_core::order::Order;
+use autooffload_core::params::{BLOCKS_FROM, Span, scan, scan_blocks};
 use autooffload_core::plan::{
     Chunk, Effort, Machine, Phase, Place, Problem, SLAB_FRAMES, plan as make_plan,
 };
 use autooffload_core::recall::{Remembered, decode};
 use autooffload_lab::workload::format;
+use autooffload_shared::page::{CHUNKS, DEVICES, Page, Unreadable, WORDS};
+use std::sync::atomic::AtomicU64;
 
 /// Reading never panics; what it accepts is written and read again unchanged.
 pub fn trace(data: &[u8]) {
@@ -45,6 +48,60 @@ pub fn order_file(data: &[u8]) {
             describe(&order.describe());
         }
     }
+}
+
+/// Reading never panics; what it accepts is written and read again unchanged.
+pub fn page(data: &[u8]) {
+    let words = |data: &[u8]| -> [AtomicU64; WORDS] {
+        let mut words = data.chunks(8).map(|chunk| {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            AtomicU64::new(u64::from_le_bytes(word))
+        });
+        std::array::from_fn(|_| words.next().unwrap_or_default())
+    };
+    let read_as_it_is = words(data);
+    let _ = Page::new(&read_as_it_is).read();
+    // The first words keep arbitrary bytes out. Behind right ones, they go on.
+    let mut behind = vec![0; 16];
+    behind.extend(2u64.to_le_bytes());
+    behind.extend(data);
+    let behind = words(&behind);
+    Page::new(&behind).begin();
+    let view = match Page::new(&behind).read() {
+        Ok(view) => view,
+        Err(why) => return assert!(matches!(why, Unreadable::Unfinished)),
+    };
+    assert!(view.devices.len() <= DEVICES);
+    assert!(view.devices.iter().all(|(_, chunks)| chunks.len() <= CHUNKS));
+    let again = words(&[]);
+    Page::new(&again).begin();
+    Page::new(&again).write(&view);
+    let mut same = Page::new(&again).read().expect("what was written is read");
+    // What was told to follow may have been more than there is.
+    same.process.devices = view.process.devices;
+    for ((device, _), (told, _)) in same.devices.iter_mut().zip(&view.devices) {
+        device.listed = told.listed;
+    }
+    assert!(same == view);
+}
+
+/// Every address of the span that stands there is found, and nothing else, in both ways.
+pub fn parameters(data: &[u8]) {
+    let mut input = Bytes(data);
+    let base = u64::from(input.next()) << (20 + input.next() % 37);
+    let bytes = u64::from(input.next()) << (input.next() % 42);
+    let (span, param) = (Span { base, bytes }, input.0);
+    let (mut plain, mut blocks) = (Vec::new(), Vec::new());
+    scan(param, span, |address| plain.push(address));
+    scan_blocks(param, span, |address| blocks.push(address));
+    assert!(plain.iter().all(|&address| span.contains(address)));
+    assert!(plain == blocks || param.len() < BLOCKS_FROM && blocks.is_empty());
+    let words = param
+        .windows(8)
+        .step_by(4)
+        .map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")) & ((1 << 57) - 1));
+    assert!(words.filter(|&word| word.wrapping_sub(base) < bytes).eq(plain));
 }
 
 fn signature_in(data: &[u8]) -> u64 {

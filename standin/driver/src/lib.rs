@@ -22,6 +22,14 @@ mod resolve;
 use std::ffi::c_char;
 use std::panic::catch_unwind;
 
+/// How many kernels and globals the bytes of an image name; `None`: they are none. For tests
+/// that try arbitrary bytes.
+#[doc(hidden)]
+pub fn image_symbols(bytes: &[u8]) -> Option<(usize, usize)> {
+    let symbols = image::read_bytes(bytes, (8, 6)).ok()?;
+    Some((symbols.kernels.len(), symbols.globals.len()))
+}
+
 /// Copies the account as JSON text, NUL-terminated and cut to `len` bytes, to
 /// `buf`. Returns the length that is needed, including the NUL; 0 before cuInit.
 ///

@@ -49,7 +49,7 @@ fn sections(elf: &[u8]) -> Option<Vec<Section<'_>>> {
     let start = elf.u64_at(40)? as usize;
     let (size, count, names) =
         (elf.u16_at(58)? as usize, elf.u16_at(60)? as usize, elf.u16_at(62)? as usize);
-    let header = |i: usize| elf.get(start + i * size..start + (i + 1) * size);
+    let header = |i: usize| elf.get(start.checked_add(i * size)?..)?.get(..size);
     let data = |h: &[u8]| {
         const NO_BITS: u32 = 8;
         if h.u32_at(4)? == NO_BITS {

@@ -108,7 +108,8 @@ fn read_ptx(bytes: &[u8]) -> Outcome<Symbols> {
     Ok(Symbols { kernels: layouts.collect(), ptx: module.entries, ..Symbols::default() })
 }
 
-fn read_bytes(bytes: &[u8], capability: (i32, i32)) -> Outcome<Symbols> {
+/// Any bytes, read as the form that they begin as.
+pub fn read_bytes(bytes: &[u8], capability: (i32, i32)) -> Outcome<Symbols> {
     match bytes.first_chunk().map(|m| u32::from_le_bytes(*m)) {
         Some(fatbin::DATA_MAGIC) => fatbin::read(bytes, capability),
         Some(cubin::ELF_MAGIC) => {

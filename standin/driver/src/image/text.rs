@@ -35,9 +35,9 @@ pub fn read(bytes: &[u8]) -> Option<Symbols> {
         let mut offset = 0u32;
         for size in words.next().unwrap_or("").split(',').filter(|s| !s.is_empty()) {
             let size: u32 = size.parse().ok()?;
-            offset = offset.next_multiple_of(size.clamp(1, 8).next_power_of_two());
+            offset = offset.checked_next_multiple_of(size.clamp(1, 8).next_power_of_two())?;
             layout.push((offset, size));
-            offset += size;
+            offset = offset.checked_add(size)?;
         }
         symbols.kernels.insert(name.to_string(), layout);
     }

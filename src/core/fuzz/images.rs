@@ -1,0 +1,73 @@
+//! Kernel images of the forms that the stand-in's driver reads, small and well formed: the
+//! first seeds of the fuzz target `image`.
+
+/// A cubin: one kernel with parameters of 8 and 16 bytes, and a global of 40.
+pub fn cubin() -> Vec<u8> {
+    const NAMES: &[u8] = b"\0.names\0.text.k\0.nv.info.k\0.symbols\0state\0";
+    let mut info = vec![4, 0x17, 12, 0];
+    info.extend([0, 0, 0, 0, 1, 0, 8, 0]);
+    info.extend((16u32 << 18 | 0x1f000).to_le_bytes());
+    info.extend([3, 0x1b, 255, 0]); // an attribute that is carried in place
+    info.extend([4, 0x45, 12, 0]);
+    info.extend([0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0]);
+    let mut symbols = vec![0; 24];
+    symbols[..4].copy_from_slice(&36u32.to_le_bytes());
+    symbols[4] = 1;
+    symbols[16..].copy_from_slice(&40u64.to_le_bytes());
+    // Name, kind, content, section that its names are in.
+    let parts: [(u32, u32, &[u8], u32); 4] =
+        [(1, 3, NAMES, 0), (8, 1, &[0; 16], 0), (16, 1, &info, 0), (27, 2, &symbols, 0)];
+    let mut file = vec![0; 64];
+    file[..4].copy_from_slice(b"\x7fELF");
+    let mut headers = Vec::new();
+    for (name, kind, content, link) in parts {
+        let mut header = vec![0; 64];
+        header[..4].copy_from_slice(&name.to_le_bytes());
+        header[4..8].copy_from_slice(&kind.to_le_bytes());
+        header[24..32].copy_from_slice(&(file.len() as u64).to_le_bytes());
+        header[32..40].copy_from_slice(&(content.len() as u64).to_le_bytes());
+        header[40..44].copy_from_slice(&link.to_le_bytes());
+        headers.extend(header);
+        file.extend(content);
+    }
+    let at = file.len() as u64;
+    file[40..48].copy_from_slice(&at.to_le_bytes());
+    file[58..60].copy_from_slice(&64u16.to_le_bytes());
+    file[60..62].copy_from_slice(&4u16.to_le_bytes());
+    file.extend(headers);
+    file
+}
+
+/// A fat binary of one cubin for sm_86; `packed`: as LZ4 packs it, without repetitions.
+pub fn fat_binary(packed: bool) -> Vec<u8> {
+    let plain = cubin();
+    let payload = match packed {
+        false => plain.clone(),
+        true => {
+            let mut block = vec![0xF0];
+            let mut rest = plain.len() - 15;
+            while rest >= 255 {
+                block.push(255);
+                rest -= 255;
+            }
+            block.push(rest as u8);
+            block.extend(&plain);
+            block
+        }
+    };
+    let padded = payload.len().next_multiple_of(8);
+    let mut entry = vec![0; 64];
+    entry[..2].copy_from_slice(&2u16.to_le_bytes());
+    entry[4..8].copy_from_slice(&64u32.to_le_bytes());
+    entry[8..16].copy_from_slice(&(padded as u64).to_le_bytes());
+    entry[16..20].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    entry[28..32].copy_from_slice(&86u32.to_le_bytes());
+    entry[56..64].copy_from_slice(&(plain.len() as u64).to_le_bytes());
+    entry.extend(&payload);
+    entry.resize(64 + padded, 0);
+    let mut file = 0xBA55_ED50u32.to_le_bytes().to_vec();
+    file.extend([1, 0, 16, 0]);
+    file.extend((entry.len() as u64).to_le_bytes());
+    file.extend(entry);
+    file
+}
