@@ -417,7 +417,7 @@ inline std::string load_kernels(const std::string &path)
 // illegal access) the program starts itself again for the parts that follow.
 //
 //   PROGRAM --limit SECONDS [--kernels FILE] [--cublas FILE] [--part NAME] [--from N]
-//           [--label TEXT] [--rehearse 1]
+//           [--shim FILE] [--label TEXT] [--rehearse 1]
 //
 // --rehearse makes the stand-in stand for a card: every call is made, no kernel
 // computes, and no answer means anything (STANDIN_UNKNOWN=count is needed).
@@ -434,6 +434,8 @@ inline int answer_parts(const char *question, int argc, char **argv, const std::
             kernels = argv[i + 1];
         else if (option == "--cublas")
             cublas_path = argv[i + 1];
+        else if (option == "--shim")
+            run_state.shim = argv[i + 1];
         else if (option == "--part")
             only = argv[i + 1];
         else if (option == "--from")
@@ -473,7 +475,7 @@ inline int answer_parts(const char *question, int argc, char **argv, const std::
         if (cu.cuCtxSynchronize() != CUDA_SUCCESS && only.empty() && i + 1 < parts.size()) {
             std::string left = std::to_string(std::max(0.0, seconds_left())), next = std::to_string(i + 1);
             execl("/proc/self/exe", argv[0], "--limit", left.c_str(), "--kernels", kernels.c_str(),
-                  "--cublas", cublas_path.c_str(), "--from", next.c_str(),
+                  "--shim", run_state.shim.c_str(), "--cublas", cublas_path.c_str(), "--from", next.c_str(),
                   "--label", run_state.label.c_str(), "--rehearse", run_state.rehearsal ? "1" : "0", nullptr);
         }
     }

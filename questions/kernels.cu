@@ -122,36 +122,6 @@ extern "C" __global__ void write_all(uint4 *data, u64 vectors, uint32_t value)
         data[i] = make_uint4(value, value, value, value);
 }
 
-// --- fingerprint -----------------------------------------------------------
-
-__device__ static u64 mix(u64 hash, u64 word)
-{
-    hash ^= word * 0x9e3779b97f4a7c15ull;
-    hash = (hash << 27) | (hash >> 37);
-    return hash * 0xff51afd7ed558ccdull + 0x52dce729;
-}
-
-// A 64-bit sum over per-thread hashes that know their position: order of the
-// blocks does not matter, order of the words does. `out` starts at 0.
-extern "C" __global__ void fingerprint(const uint4 *data, u64 vectors, u64 *out)
-{
-    u64 thread = blockIdx.x * u64(blockDim.x) + threadIdx.x, stride = u64(gridDim.x) * blockDim.x;
-    u64 hash = mix(0x6a09e667f3bcc908ull, thread);
-    for (u64 i = thread; i < vectors; i += 4 * stride) {
-        uint4 v[4]; // four loads in flight
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            v[k] = i + k * stride < vectors ? __ldcs(data + i + k * stride) : make_uint4(0, 0, 0, 0);
-#pragma unroll
-        for (int k = 0; k < 4; k++)
-            hash = mix(mix(hash, u64(v[k].x) << 32 | v[k].y), u64(v[k].z) << 32 | v[k].w);
-    }
-    for (int lane = 16; lane; lane /= 2)
-        hash += __shfl_down_sync(~0u, hash, lane);
-    if (threadIdx.x % 32 == 0)
-        atomicAdd(out, hash);
-}
-
 // --- checks: does every word of one block carry the pattern of `seed`? -----
 // Every block of the grid checks the whole of it, so that every SM's caches are asked.
 

@@ -1,5 +1,6 @@
-"""Questions 8 and 9 with PyTorch: which library asks the driver for what and
-calls it, and whether a counting preload sees every launch the profiler sees.
+"""Questions 5, 8 and 9 with PyTorch: what goes back to the host of weights that are only
+read (--streamed), which library asks the driver for what and calls it, and whether a
+counting preload sees every launch the profiler sees.
 
 Run with librecorder.so preloaded (both questions), or with libautooffload.so
 (question 9 alone, by the library's own account). Prints the answer lines of
@@ -63,14 +64,21 @@ class Account:
     def __init__(self, function):
         self.function = function
 
-    def calls(self):
+    def read(self):
         needed = self.function(None, 0)
         if not needed:
             return {}
         text = ctypes.create_string_buffer(needed + 65536)
         self.function(text, len(text))
-        hooks = json.loads(text.value)["hooks"]
+        return json.loads(text.value)
+
+    def calls(self):
+        hooks = self.read().get("hooks", {})
         return {("all", name): entry["calls"] for name, entry in hooks.items()}
+
+    def streaming(self):
+        counts = self.read().get("streaming", {})
+        return {name: count for name, count in counts.items() if name.endswith("_bytes")}
 
 
 def counter():
@@ -233,6 +241,32 @@ def compare(item, program, seen, kernels):
            kernels - launches, "launches missed")
 
 
+def streamed(torch, account):
+    """Weights beyond the budget that this was started with, in passes that only read them."""
+    width, count, dtype = (1024, 24, torch.float32) if STANDIN else (4096, 64, torch.bfloat16)
+    layers = [torch.nn.Linear(width, width, bias=False).to("cuda", dtype) for _ in range(count)]
+    data = torch.randn(64, width, device="cuda", dtype=dtype)
+
+    def run(passes):
+        with torch.no_grad():
+            for _ in range(passes):
+                x = data
+                for layer in layers:
+                    x = layer(x)
+                torch.cuda.synchronize()
+    run(8)
+    before = account.streaming()
+    run(ROUNDS)
+    moved = difference(account.streaming(), before)
+    into = moved.get("streamed_bytes", 0)
+    back = moved.get("written_back_bytes", 0) + moved.get("stored_bytes", 0)
+    item = "bytes back of bytes in, weights that are only read"
+    if not into:
+        not_measured("5 Fingerprint", item, "nothing streamed")
+        return
+    answer("5 Fingerprint", item, f"{back} of {into}", 100 * back / into, "%")
+
+
 def asked_for(counts):
     for library, names in sorted(counts.asked().items()):
         answer("8 Lookup", f"{library} asks for", "the names are listed below the table",
@@ -242,7 +276,9 @@ def asked_for(counts):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--limit", type=float)
-    parser.parse_args()
+    parser.add_argument("--streamed", action="store_true",
+                        help="question 5; with libautooffload.so and a budget")
+    options = parser.parse_args()
     counts, library = counter()
     if counts is None:
         not_measured("9 Nothing missed", "launches", "neither librecorder.so nor libautooffload.so "
@@ -260,6 +296,9 @@ def main():
         return 0
     global STANDIN
     STANDIN = hasattr(ctypes.CDLL("libcuda.so.1"), "standin_account_json")
+    if options.streamed:
+        streamed(torch, counts)
+        return 0
     answer("8 Lookup", "PyTorch", f"{torch.__version__}, {torch.cuda.get_device_name(0)}")
     ask(torch, counts, library)
     if isinstance(counts, Recorder):

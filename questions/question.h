@@ -63,6 +63,7 @@ struct Run {
     const char *question = "";
     std::string label; // appended to every item: the same question under other conditions
     uint64_t deadline_ns = 0;
+    std::string shim; // the library's own kernels, as text
     bool on_standin = false;
     bool rehearsal = false; // kernels do not compute: numbers mean nothing, parts are short
 };

@@ -20,6 +20,7 @@ from . import child, cuda_compiler
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SOURCES = ROOT / "questions"
+SHIM = ROOT / "shim" / "fingerprint.ptx"
 BUILT = ROOT / "target" / "questions"
 TOTAL_SECONDS = 345  # all programs together; the issue asks for less than six minutes
 TITLES = {1: "Aliasing", 2: "Bandwidth", 3: "Submission", 4: "Host-located handles",
@@ -137,21 +138,23 @@ class Runner:
         """One program; its answers, or one line that says why there are none."""
         seconds = min(seconds, self.left() - 3)
         self.run(name, question, [self.folder / name, "--limit", f"{seconds:.0f}",
-                                  "--kernels", self.folder / KERNELS, "--cublas", cublas(),
+                                  "--kernels", self.folder / KERNELS, "--shim", SHIM,
+                                  "--cublas", cublas(),
                                   *self.more, *extra], seconds, preload)
 
-    def script(self, name, question, seconds, preload):
+    def script(self, name, question, seconds, preload, *extra, **env):
         """questions/programs.py, with the Python that runs us or the stand-in's."""
         python = "python" if self.prefix else sys.executable
-        self.run(name, question, [python, SOURCES / "programs.py"],
-                 min(seconds, self.left() - 3), preload)
+        self.run(name, question, [python, SOURCES / "programs.py", *extra],
+                 min(seconds, self.left() - 3), preload, **env)
 
-    def run(self, name, question, command, seconds, preload):
+    def run(self, name, question, command, seconds, preload, **env):
         if seconds < 2:
             self.lacking(question, name, "no time left")
             return
         self.say(f"{name}: at most {seconds:.0f} s")
         environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
+        environment |= env
         if preload:
             environment["LD_PRELOAD"] = str(preload)
         outcome = child.run(self.prefix + command, env=environment, limit_seconds=seconds + 3,
@@ -204,7 +207,11 @@ def with_torch(runner, library):
     runner.script("programs.py with the recorder", 8, TORCH_SECONDS, runner.folder / RECORDER)
     if library:
         runner.script("programs.py with libautooffload", 9, TORCH_SECONDS, library)
+        # A third of two GiB of weights, beside a context of some hundred MiB.
+        runner.script("programs.py under a budget", 5, TORCH_SECONDS, library, "--streamed",
+                      AUTOOFFLOAD_VRAM="48M" if runner.prefix else "1280M")
     else:
+        runner.lacking(5, "bytes back of bytes in", "libautooffload.so is not built")
         runner.lacking(9, "launches, by libautooffload", "libautooffload.so is not built")
 
 

@@ -33,7 +33,7 @@ def rehearse(programs, name, *more):
     env = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
     env |= {"STANDIN_UNKNOWN": "count", "STANDIN_SM": "9.0"}
     done = subprocess.run([ROOT / "standin" / "run", programs / name, "--limit", "60", "--kernels",
-                           programs / questions.KERNELS, *more], env=env, text=True,
+                           programs / questions.KERNELS, "--shim", questions.SHIM, *more], env=env, text=True,
                           capture_output=True, timeout=300)
     assert done.returncode == 0, done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
@@ -54,6 +54,25 @@ def test_every_call_is_made(programs, name, number):
     # What the stand-in does not have, by name.
     known = re.compile(r"cuTensorMapEncodeTiled|host-located|none can be had here")
     assert [text for text in unanswered if not known.search(text)] == []
+
+
+def test_the_librarys_own_kernel_is_asked(programs):
+    """The one kernel that the stand-in knows: here it must be right."""
+    answers = {answer["item"]: answer["answer"] for answer in
+               rehearse(programs, "fingerprint", "--rehearse", "1", "--part", "right")}
+    assert answers == {"does our kernel compute what the library expects": "yes",
+                       "one changed word of 20 MiB": "its 64 KiB are stored, nothing else"}
+
+
+def test_bytes_back_are_those_of_the_library():
+    library = ROOT / "target" / "release" / "libautooffload.so"
+    env = os.environ | {"LD_PRELOAD": str(library), "AUTOOFFLOAD_VRAM": "48M"}
+    done = subprocess.run([ROOT / "standin" / "run", sys.executable, ROOT / "questions" /
+                           "programs.py", "--streamed"], env=env, text=True, capture_output=True,
+                          timeout=300)
+    answer = json.loads(done.stdout.splitlines()[-1])
+    back, into = map(int, answer["answer"].split(" of "))
+    assert into > 40 * 2**20 and back <= 0.005 * into, answer
 
 
 def test_what_needs_a_card_is_not_measured_here(programs):
