@@ -5,8 +5,6 @@
 //! Files already there stay, but for those of the same name: what fuzzing found
 //! is kept beside them.
 
-#[path = "../fuzz/images.rs"]
-mod images;
 #[path = "../tests/plan_support/mod.rs"]
 mod plan_support;
 
@@ -72,16 +70,6 @@ fn main() -> std::io::Result<()> {
         }
         write("parameters", &format!("mixed-{index}"), &parameter)?;
     }
-    let ptx = ["fingerprint", "addresses"].map(|name| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shim");
-        std::fs::read(path.join(name).with_extension("ptx")).expect("part of the repository")
-    });
-    write("image", "cubin", &images::cubin())?;
-    write("image", "text", b"standin-module v1\nkernel k 8,4,16\nkernel l\n")?;
-    write("image", "fat-plain", &images::fat_binary(false))?;
-    write("image", "fat-packed", &images::fat_binary(true))?;
-    write("image", "ptx-fingerprint", &ptx[0])?;
-    write("image", "ptx-addresses", &ptx[1])?;
     println!("{written} files");
     Ok(())
 }

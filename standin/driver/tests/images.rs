@@ -1,5 +1,5 @@
 //! Kernel images that are damaged anywhere: refused, or read without harm. The seeds are those
-//! of the fuzz target `image` (src/core/fuzz), what it finds is added to them.
+//! of the fuzz target (`fuzz/`); what it finds is added to them.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use std::path::Path;
 const CHANGED: u64 = 4000;
 
 fn seeds() -> Vec<(String, Vec<u8>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src/core/fuzz/seeds/image");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
     let entries = std::fs::read_dir(folder).expect("seeds are part of the repository");
     let mut files: Vec<_> = entries.map(|entry| entry.expect("readable").path()).collect();
     files.sort();

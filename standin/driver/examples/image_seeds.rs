@@ -1,8 +1,26 @@
-//! Kernel images of the forms that the stand-in's driver reads, small and well formed: the
-//! first seeds of the fuzz target `image`.
+//! Writes the first seeds of the fuzz target `image`: kernel images of the forms that are
+//! read, small and well formed.
+//!
+//!     cargo run --release -p standin-driver --example image_seeds
+
+use std::path::Path;
+
+fn main() -> std::io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shim");
+    std::fs::create_dir_all(&folder)?;
+    std::fs::write(folder.join("cubin"), cubin())?;
+    std::fs::write(folder.join("fat-plain"), fat_binary(false))?;
+    std::fs::write(folder.join("fat-packed"), fat_binary(true))?;
+    std::fs::write(folder.join("text"), "standin-module v1\nkernel k 8,4,16\nkernel l\n")?;
+    for name in ["fingerprint", "addresses"] {
+        std::fs::copy(shim.join(name).with_extension("ptx"), folder.join(format!("ptx-{name}")))?;
+    }
+    Ok(())
+}
 
 /// A cubin: one kernel with parameters of 8 and 16 bytes, and a global of 40.
-pub fn cubin() -> Vec<u8> {
+fn cubin() -> Vec<u8> {
     const NAMES: &[u8] = b"\0.names\0.text.k\0.nv.info.k\0.symbols\0state\0";
     let mut info = vec![4, 0x17, 12, 0];
     info.extend([0, 0, 0, 0, 1, 0, 8, 0]);
@@ -39,7 +57,7 @@ pub fn cubin() -> Vec<u8> {
 }
 
 /// A fat binary of one cubin for sm_86; `packed`: as LZ4 packs it, without repetitions.
-pub fn fat_binary(packed: bool) -> Vec<u8> {
+fn fat_binary(packed: bool) -> Vec<u8> {
     let plain = cubin();
     let payload = match packed {
         false => plain.clone(),
