@@ -310,7 +310,7 @@ fn time(
     figures.insert("plan_ms_10k_chunks".into(), json!(largest.map(|row| rounded(row.plan_ms))));
     figures.insert("search_ms_10k_chunks".into(), json!(largest.map(|row| rounded(row.search_ms))));
     if !whole {
-        return; // a clock on the wall judges nothing on a machine that does other things too
+        return; // by processor time, but a machine that does other things too is slower
     }
     targets.at_most("first plan, 10,000 chunks (ms)", 50.0, largest.map(|row| row.plan_ms));
     targets.at_most("searched plan, 10,000 chunks (ms)", 2000.0, largest.map(|row| row.search_ms));
