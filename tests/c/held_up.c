@@ -1,7 +1,8 @@
 /* A stream waits for what the host, or another stream, does only later; what
  * does not depend on it goes on. Arguments: what it waits for (`word`, `host`,
  * `stream`, or `event`: of a stream that does) and what the host does meanwhile
- * (`launch`, `allocate`, `ordered`, `free`, `destroy`). */
+ * (`launch`, `allocate`, `ordered`, `free`, `destroy`; or `present`: launches on
+ * what was just used together, and so has its place). */
 #include "driver.h"
 
 enum { BYTES = 4 * MIB, MOST = 20 };
@@ -33,6 +34,11 @@ int main(int count, char **arguments)
     for (int i = 0; i < buffers; i++)
         fill(buffer[i], 0x30 + i, BYTES, i % 2 ? other : last);
     OK(cuCtxSynchronize);
+    int present = !strcmp(doing, "present");
+    if (present) {
+        OK(cuMemcpyDtoDAsync_v2, buffer[1], buffer[0], (size_t)BYTES, last);
+        OK(cuCtxSynchronize);
+    }
     handle first = strcmp(wait, "event") ? held : new_stream(), event;
     if (!strcmp(wait, "host"))
         OK(cuLaunchHostFunc, held, (void *)until_told, NULL);
@@ -43,10 +49,14 @@ int main(int count, char **arguments)
         OK(cuEventRecord, event, first);
         OK(cuStreamWaitEvent, held, event, 0);
     }
-    for (int i = 0; i < 2; i++)
+    int waiting = present ? 1 : 2;
+    for (int i = 0; i < waiting; i++)
         fill(buffer[i], 0x50 + i, BYTES, held);
 
-    if (!strcmp(doing, "launch")) {
+    if (present) {
+        for (int i = 0; i < 12; i++)
+            fill(buffer[1], 0x60 + i, BYTES, other);
+    } else if (!strcmp(doing, "launch")) {
         for (int i = 2; i < buffers; i++)
             fill(buffer[i], 0x60 + i, BYTES, other);
     } else if (!strcmp(doing, "free")) {
@@ -77,8 +87,10 @@ int main(int count, char **arguments)
     __sync_synchronize();
     go = 1;
     OK(cuCtxSynchronize);
-    for (int i = 0; i < 2; i++)
+    for (int i = 0; i < waiting; i++)
         expect("what waited", buffer[i], 0x50 + i, BYTES);
+    if (present)
+        expect("what was launched", buffer[1], 0x60 + 11, BYTES);
     expect("what did not", buffer[buffers / 2 + 1], strcmp(doing, "launch") && strcmp(doing, "destroy")
            ? 0x30u + buffers / 2 + 1 : 0x60u + buffers / 2 + 1, BYTES);
     puts("right");

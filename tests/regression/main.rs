@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use support::{build, cc, folder, library, within};
 
-const PROGRAMS: [&str; 10] = [
+const PROGRAMS: [&str; 11] = [
     "captures",
     "users",
     "contexts",
@@ -24,6 +24,7 @@ const PROGRAMS: [&str; 10] = [
     "tables",
     "device_tables",
     "dead_stack",
+    "reused",
 ];
 /// A hang is what some of these tests are about.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -109,6 +110,12 @@ fn freed_memory_goes_to_nobody_before_its_last_use_is_over() {
     run("users fast free", &[("STANDIN_VRAM", "1G"), ("STANDIN_ORDER", "late:1")], true);
 }
 
+/// Memory of a pool was still taken for dead when it had been taken again.
+#[test]
+fn stream_ordered_memory_that_is_taken_again_is_kept() {
+    same("reused", "32M", &["eager", "late:1"]);
+}
+
 /// The end of the primary context took what others had along.
 #[test]
 fn other_contexts_outlive_the_primary_one() {
@@ -133,6 +140,15 @@ fn it_goes_on_in_shared_queues() {
     for doing in ["launch", "allocate", "ordered"] {
         let line = format!("held_up word {doing}");
         run(&line, &[("STANDIN_VRAM", "48M"), ("STANDIN_QUEUES", "8")], true);
+    }
+}
+
+/// What has its place asks a driver for nothing that might wait for the whole context.
+#[test]
+fn what_has_its_place_goes_on_where_a_mapping_would_wait() {
+    for wait in ["word", "host", "stream", "event"] {
+        let env = [("STANDIN_VRAM", "48M"), ("STANDIN_IMPLIED_WAITS", "yes")];
+        run(&format!("held_up {wait} present"), &env, true);
     }
 }
 

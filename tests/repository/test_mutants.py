@@ -13,7 +13,7 @@ PATCHES = sorted((ROOT / "tests" / "mutants").glob("*.patch"))
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda path: path.stem)
 def test_applies(patch):
     what, tests = patch.read_text().splitlines()[:2]
-    assert what.startswith("# ") and tests.startswith("# tests: ")
+    assert what.startswith("# ") and tests.startswith(("# tests: ", "# cargo: "))
     done = subprocess.run(["git", "apply", "--check", patch], cwd=ROOT, text=True,
                           capture_output=True)
     assert done.returncode == 0, done.stderr
