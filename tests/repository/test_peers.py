@@ -16,7 +16,7 @@ from support.peers import bounds, grid, judge, shapes  # noqa: E402
 def row(arm, ms, **other):
     return {"program": "dit", "share": 50, "card": None, "ratio": 1, "duplex": False, "arm": arm,
             "ms": ms, "first": [ms, ms, ms], "waits": 0, "over_segments": None, "failed": None,
-            "vram_mib": 100, "card_mib": 100, "bound_ms": 1.0, "segments_ms": None, "in_mib": 0,
+            "vram_mib": 100, "card_mib": 100, "bound_ms": 1.0, "segments_ms": None, "compute_ms": 1.0, "in_mib": 0,
             "out_mib": 0} | other
 
 
@@ -37,6 +37,9 @@ def test_what_is_best_holds_every_target():
     ("first step over leaf's", row("ours", 5.0, first=[13, 5, 5]), [row("leaf", 10.0)]),
     ("third step over our settled one", row("ours", 5.0, first=[5, 5, 6]), []),
     ("host waits in a settled step", row("ours", 5.0, waits=0.25), []),
+    ("bytes out over bytes in, in a settled step", row("ours", 5.0, in_mib=100, out_mib=0.6), []),
+    ("over the same with everything copied back, where the link binds",
+     row("ours", 8.1, duplex=True, segments_ms=2.0), [row("back", 10.0, duplex=True)]),
     ("cells that fail where another arm runs", row("ours", 5.0, failed="out of memory"),
      [row("leaf", 10.0)]),
 ])
@@ -75,6 +78,9 @@ def test_grid_holds_every_program_card_and_way():
         arms = set(shape.arms or grid.ARMS)
         for share in grid.SHARES:
             assert {cell["arm"] for cell in cells
-                    if (cell["program"], cell["share"]) == (name, share)} == arms
+                    if (cell["program"], cell["share"], cell["duplex"]) == (name, share, False)
+                    } == arms
+        both_ways = {cell["arm"] for cell in cells if cell["program"] == name and cell["duplex"]}
+        assert both_ways == set(grid.DUPLEX_ARMS) & set(shape.arms or grid.DUPLEX_ARMS)
     quick = grid.cells(quick=True)
     assert quick and all(cell in cells for cell in quick)

@@ -2,6 +2,8 @@
 
     resident   everything on the card
     ours       the same program, with the library preloaded (cell.py's caller does that)
+    back       the same where our kernel is not to be had: whatever a kernel received is
+               copied back
     leaf       diffusers' group offloading, a layer at a time, on a stream of its own
     block      the same, a block at a time
     map        accelerate's device map: what fits stays, the rest is moved in when it is needed
@@ -25,7 +27,7 @@ class Unable(Exception):
 def place(arm, program, budget):
     """Puts the program's weights where the arm wants them."""
     card = torch.device("cuda")
-    if arm in ("resident", "ours"):
+    if arm in ("resident", "ours", "back"):
         for part in program.parts:
             part.to(card)
     elif arm in ("leaf", "block"):

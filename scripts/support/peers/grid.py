@@ -16,7 +16,7 @@ TIGHT = {"dit": (44, 46, 50)}
 QUICK = {"dit": (50,), "mlp": (50,), "decoder-cat": (50,)}
 
 # Where copies in and out slow each other down.
-DUPLEX_SHARES, DUPLEX_ARMS = (50,), ("ours", "leaf", "spread")
+DUPLEX_SHARES, DUPLEX_ARMS = (50,), ("ours", "back", "leaf", "spread")
 
 
 def cells(quick, only=None, arms=None, shares=None):
@@ -24,7 +24,7 @@ def cells(quick, only=None, arms=None, shares=None):
     found = []
 
     def add(name, ways, **cell):
-        allowed = SHAPES[name].arms or ARMS
+        allowed = SHAPES[name].arms or (*ARMS, "back")
         found.extend({"program": name, "share": None, "card": None, "ratio": 1, "duplex": False,
                       **cell, "arm": arm} for arm in ways if arm in allowed)
     for name in SHAPES:

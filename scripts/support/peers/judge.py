@@ -6,6 +6,8 @@ Pure: rows in, targets and text out.
 import statistics
 
 LIBRARIES = ("leaf", "block", "map")
+BACK = 0.005  # of the bytes in: what kernels only read does not go back
+LINK_BINDS = 1.25  # times the arithmetic, for what must cross
 WHOLE_SEGMENTS = 1.10  # of a clairvoyant that moves whole segments, where these forbid the rest
 
 
@@ -29,6 +31,7 @@ def runs(row):
 
 def targets(rows):
     """[{name, wanted, found, holds, where}]: every one of them, for what was run."""
+    everywhere = [group for group in by_place(rows) if runs(group.get("ours"))]
     groups = [group for group in by_place(rows) if not next(iter(group.values()))["duplex"]]
     ours = [group for group in groups if runs(group.get("ours"))]
     judged = []
@@ -58,6 +61,11 @@ def targets(rows):
     every("third step over our settled one",
           [(g["ours"]["first"][2] / g["ours"]["ms"], g) for g in ours], 1.05, judged)
     every("host waits in a settled step", [(g["ours"]["waits"], g) for g in ours], 0, judged)
+    every("bytes out over bytes in, in a settled step",
+          [(g["ours"]["out_mib"] / max(g["ours"]["in_mib"], 1), g) for g in everywhere], BACK, judged)
+    every("over the same with everything copied back, where the link binds",
+          [(g["ours"]["ms"] / g["back"]["ms"], g) for g in everywhere if runs(g.get("back"))
+           and (g["ours"]["segments_ms"] or 0) > LINK_BINDS * g["ours"]["compute_ms"]], 0.8, judged)
     failed = [(1, g) for g in groups if "ours" in g and not runs(g["ours"])
               and any(runs(row) for arm, row in g.items() if arm != "ours")]
     judged.append({"name": "cells that fail where another arm runs", "wanted": 0,
@@ -87,7 +95,7 @@ def target_lines(judged):
         state = "ok    " if target["holds"] else "FAILED"
         missed = f", missed in {target['missed']}" if target.get("missed") else ""
         lines.append(f"  {state} {target['name']}: {target['found']:.3f} (wanted "
-                     f"{target['wanted']:.2f}){'' if target['holds'] else missed}")
+                     f"{target['wanted']:g}){'' if target['holds'] else missed}")
         if not target["holds"] and target["where"]:
             lines.append("         " + "; ".join(target["where"]))
     return "\n".join(lines)
@@ -103,7 +111,7 @@ def cell_of(row):
 
 
 HEADS = ["program, card", "bound", "whole segments", "ours", "in/out MiB", "1st/2nd/3rd", "waits",
-         "leaf", "block", "map", "prefix", "spread"]
+         "back", "leaf", "block", "map", "prefix", "spread"]
 
 
 def table_rows(rows):
@@ -141,7 +149,8 @@ def everything(found):
         head += (" (a PART of the grid: what holds here need not hold in the whole, "
                  "scripts/bench peers)")
     notes = [head, "", table(rows), "", "ms a settled step; * on a larger card, since it met the "
-             "end of memory on this one; duplex: copies in and out slow each other (no targets)"]
+             "end of memory on this one; back: ours without its own kernel, everything copied back; "
+             "duplex: copies in and out slow each other (only the targets of bytes out)"]
     if failures(rows):
         notes += ["", "what failed:", failures(rows)]
     notes += ["", "targets:", target_lines(judged), "",

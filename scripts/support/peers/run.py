@@ -18,6 +18,7 @@ MIB = 1 << 20
 FRAME = 2 * MIB
 MEMORY = 40          # GB/s of the card's memory: a tenth of a real one, as models and links are
 PRICES = "light:10"  # what calls cost, stretched as much as links are slow
+PRELOADED = ("ours", "back")
 SECONDS = 150        # a cell that takes longer has hung
 # Who meets the end of memory is given other room, and tried again: the libraries a larger
 # card (`vram` in their rows), those that are told how much to fill a smaller budget.
@@ -59,13 +60,15 @@ class Runner:
                "STANDIN_ACCOUNT": str(folder / "account.json"),
                # Every start is a first one.
                "AUTOOFFLOAD_PLANS": "off"}
-        if cell["arm"] == "ours":
+        if cell["arm"] == "back":
+            env["STANDIN_PTX"] = "off"
+        if cell["arm"] in PRELOADED:
             env["AUTOOFFLOAD_STATS"] = str(folder / "stats.json")
             env["AUTOOFFLOAD_TRACE"] = str(self.trace or "")
         order = {"env": env, "program": cell["program"], "arm": cell["arm"],
                  "budget": int(budget), "iterations": self.iterations or shape.iterations, "seconds": SECONDS,
                  "out": str(folder / "out.json"), "log": str(folder / "log")}
-        process = self.lane.process(cell["arm"] == "ours")
+        process = self.lane.process(cell["arm"] in PRELOADED)
         with self.lock:
             self.processes.append(process)
         process.stdin.write(json.dumps(order) + "\n")
@@ -207,7 +210,7 @@ def measure(runner, base, cell):
     budget = card - (base.beside if arm == "map" else base.live_beside + FRAME)
     for attempt in range(TRIES):
         out, account, stats, said = runner.once(cell, vram, budget, link)
-        if out is not None or arm == "ours" or not any("out of memory" in line for line in said):
+        if out is not None or arm in PRELOADED or not any("out of memory" in line for line in said):
             break
         if arm in ("leaf", "block"):
             vram += MORE_CARD[min(attempt, len(MORE_CARD) - 1)] * MIB
@@ -218,7 +221,7 @@ def measure(runner, base, cell):
         row["failed"] = "; ".join(said[-2:]) or "no reason given"
         return row
     row |= figures(Steps(account, base.shape.steady), base, account, row)
-    if arm == "ours":
+    if arm in PRELOADED:
         row["streaming"] = stats
         if out["answers"] != base.answers:
             row["failed"] = "the answers are not those of the program alone"
