@@ -103,14 +103,14 @@ fn what_is_hardly_read_is_read_in_place_by_ours_as_fast_as_planned() {
     assert!(told < steady * 1.01 && (told / period - 1.0).abs() < 0.05, "{told}, {period}");
 }
 
-/// Half of 64 chunks fits; one of those that are used first is written each time.
-/// Steady time, and bytes in and out, of an iteration.
+/// Half of 64 chunks fits; one of those that are used first is written each time,
+/// more often than is looked for. Steady time, and bytes in and out, of an iteration.
 fn one_is_written(writes: Writes, ns: u64) -> (f64, u64, u64) {
     let mut builder = Builder::new("one is written", 0);
     for _ in 0..64 {
         builder.chunk(32 * MIB);
     }
-    for _ in 0..12 {
+    for _ in 0..24 {
         builder.event(Event::Iteration { phase: 0 });
         for chunk in 0..64 {
             builder.launch(taking(ns), &[Use { writes: chunk == 5, ..weight(chunk) }]);
@@ -129,7 +129,8 @@ fn only_what_was_written_goes_back_and_to_know_it_takes_a_reading() {
     for ns in [300_000, 4_000_000] {
         let (known, ..) = one_is_written(Writes::Known, ns);
         let (looked_for, read, back) = one_is_written(Writes::LookedFor, ns);
-        assert!(read >= 31 * 32 * MIB && back <= 32 * MIB, "{read} in, {back} out");
+        // That one stays, since streaming it would take twice its bytes.
+        assert!(read >= 31 * 32 * MIB && back == 0, "{read} in, {back} out");
         let reading = 1.2 * read as f64 * 1e9 / setup(0).card.memory_bytes_per_s;
         assert!(looked_for <= known + reading, "{looked_for} ns, known beforehand {known}");
         if ns == 300_000 {

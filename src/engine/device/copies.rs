@@ -149,8 +149,12 @@ impl DeviceBackend {
         let Some(fingerprints) = self.fingerprints else {
             return self.copy_to_host(span, chunk, chunks);
         };
+        self.rewritten = None;
         for part in span.savings() {
             self.stats.stored(part.stored_bytes);
+            if part.saving == Saving::All && part.span.record.is_some() {
+                self.rewritten = Some(chunk).filter(|_| chunks == 1);
+            }
             let queued = match part.saving {
                 Saving::All => {
                     self.copy_to_host(&part.span, chunk, chunks);

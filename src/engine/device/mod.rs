@@ -172,6 +172,8 @@ pub struct DeviceBackend {
     probe: Option<(CUevent, CUevent, usize)>,
     /// Copies since the last one that was timed.
     unprobed: u32,
+    /// The chunk that was saved last, if it is written so often that nobody looks.
+    rewritten: Option<ChunkId>,
     link_bytes_per_s: Option<f64>,
 }
 
@@ -231,6 +233,7 @@ impl Device {
                 caps: RecentCaps::default(),
                 probe: None,
                 unprobed: u32::MAX,
+                rewritten: None,
                 link_bytes_per_s: None,
             },
         })
@@ -412,6 +415,10 @@ impl MemoryOps for DeviceBackend {
 
     fn fetch_run(&mut self, pieces: &Pieces, slot: u32, demanded: bool) {
         self.copy_run_in(pieces, slot, demanded);
+    }
+
+    fn is_rewritten(&self, chunk: ChunkId) -> bool {
+        self.rewritten == Some(chunk)
     }
 
     fn pending(&mut self, chunk: ChunkId) -> Pending {

@@ -304,6 +304,8 @@ struct Memory {
     hosts: Vec<Option<Place>>,
     /// Of each frame of a chunk, what is known of its bytes on the host.
     known: Vec<Vec<Known>>,
+    /// The chunk that was saved last, if it is written so often that nobody looks.
+    rewritten: Option<TraceChunk>,
     /// What later copies in wait for; what earlier ones waited for, and so
     /// they all do.
     pending: Waits,
@@ -388,6 +390,7 @@ impl SimMemoryOps<'_> {
     fn save(&mut self, pieces: &[(TraceChunk, Range<u32>)]) {
         let finds = self.gpu.setup().writes;
         let [mut copied, mut looked, mut stored] = [0; 3];
+        self.memory.rewritten = None;
         for (chunk, frames) in pieces {
             for index in frames.clone() {
                 let bytes = self.bytes(*chunk, &(index..index + 1));
@@ -398,6 +401,9 @@ impl SimMemoryOps<'_> {
                     Writes::Known => Saving::Written,
                 };
                 known.stored = std::mem::take(&mut known.written) && saving == Saving::Written;
+                if saving == Saving::All && finds == Writes::LookedFor && pieces.len() == 1 {
+                    self.memory.rewritten = Some(*chunk);
+                }
                 copied += if saving == Saving::Written { 0 } else { bytes };
                 looked += if saving == Saving::All { 0 } else { bytes };
                 stored += if known.stored { bytes } else { 0 };
@@ -509,6 +515,10 @@ impl MemoryOps for SimMemoryOps<'_> {
     fn write_back_run(&mut self, pieces: &[(TraceChunk, Range<u32>)], slot: u32) {
         self.memory.check_run(pieces, slot);
         self.save(pieces);
+    }
+
+    fn is_rewritten(&self, chunk: TraceChunk) -> bool {
+        self.memory.rewritten == Some(chunk)
     }
 
     fn fetch_after_uses(&mut self, chunk: TraceChunk) {

@@ -38,6 +38,8 @@ pub(super) struct ChunkState {
     /// Nothing was ever written to it, or the program gave the content up.
     pub undefined: bool,
     pub pinned: bool,
+    /// Found written each time it left: to stream it costs twice its bytes.
+    pub rewritten: bool,
     /// The present plan says where its frames are.
     pub planned: bool,
     /// Launches under way, between begin and end, on any thread.
@@ -92,6 +94,7 @@ impl ChunkState {
             place: None,
             undefined: false,
             pinned: false,
+            rewritten: false,
             planned: false,
             holds: 0,
             touched_at,

@@ -115,6 +115,10 @@ pub trait MemoryOps {
             self.write_back(*chunk, frames.clone());
         }
     }
+    /// Asked right after its write-back: whether `chunk` is found written each time.
+    fn is_rewritten(&self, _chunk: ChunkId) -> bool {
+        false
+    }
     /// What of the uses of `chunk` is not over: taking frames from others first
     /// spares a wait, and may be the only way not to wait for ever.
     fn pending(&mut self, chunk: ChunkId) -> Pending {

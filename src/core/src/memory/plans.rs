@@ -209,6 +209,7 @@ impl Streamer {
                 offsets.push(before);
             }
         }
+        self.prefer_rewritten(&mut problem);
         self.planning.offsets = if all_measured { offsets } else { Vec::new() };
         self.planning.named = named;
         self.planning.awaited = None;
@@ -219,6 +220,19 @@ impl Streamer {
             Window::Frames(frames) => Some(frames),
         };
         problem
+    }
+
+    /// A little of what is written each time stays: streamed, it crosses the link both ways.
+    fn prefer_rewritten(&self, problem: &mut Problem) {
+        let frames = problem.machine.frames;
+        let mut room = frames.saturating_sub(plan::least(problem)).min(frames / 8);
+        let mut found: Vec<&mut plan::Chunk> = problem.chunks.iter_mut().collect();
+        found.retain(|chunk| !chunk.pinned && self.chunk(chunk.id).rewritten);
+        found.sort_by_key(|chunk| chunk.frames);
+        for chunk in found {
+            let Some(left) = room.checked_sub(chunk.frames) else { break };
+            (room, chunk.pinned) = (left, true);
+        }
     }
 
     /// What is kept of a former start of this program: predicted and planned from

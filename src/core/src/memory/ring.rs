@@ -351,7 +351,10 @@ impl Streamer {
         for run in unsaved {
             ops.write_back(id, run.clone());
             self.counters.write_backs += 1;
-            self.chunk_mut(id).saved[run.start as usize..run.end as usize].fill(true);
+            let chunk = self.chunk_mut(id);
+            chunk.saved[run.start as usize..run.end as usize].fill(true);
+            let new = ops.is_rewritten(id) && !std::mem::replace(&mut chunk.rewritten, true);
+            self.unplanned_changes += u64::from(new);
         }
         Ok(())
     }

@@ -169,7 +169,7 @@ fn bound(reduced: &Problem) -> f64 {
 }
 
 /// What must fit in any case: pinned chunks and the largest step.
-fn least(problem: &Problem) -> u32 {
+pub(crate) fn least(problem: &Problem) -> u32 {
     let pinned = |chunk: &&Chunk| chunk.pinned;
     let frames: u32 = problem.chunks.iter().filter(pinned).map(|chunk| chunk.frames).sum();
     let step = |phase: &Phase, step: &Step| -> u32 {
