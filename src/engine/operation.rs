@@ -194,11 +194,14 @@ fn begin_streaming(
             None => unique.push((id, effect)),
         }
     }
-    let named: Names = touched
-        .iter()
-        .map(|&Touched { chunk, address, .. }| Named { chunk, address })
-        .chain(reached.iter().map(|&reach::Beyond { chunk, address, .. }| Named { chunk, address }))
-        .collect();
+    // Pushed one by one: of a few, an iterator costs more.
+    let mut named = Names::new();
+    for &Touched { chunk, address, .. } in touched {
+        named.push(Named { chunk, address });
+    }
+    for &reach::Beyond { chunk, address, .. } in &reached {
+        named.push(Named { chunk, address });
+    }
     // By device, in the order of the locks.
     unique.sort_by_key(|&(id, _)| hot(id).device());
     let is_kernel = touched.iter().any(|touched| touched.touch == Touch::Kernel);
@@ -268,10 +271,17 @@ impl Streaming {
             // A word that only looks like an address may name what another
             // thread has freed since.
             living.clear();
-            living.extend(group.iter().copied().filter(|&(id, _)| streamer.contains(id)));
+            for &(id, effect) in group {
+                if streamer.contains(id) {
+                    living.push((id, effect));
+                }
+            }
             names.clear();
-            let known = |chunk| living.iter().any(|&(id, _)| id == chunk);
-            names.extend(named.iter().copied().filter(|name| known(name.chunk)));
+            for &name in named {
+                if living.iter().any(|&(id, _)| id == name.chunk) {
+                    names.push(name);
+                }
+            }
             touch(engine, streamer, backend, &living, &names)?;
             living.iter().for_each(|&(id, _)| backend.open(id));
             {

@@ -26,7 +26,6 @@ use std::time::{Duration, Instant};
 
 use autooffload_core::address_map::ChunkId;
 use autooffload_core::memory::{Effect, Pending};
-use smallvec::SmallVec;
 
 use super::recorder::Recorder;
 use super::stall::StallProbe;
@@ -225,10 +224,10 @@ impl Order {
     /// its uses, the copy that brought it, and the one that saved it.
     pub fn await_uses(&mut self, chunk: ChunkId, by: By) {
         let Copies { fence, saved } = self.copies(chunk);
-        let mut points: SmallVec<[Point; 6]> =
-            self.users.uses(chunk, hot(chunk)).into_iter().collect();
-        points.extend(fence.into_iter().chain(saved));
-        for point in points {
+        for point in self.users.uses(chunk, hot(chunk)) {
+            self.await_point(point, by);
+        }
+        for point in fence.into_iter().chain(saved) {
             self.await_point(point, by);
         }
     }
