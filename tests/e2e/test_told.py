@@ -15,6 +15,21 @@ def test_while_everything_fits_only_the_summary_is_said():
     assert result.stats["version"] in result.ours[0]
 
 
+def test_a_program_that_keeps_to_a_share_of_the_card_is_told_what_to_do():
+    """It gives up before the driver is asked, so nothing is offloaded; with a card that seems
+    larger its share is larger, too."""
+    wanted = reference("fraction")
+    result = run("fraction", vram=SMALL, AUTOOFFLOAD_VRAM=str(SMALL)).ok()
+    assert result.out["ran_out"] and not wanted.out["ran_out"]
+    assert any("set_per_process_memory_fraction" in line and "AUTOOFFLOAD_REPORT=enlarged" in line
+               for line in result.ours), result.ours
+    result = run("fraction", vram=SMALL, AUTOOFFLOAD_VRAM=str(SMALL),
+                 AUTOOFFLOAD_REPORT="enlarged")
+    assert_same(result, wanted)
+    assert_streamed(result, SMALL, result.out["weight_bytes"])
+    assert not any("memory_fraction" in line for line in result.ours)
+
+
 @functools.cache
 def watched():
     """A program whose plan has come into force. No fixture: with the library off the tests

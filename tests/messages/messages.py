@@ -19,6 +19,10 @@ MESSAGES = {
         "launches stalled: …; host waits: … for plan change (… ms), … for allocation (… ms), "
         "… for native (0 ms)…"],
     "all fits": ["everything fitted: nothing was copied or evicted"],
+    "all but fills the card": [
+        "if the program ran out of memory all the same, it keeps to a share of the card "
+        "(torch.cuda.set_per_process_memory_fraction): take that out of it, or set "
+        "AUTOOFFLOAD_REPORT=enlarged"],
     "a model, learned": [
         "planned … resident and a ring of …, host copies … at most; streamed … in all, "
         "… an iteration, written back …; link …/s",

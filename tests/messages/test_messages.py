@@ -59,7 +59,7 @@ def program(name, *arguments, vram="40M", **env):
 def learned(**env):
     """Small allocations in the same order, again and again, on a card that holds half of them."""
     return program("forward", "--bare", "--width", 724, "--blocks", 120, "--iterations", 25,
-                   vram="120M", PYTORCH_ALLOC_CONF="backend:cudaMallocAsync", **env)
+                   "--update", "kernel", vram="120M", PYTORCH_ALLOC_CONF="backend:cudaMallocAsync", **env)
 
 
 def old_driver():
@@ -154,6 +154,7 @@ MORE_SETTINGS = {"AUTOOFFLOAD_VRAM": "0", "AUTOOFFLOAD_HEADROOM": "9999999T",
 SITUATIONS = {
     "more than the card holds": lambda: raw("evict"),
     "all fits": lambda: raw("evict", STANDIN_VRAM="1G"),
+    "all but fills the card": lambda: raw("evict", STANDIN_VRAM="80M"),
     "a model, learned": learned,
     "a plan in force": lambda: program("outlook", vram="40M"),
     "stacked experts": lambda: program("stacked", "--iterations", 40, vram="158M"),
