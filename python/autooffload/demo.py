@@ -33,7 +33,8 @@ def run():
     """Shows it; the exit status is 0 if everything held."""
     seen = doctor.ask_driver()
     if "error" in seen:
-        raise Refusal(f"the demo needs a card: {seen['error']}; {seen['todo']}; {SOURCE}",
+        raise Refusal(f"the demo needs a card: {seen['error']} (`autooffload doctor` says "
+                      f"what to do); {SOURCE}",
                       EXIT_NOT_FOUND)
     if not seen["devices"]:
         raise Refusal(f"the demo needs a card, and the driver sees none; {SOURCE}", EXIT_NOT_FOUND)
