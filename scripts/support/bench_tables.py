@@ -17,7 +17,8 @@ def everything(found):
 
 def markdown(found):
     """The same for docs/performance.md: what was run, where, and the tables as they are."""
-    return (f"`scripts/bench plan`, {found['machine']}, {found['seconds']:.0f} s.\n\n```text\n"
+    command = "scripts/bench plan" + (" --quick" if found["quick"] else "")
+    return (f"`{command}`, {found['machine']}, {found['seconds']:.0f} s.\n\n```text\n"
             f"{everything(found | {'machine': ''}).strip()}\n```\n")
 
 
