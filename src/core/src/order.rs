@@ -19,6 +19,7 @@
 use std::ops::Range;
 
 use crate::address_map::{ChunkId, NO_CHUNK};
+pub use crate::learn::Outcome;
 use crate::learn::{Cursor, Description, Learner, Nanos, Operation, Phase, Step, Upcoming};
 use crate::recall::{self, Remembered};
 
@@ -146,8 +147,8 @@ impl Order {
         self.places(chunk).fill(addresses);
     }
 
-    /// The next operation names `named`. Answers whether it was the predicted one.
-    pub fn observe(&mut self, named: &[Named]) -> bool {
+    /// The next operation names `named`. Answers how that compares with what was foretold.
+    pub fn observe(&mut self, named: &[Named]) -> Outcome {
         let mut symbols = std::mem::take(&mut self.symbols);
         symbols.clear();
         for &name in named {
@@ -156,15 +157,9 @@ impl Order {
                 symbols.push(symbol);
             }
         }
-        let followed = self.learner.observe(&symbols);
+        let outcome = self.learner.observe(&symbols);
         self.symbols = symbols;
-        followed
-    }
-
-    /// Whether any of `named` comes and goes by no rule.
-    pub fn any_erratic(&self, named: &[Named]) -> bool {
-        let mut known = named.iter().filter_map(|&name| self.known_symbol(name));
-        known.any(|symbol| self.learner.is_erratic(symbol))
+        outcome
     }
 
     /// `chunk` was freed: its id may come to mean something else.
@@ -309,14 +304,6 @@ impl Order {
         self.chunks.get(symbol as usize).copied().unwrap_or(NO_CHUNK)
     }
 
-    fn known_symbol(&self, Named { chunk, address }: Named) -> Option<Symbol> {
-        let places = self.known.get(chunk as usize)?;
-        match places.places.binary_search_by_key(&address, |&(at, _)| at) {
-            Ok(index) => Some(places.places[index].1),
-            Err(_) => places.other,
-        }
-    }
-
     fn symbol(&mut self, Named { chunk, address }: Named) -> Symbol {
         let full = self.chunks.len() >= SYMBOLS && self.unused.is_empty();
         let operation = self.learner.operations();
@@ -342,6 +329,9 @@ impl Order {
             places.places.insert(at, (address, symbol));
         } else {
             places.other = Some(symbol);
+            if address != 0 {
+                self.learner.set_background(symbol);
+            }
         }
         symbol
     }
@@ -385,7 +375,7 @@ impl Order {
         self.learner.ahead()
     }
 
-    pub fn position(&self) -> i64 {
+    pub fn position(&self) -> u64 {
         self.learner.position()
     }
 }

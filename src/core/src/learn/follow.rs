@@ -25,16 +25,15 @@ impl Learner {
 
     /// One more operation of the same step.
     #[inline]
-    pub(super) fn linger(&mut self) -> bool {
-        let Some(track) = &mut self.track else { return false };
+    pub(super) fn linger(&mut self) {
+        let Some(track) = &mut self.track else { return };
         let phase = self.phases[track.slot].as_deref().expect("the phase under way");
         let end = track.base + i64::from(phase.offset(track.next_step));
         track.now = (track.now + 1).min(end - 1).max(track.now);
-        true
     }
 
     /// A new step.
-    pub(super) fn step(&mut self, operation: Operation, chunks: &[ChunkId]) -> bool {
+    pub(super) fn step(&mut self, operation: Operation, chunks: &[ChunkId]) {
         let at = self.record.length();
         self.record.push(operation, chunks);
         if let Some(track) = &mut self.track {
@@ -56,17 +55,15 @@ impl Learner {
                 track.now = (track.now + 1).min(end - 1).max(track.now);
             }
         }
-        let mut predicted = self.track.is_some();
         for &chunk in chunks {
-            predicted &= self.access(chunk, at, operation);
+            self.access(chunk, at, operation);
         }
-        predicted
     }
 
-    fn access(&mut self, chunk: ChunkId, at: Moment, operation: Operation) -> bool {
+    fn access(&mut self, chunk: ChunkId, at: Moment, operation: Operation) {
         if chunk as usize >= self.known.chunks.len() {
             if chunk as usize >= CHUNKS {
-                return false;
+                return;
             }
             self.known.chunks.resize_with(chunk as usize + 1, Known::default);
         }
@@ -75,17 +72,17 @@ impl Learner {
         let touched_by = std::mem::replace(&mut known.touched_by, operation);
         if touched != 0 && touched >= at {
             // A burst: no new use. (Or named twice.)
-            return true;
+            return;
         }
         if let Some(track) = &self.track
             && track.expected == chunk
         {
             known.clear(1);
             self.hit(chunk, at);
-            return true;
+            return;
         }
         let before = (touched != 0).then(|| (touched - 1, operation - touched_by));
-        self.surprise(chunk, at, before)
+        self.surprise(chunk, at, before);
     }
 
     /// The expected landmark came.
@@ -138,7 +135,6 @@ impl Learner {
         } else {
             return;
         }
-        self.epoch += 1;
         self.keep_stretch(track.doubted_at, at, 1);
         let entry = if between_laps { 0 } else { track.entry };
         self.begin_visit(track.slot, entry, track.now + 1);
@@ -186,7 +182,6 @@ impl Learner {
         let Some(visit) = track.model.and_then(|number| self.visits.get(number)) else { return };
         if track.laps > visit.laps {
             // It went on past the end of that one.
-            self.epoch += 1;
             self.track = Some(Track { model: None, ..track });
             return;
         }
@@ -194,7 +189,7 @@ impl Learner {
             return;
         }
         let number = track.model.expect("it has one");
-        let Some((slot, entry, expected_model)) = self.after(number) else { return };
+        let Some((slot, entry)) = self.after(number) else { return };
         let phase = self.phase(track.slot);
         let at = track.base
             + i64::from(if track.trailing {
@@ -207,21 +202,20 @@ impl Learner {
         // The last landmark may be of the very step that is not to come whole.
         self.begin_visit(slot, entry, at.max(track.now + 1));
         self.crossed = Some(crossed);
-        // A look ahead went by the visit that followed then; of others that
-        // resemble this one better, what is said must be the same.
-        let model = self.track.as_ref().and_then(|track| track.model);
-        if model != expected_model && self.course(model) != self.course(expected_model) {
-            self.epoch += 1;
-        }
     }
 
-    /// What is expected of a visit that repeats `model`: its length and what
-    /// comes after it.
-    fn course(&self, model: Option<VisitNumber>) -> Option<(u32, u32, usize, u32)> {
-        let number = model?;
-        let visit = self.visits.get(number)?;
-        let (slot, entry, _) = self.after(number)?;
-        Some((visit.laps, visit.exit, slot, entry))
+    /// What came after visit `number`: the slot of the phase, and the landmark at
+    /// which it was entered.
+    fn after(&self, number: VisitNumber) -> Option<(usize, u32)> {
+        let next = number + 1;
+        if next == self.visits.count() {
+            // The visit under way.
+            let track = self.track.as_ref()?;
+            return Some((track.slot, track.entry));
+        }
+        let visit = self.visits.get(next)?;
+        let phase = self.phases[visit.slot].as_deref()?;
+        (phase.serial == visit.serial).then_some((visit.slot, visit.entry))
     }
 
     pub(super) fn end_visit(&mut self, track: &Track) {

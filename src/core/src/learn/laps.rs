@@ -116,7 +116,6 @@ impl Learner {
             _ => false,
         };
         self.version += u64::from(!phase.untold);
-        self.epoch += 1;
         if let Some((from, to)) = prelude {
             self.keep_stretch(from, to, STRETCH);
         }
@@ -173,7 +172,6 @@ impl Learner {
             }
         }
         let Some(mut phase) = self.lay_out(start, at, chunk) else { return };
-        self.epoch += 1;
         if change == Change::Update {
             self.replace(slot, phase, start);
             let Some(track) = &mut self.track else { return };
@@ -252,7 +250,6 @@ impl Learner {
         let first = self.steady(track.slot, 0).0;
         let chunk = self.phase(track.slot).landmarks[first as usize].chunk;
         if let Some(phase) = self.lay_out(start, to, chunk) {
-            self.epoch += 1;
             self.replace(track.slot, phase, start);
         }
     }

@@ -1,8 +1,11 @@
 //! Learns, from the stream of operations alone, in which order chunks come.
 //!
 //! ```text
-//!   operation -> record     what happened lately, step by step
-//!                follow     where in which phase we are: the hot path
+//!   operation -> uses       every use, in order; which of them are marks
+//!                predict    what comes next, and how sure that is
+//!
+//!             -> record     what happened lately, step by step
+//!                follow     where in which phase we are
 //!                surprise   what was not expected: noise, a skip, another
 //!                  |        phase, or nothing known
 //!                laps       what the end of a lap says about the phase
@@ -12,9 +15,11 @@
 //!                  +-> phase      one iteration, laid out for following it
 //!                  +-> discover   a period nobody told us about
 //!                  +-> visits     which phase comes after which
-//!   prediction <- ahead     from where we are, over the ends of laps and phases
 //!   GPU times  -> times     of groups of operations, spread over steps
 //! ```
+//!
+//! Two that learn, side by side: `predict` says what comes next, by one rule; the
+//! phases say what an iteration is, for whoever plans one.
 //!
 //! The stream is cut into *visits* of *phases*. A phase is one iteration: it
 //! begins with the first chunk that came back, and is known for steady when it
@@ -36,19 +41,20 @@
 //!
 //! Not here: what to do about a prediction (see `memory`), plans.
 
-mod ahead;
 mod discover;
 mod follow;
 mod laps;
 mod phase;
 mod phases;
+mod predict;
 mod record;
 mod surprise;
 mod times;
 mod track;
+mod uses;
 mod visits;
 
-pub use ahead::Cursor;
+pub use predict::{Cursor, Outcome};
 
 use crate::address_map::{ChunkId, NO_CHUNK};
 use discover::{Chains, Voters};
@@ -114,6 +120,8 @@ pub struct Upcoming {
     /// Operations from the last one observed to the one that will touch it: 1
     /// is the very next.
     pub distance: u32,
+    /// Where in the predicted order: once [`Learner::position`] is there, it came.
+    pub at: u64,
 }
 
 /// What is remembered of one chunk.
@@ -180,8 +188,8 @@ impl Chunks for KnownChunks {
 /// See the module's text.
 pub struct Learner {
     operations: Operation,
-    epoch: u64,
     version: u64,
+    predictor: predict::Predictor,
     record: Record,
     known: KnownChunks,
     phases: [Option<Box<phase::Phase>>; PHASES],
@@ -221,8 +229,8 @@ impl Learner {
     pub fn new() -> Self {
         Self {
             operations: 0,
-            epoch: 0,
             version: 0,
+            predictor: predict::Predictor::default(),
             record: Record::default(),
             known: KnownChunks::default(),
             phases: std::array::from_fn(|_| None),
@@ -242,16 +250,45 @@ impl Learner {
         }
     }
 
-    /// The next operation touches `chunks`, none named twice. Answers whether
-    /// it was the predicted one.
+    /// The next operation touches `chunks`, none named twice. Answers how that
+    /// compares with what was foretold.
     #[inline]
-    pub fn observe(&mut self, chunks: &[ChunkId]) -> bool {
+    pub fn observe(&mut self, chunks: &[ChunkId]) -> Outcome {
+        let known = chunks.iter().copied().filter(|&chunk| (chunk as usize) < CHUNKS);
+        let outcome = self.predictor.observe(known);
         let operation = self.operations;
         self.operations += 1;
         if self.record.extend(chunks) {
-            return self.linger();
+            self.linger();
+        } else {
+            self.step(operation, &chunks[..chunks.len().min(record::MOST_USES)]);
         }
-        self.step(operation, &chunks[..chunks.len().min(record::MOST_USES)])
+        outcome
+    }
+
+    /// `chunk` lies anywhere: its uses say nothing about where the program is.
+    pub fn set_background(&mut self, chunk: ChunkId) {
+        if (chunk as usize) < CHUNKS {
+            self.predictor.set_background(chunk);
+        }
+    }
+
+    /// The first access to come, if anything is predicted.
+    pub fn ahead(&self) -> Option<Cursor> {
+        self.predictor.ahead()
+    }
+
+    /// The access at `cursor`, which moves on to the next: over the end of the
+    /// iteration into its repetition. `None`: nothing is predicted further. A cursor
+    /// that was overtaken continues from the present.
+    pub fn next(&self, cursor: &mut Cursor) -> Option<Upcoming> {
+        self.predictor.next(cursor)
+    }
+
+    /// Where the last operation stands in the predicted order: what was to come up to
+    /// [`Upcoming::at`] this place came. Starts anew with each epoch.
+    pub fn position(&self) -> u64 {
+        self.predictor.position()
     }
 
     /// The operations took `ns` of GPU time, all together, stalls not counted.
@@ -280,6 +317,7 @@ impl Learner {
     /// `chunk` was freed: its id may come to mean something else. Phases that
     /// used it are kept, without it.
     pub fn forget(&mut self, chunk: ChunkId) {
+        self.predictor.forget(chunk);
         let now = self.record.length();
         let Some(known) = self.known.chunks.get_mut(chunk as usize) else { return };
         let phases = known.marks | known.uses;
@@ -296,7 +334,6 @@ impl Learner {
                 self.drop_phase(slot);
             }
         }
-        self.epoch += 1;
         self.settle();
     }
 
@@ -307,7 +344,7 @@ impl Learner {
 
     /// Changes whenever what was predicted no longer holds: after a slip.
     pub fn epoch(&self) -> u64 {
-        self.epoch
+        self.predictor.epoch()
     }
 
     /// Whether the GPU time of what goes on now is worth measuring: it is a
@@ -348,6 +385,7 @@ impl Learner {
     pub fn footprint(&self) -> usize {
         let phases: usize = self.phases.iter().flatten().map(|phase| phase.footprint()).sum();
         size_of::<Self>()
+            + self.predictor.footprint()
             + self.record.footprint()
             + self.known.chunks.capacity() * size_of::<Known>()
             + self.visits.footprint()
@@ -387,7 +425,7 @@ impl Learner {
         let present = self.track.as_ref().map(|track| track.slot);
         let mut description = Description::default();
         for (slot, phase) in self.phases.iter().enumerate() {
-            let Some(phase) = phase.as_deref().filter(|phase| phase.confirmed) else { continue };
+            let Some(phase) = phase.as_deref().filter(|phase| phase.told()) else { continue };
             if present == Some(slot) {
                 description.present = Some(description.phases.len());
             }
@@ -399,7 +437,7 @@ impl Learner {
     /// The phases that [`Self::describe`] answers, by numbers of their own,
     /// which stay while they are described anew.
     pub fn described(&self) -> Vec<u64> {
-        let phases = self.phases.iter().flatten().filter(|phase| phase.confirmed);
+        let phases = self.phases.iter().flatten().filter(|phase| phase.told());
         phases.map(|phase| phase.serial).collect()
     }
 

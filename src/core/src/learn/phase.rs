@@ -422,6 +422,13 @@ impl Phase {
         self.confirmed || self.once
     }
 
+    /// It is described: not where it is entered again and again and hardly ever
+    /// followed to its end, for then it is none.
+    pub fn told(&self) -> bool {
+        const VISITS: u32 = 8;
+        self.confirmed && (self.visits < VISITS || self.laps * 4 >= self.visits)
+    }
+
     /// It came once, and nothing is known of it but that.
     pub fn is_stretch(&self) -> bool {
         self.once && !self.confirmed

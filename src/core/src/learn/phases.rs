@@ -159,7 +159,6 @@ impl Learner {
         self.lost_since = None;
         let slot = self.insert(phase);
         self.mean(slot, from);
-        self.epoch += 1;
         self.begin_visit(slot, 0, 0);
         let Some(track) = &mut self.track else { return };
         track.prelude = prelude.filter(|(since, end)| since < end);
@@ -391,7 +390,6 @@ impl Learner {
             self.track = None;
             self.crossed = None;
             self.lost_since = Some(self.record.length());
-            self.epoch += 1;
         }
     }
 }

@@ -58,20 +58,14 @@ struct Place {
 impl Learner {
     /// `chunk` came instead of the expected landmark. `before`: the step that
     /// touched it last, and how many operations ago.
-    pub(super) fn surprise(
-        &mut self,
-        chunk: ChunkId,
-        at: Moment,
-        before: Option<(Moment, u64)>,
-    ) -> bool {
+    pub(super) fn surprise(&mut self, chunk: ChunkId, at: Moment, before: Option<(Moment, u64)>) {
         if let Some(crossed) = self.crossed.filter(|crossed| crossed.expected == chunk) {
             // The visit goes on, past its expected end.
             self.crossed = None;
             self.visits.pop();
             self.track = Some(Track { model: None, ..crossed });
-            self.epoch += 1;
             self.hit(chunk, at);
-            return false;
+            return;
         }
         if let Some(track) = &self.track {
             let bit = 1u64 << track.slot;
@@ -82,7 +76,7 @@ impl Learner {
             if (!marks || erratic) && known.uses & bit != 0 {
                 // It came, and has a place here.
                 known.clear(if erratic { 3 } else { 1 });
-                return true;
+                return;
             }
             if erratic {
                 known.blame(3);
@@ -92,7 +86,7 @@ impl Learner {
                 if self.astray(at) {
                     self.lose();
                 }
-                return false;
+                return;
             }
         }
         if self.track.as_ref().is_some_and(|track| track.between && self.nearby(track, chunk)) {
@@ -100,7 +94,7 @@ impl Learner {
             self.begin_lap(chunk, at);
             if self.track.as_ref().is_some_and(|track| track.expected == chunk) {
                 self.hit(chunk, at);
-                return false;
+                return;
             }
         }
         self.recent.push(chunk, at);
@@ -118,11 +112,10 @@ impl Learner {
             if !explained {
                 self.propose(before, at);
             }
-            return false;
+            return;
         }
         self.hold(chunk, at, before.map(|(_, lag)| lag));
         self.propose(before, at);
-        false
     }
 
     /// A place in a known phase that this and the last landmarks point to, if
@@ -229,7 +222,6 @@ impl Learner {
 
     /// Goes to `place`, whose landmark was just seen in step `at`.
     fn jump(&mut self, chunk: ChunkId, place: Place, at: Moment) {
-        self.epoch += 1;
         let serial = self.phase(place.slot).serial;
         // The landmarks held that turn out to be the first of the visit.
         let held = self.track.as_ref().map_or(u32::MAX, |track| track.doubts + 1);
@@ -492,7 +484,6 @@ impl Learner {
     /// Nothing known goes on.
     pub(super) fn lose(&mut self) {
         let Some(mut track) = self.track.take() else { return };
-        self.epoch += 1;
         if track.strays > 0 {
             track.doubted_at = track.strayed_at;
         }

@@ -104,11 +104,6 @@ impl Track {
         let end = self.base + i64::from(phase.offset(self.next_step));
         assert!(self.now < end, "the present, {}, is past the next step, {end}", self.now);
     }
-
-    /// Whether what it says of the future is worth acting upon.
-    pub fn trusted(&self, phase: &Phase) -> bool {
-        phase.known() || self.lap.hits >= 4
-    }
 }
 
 /// The last landmarks, newest first.

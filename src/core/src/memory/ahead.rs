@@ -20,6 +20,8 @@ const FAR: u32 = 1 << 14;
 struct PlannedStart {
     /// Operations until the present access.
     distance: u32,
+    /// Where in the predicted order that is.
+    at: u64,
     /// The copies submitted from here on wait for the present operation.
     delayed: bool,
 }
@@ -55,6 +57,7 @@ impl Streamer {
         if self.order.epoch() != self.learned_epoch || self.disturbed {
             self.learned_epoch = self.order.epoch();
             self.start_over();
+            self.expect_anew();
         }
         let Some(mut cursor) = self.ahead.or_else(|| self.order.ahead()) else {
             return self.look_ahead_by_birth(ops);
@@ -69,11 +72,10 @@ impl Streamer {
             let id = upcoming.chunk;
             let living = self.chunks.get(id as usize).and_then(Option::as_ref);
             if living.is_some_and(|chunk| !chunk.complete()) {
-                start.distance = upcoming.distance;
+                (start.distance, start.at) = (upcoming.distance, upcoming.at);
                 let complete = self.chunk(id).present() || self.prefetch(id, &mut start, ops);
                 // What has come of it stays, too.
-                let at = self.order.position() + i64::from(upcoming.distance);
-                self.chunk_mut(id).expected = Some((self.epoch, at));
+                self.chunk_mut(id).expected = Some((self.epoch, upcoming.at));
                 if !complete {
                     break;
                 }
@@ -82,6 +84,17 @@ impl Streamer {
         }
         self.ahead = Some(cursor);
         self.fill_when_idle(ops);
+    }
+
+    /// Notes what is expected soon, so that none of it goes for what is expected sooner.
+    fn expect_anew(&mut self) {
+        let Some(mut cursor) = self.order.ahead() else { return };
+        for _ in 0..ACCESSES_PER_CALL {
+            let Some(upcoming) = self.order.next(&mut cursor) else { return };
+            if let Some(Some(chunk)) = self.chunks.get_mut(upcoming.chunk as usize) {
+                chunk.expected = Some((self.epoch, upcoming.at));
+            }
+        }
     }
 
     /// What was expected no longer is; what is, is found out anew.
@@ -175,7 +188,7 @@ impl Streamer {
             if let Some(start) = &start {
                 // Those that came along are awaited as well, until it is known
                 // how long.
-                let at = self.order.position() + i64::from(start.distance);
+                let at = start.at;
                 for (other, _) in together {
                     if !self.awaited(other) {
                         self.chunk_mut(other).expected = Some((self.epoch, at));

@@ -59,7 +59,7 @@ pub(super) struct ChunkState {
     pub denied_room: bool,
     /// Fetched ahead of a use that has not come yet: where it is in the order
     /// predicted, and the number of that prediction.
-    pub expected: Option<(u64, i64)>,
+    pub expected: Option<(u64, u64)>,
     /// Fetched on a guess by this operation.
     pub guessed_at: Option<Operation>,
 }

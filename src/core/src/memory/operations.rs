@@ -2,6 +2,7 @@
 //! is queued.
 
 use super::{ChunkId, Effect, MemoryOps, Named, Operation, Shortage, Streamer};
+use crate::order::Outcome;
 
 /// Operations without a use after which a chunk's next one is another coming:
 /// PyTorch keeps several layers in one allocation, and each of them comes back
@@ -36,13 +37,9 @@ impl Streamer {
         ops: &mut impl MemoryOps,
     ) -> Result<(), Shortage> {
         self.hold_present(touches, ops)?;
-        // A choice that nobody foretold says nothing about what was foretold.
-        let predicted = self.order.ahead().is_some();
-        let chosen = self.order.any_erratic(named);
-        let epoch = self.order.epoch();
-        let followed = self.order.observe(named);
-        if predicted && (!chosen || self.order.epoch() != epoch) {
-            self.accuracy.record(followed);
+        match self.order.observe(named) {
+            Outcome::Untold => {}
+            outcome => self.accuracy.record(outcome == Outcome::Right),
         }
         self.operation = self.order.operations();
         for &(id, effect) in touches {
