@@ -113,7 +113,7 @@ def info(model, window_size, enable, pin_memory):
         return f"autooffload is switched off (AUTOOFFLOAD=0). Start ComfyUI with:\n{command()}"
     if is_dynamic(model):
         return ("ComfyUI's dynamic VRAM holds this model, so autooffload cannot stream it. "
-                f"Stop ComfyUI and start it with:\n{command('--highvram')}")
+                f"Stop ComfyUI and start it with:\n{command('--gpu-only')}")
     pins = os.environ.get("AUTOOFFLOAD_PIN", "1") not in ("0", "off", "false", "no")
     lines = ["offloaded where it does not fit" if enable else
              "stays on the card while it samples",

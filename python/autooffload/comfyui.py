@@ -2,8 +2,8 @@
 card and stay there, where autooffload streams them.
 
 By default ComfyUI offloads by itself ("dynamic VRAM"): its weights lie in
-memory that it maps itself, which autooffload leaves alone. `--highvram` ends
-that. Captured graphs keep their weights on the card, so what captures is
+memory that it maps itself, which autooffload leaves alone. `--gpu-only` ends
+that, and keeps text encoders and autoencoders on the card as well. Captured graphs keep their weights on the card, so what captures is
 switched off as well. Which switches a version knows is read in the text of its
 `comfy/cli_args.py`; nothing of it is run. What the user said stays.
 
@@ -22,6 +22,7 @@ OFF = "`--comfyui off` leaves the command as it is"
 PLACES = ("--gpu-only", "--highvram", "--normalvram", "--lowvram", "--novram", "--cpu",
           "--enable-dynamic-vram")
 
+# The first of these that a version knows is added.
 ON_THE_CARD = ("--gpu-only", "--highvram")
 
 CAPTURES = ("--disable-comfy-compiler", "--disable-cuda-graphs")
@@ -70,8 +71,7 @@ def switches(installation, said, allocator):
     added, why = [], None
     places = [flag for flag in PLACES if flag in said]
     if not places:
-        if "--highvram" in installation.switches:
-            added.append("--highvram")
+        added += [flag for flag in ON_THE_CARD if flag in installation.switches][:1]
     elif places[0] not in ON_THE_CARD:
         why = (f"{places[0]} is yours, so ComfyUI moves its models itself and autooffload only "
                "keeps it within the budget; without it, autooffload streams them")

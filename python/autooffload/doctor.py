@@ -287,7 +287,7 @@ def python_environment():
 def comfyui_here():
     if comfyui.is_comfyui("."):
         found = comfyui.Installation(".")
-        knows = [flag for flag in ("--highvram", *comfyui.CAPTURES) if flag in found.switches]
+        knows = [flag for flag in (*comfyui.ON_THE_CARD, *comfyui.CAPTURES) if flag in found.switches]
         yield "ComfyUI", OK, f"{found.name} in this folder; it knows {' '.join(knows)}"
     else:
         yield "ComfyUI", UNKNOWN, "not in this folder"

@@ -31,7 +31,8 @@ print("rank", rank, "done", float(x.sum()))
 '''
 
 # A ComfyUI as far as the launcher looks at it.
-COMFYUI = {"comfy/cli_args.py": 'parser.add_argument("--highvram")\n', "main.py": MAIN}
+COMFYUI = {"comfy/cli_args.py": 'parser.add_argument("--gpu-only")\n'
+                                'parser.add_argument("--highvram")\n', "main.py": MAIN}
 
 
 @pytest.fixture(scope="session")

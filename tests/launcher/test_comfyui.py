@@ -23,7 +23,7 @@ SWITCHES = {
                "--highvram", "--normalvram", "--lowvram", "--novram", "--cpu"),
 }
 NEW, OLD = SWITCHES
-ADDED = ["--highvram", "--disable-comfy-compiler", "--disable-cuda-graphs"]
+ADDED = ["--gpu-only", "--disable-comfy-compiler", "--disable-cuda-graphs"]
 
 
 def install(folder, version=NEW):
@@ -57,12 +57,14 @@ def test_models_go_to_the_card(env, comfyui):
     got, lines = words(env, sys.executable, "main.py", "--port", "81", cwd=comfyui)
     assert got == ["--port", "81", *ADDED]
     assert len(lines) == 1
-    for part in (f"ComfyUI {NEW}", "added --highvram", "--comfyui off"):
+    for part in (f"ComfyUI {NEW}", "added --gpu-only", "--comfyui off"):
         assert part in lines[0]
 
 
 def test_a_version_gets_only_what_it_knows(env, tmp_path):
     old = install(tmp_path / "old", OLD)
+    assert words(env, sys.executable, "main.py", cwd=old)[0] == ["--gpu-only"]
+    (old / "comfy" / "cli_args.py").write_text('parser.add_argument("--highvram")\n')
     assert words(env, sys.executable, "main.py", cwd=old)[0] == ["--highvram"]
 
 
@@ -140,7 +142,7 @@ def test_comfy_launch(env, comfy, comfyui, tmp_path):
         ["launch", "--", "--port", "5", *ADDED]
     old = install(tmp_path / "w" / "ComfyUI", OLD)
     assert words(env, program, "--workspace", old.parent, "launch", cwd="/")[0] == \
-        ["--workspace", str(old.parent), "launch", "--", "--highvram"]
+        ["--workspace", str(old.parent), "launch", "--", "--gpu-only"]
     assert words(env, program, "--here", "launch", cwd=comfyui)[0] == \
         ["--here", "launch", "--", *ADDED]
     assert words(env, program, "launch", cwd=comfyui / "comfy")[0] == \

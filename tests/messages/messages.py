@@ -191,7 +191,7 @@ MESSAGES = {
         "removed per_process_memory_fraction:1.0 from PYTORCH_ALLOC_CONF: torch would give up at "
         "that share instead of offloading; the budget is the card's"],
     "ComfyUI": [
-        "ComfyUI 0.38.1: added --highvram, so that models go to the card, stay there, and are "
+        "ComfyUI 0.38.1: added --gpu-only, so that models go to the card, stay there, and are "
         "streamed by autooffload; `--comfyui off` leaves the command as it is"],
     "ComfyUI with a wish of the user's": [
         "ComfyUI 0.38.1: --lowvram is yours, so ComfyUI moves its models itself and autooffload "

@@ -99,7 +99,8 @@ def comfyui(*words):
     def make(folder):
         (folder / "comfy").mkdir()
         (folder / "comfy" / "cli_args.py").write_text(
-            'parser.add_argument("--highvram")\nparser.add_argument("--lowvram")\n')
+            'parser.add_argument("--highvram")\nparser.add_argument("--gpu-only")\n'
+            'parser.add_argument("--lowvram")\n')
         (folder / "comfyui_version.py").write_text('__version__ = "0.38.1"\n')
         (folder / "main.py").write_text("")
     return in_folder(sys.executable, "main.py", *words, make=make)

@@ -134,7 +134,7 @@ def test_with_dynamic_vram_it_says_what_to_type(nodes, monkeypatch):
     said = info(nodes, comfy_interface.ModelPatcherDynamic(Weights()), monkeypatch,
                 argv=("main.py", "--lowvram"))
     assert "dynamic VRAM" in said
-    assert said.splitlines()[-1] == f"autooffload-launch {sys.executable} main.py --highvram"
+    assert said.splitlines()[-1] == f"autooffload-launch {sys.executable} main.py --gpu-only"
 
 
 def test_switched_off_it_says_what_to_type(nodes, monkeypatch):
