@@ -28,6 +28,8 @@ const HYPOTHESES: usize = 4;
 const SKIP: u32 = 8;
 /// Earlier uses that are tried when none foretold what came.
 const TRIES: usize = 32;
+/// As many uses that are no marks say as much as a mark, where two hypotheses differ.
+const MARK_VOTES: i8 = 4;
 /// A hypothesis that was right so often in a row is believed.
 const BELIEVED: u32 = 3;
 
@@ -247,7 +249,7 @@ impl Predictor {
             hypothesis.length = hypothesis.length.saturating_add(1);
             (hypothesis.then, hypothesis.now, hypothesis.strays) = (at, index, 0);
         }
-        self.vote(young, long);
+        self.vote(young, long, MARK_VOTES);
         let uses = &self.uses;
         self.hypotheses
             .retain(|hypothesis| hypothesis.strays <= SKIP && uses.remembers(hypothesis.then));
@@ -300,13 +302,14 @@ impl Predictor {
     /// `symbol` came, which is no mark: which of the rivals foretold it?
     fn weigh(&mut self, symbol: Symbol) {
         if let Some((youngest, longest)) = self.rivals() {
-            self.vote(self.uses.follows(symbol, youngest), self.uses.follows(symbol, longest));
+            self.vote(self.uses.follows(symbol, youngest), self.uses.follows(symbol, longest), 1);
         }
     }
 
     /// Which of them was right?
-    fn vote(&mut self, young: bool, long: bool) {
-        self.recent = (self.recent + i8::from(young) - i8::from(long)).clamp(-1, 1);
+    fn vote(&mut self, young: bool, long: bool, votes: i8) {
+        let more = votes * (i8::from(young) - i8::from(long));
+        self.recent = (self.recent + more).clamp(-MARK_VOTES, MARK_VOTES);
     }
 
     /// Tries `tries` earlier uses of what `index` uses.

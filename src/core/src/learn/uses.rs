@@ -261,6 +261,8 @@ impl Uses {
             return;
         }
         let then_to = then_to.min(then + SPAN);
+        // Where it was used all along, there is no new use.
+        let since = self.get(now).operation;
         let mut strays = false;
         for stray in now + 1..now_to.min(now + SPAN) {
             let Use { symbol, before, .. } = *self.get(stray);
@@ -280,7 +282,7 @@ impl Uses {
             if known.born > past {
                 continue;
             }
-            if known.last > now + 1 {
+            if known.touched > since {
                 self.trust(symbol);
             } else if !mark || strays {
                 // A mark left out, and nothing in its place: that is a shorter way.
