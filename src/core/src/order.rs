@@ -375,6 +375,10 @@ impl Order {
         self.learner.ahead()
     }
 
+    pub fn is_sure(&self) -> bool {
+        self.learner.is_sure()
+    }
+
     pub fn position(&self) -> u64 {
         self.learner.position()
     }

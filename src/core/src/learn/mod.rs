@@ -278,6 +278,11 @@ impl Learner {
         self.predictor.ahead()
     }
 
+    /// Whether what is predicted has been right for long.
+    pub fn is_sure(&self) -> bool {
+        self.predictor.is_sure()
+    }
+
     /// The access at `cursor`, which moves on to the next: over the end of the
     /// iteration into its repetition. `None`: nothing is predicted further. A cursor
     /// that was overtaken continues from the present.

@@ -99,7 +99,7 @@ impl Predictor {
     pub fn observe(&mut self, symbols: impl IntoIterator<Item = Symbol>) -> Outcome {
         let operation = self.operations;
         self.operations += 1;
-        let foretold = self.believed().is_some_and(|best| best.length >= CONTEXT);
+        let foretold = self.is_sure();
         let (mut right, mut told) = (true, false);
         for symbol in symbols {
             let believed = self.believed().is_some();
@@ -143,6 +143,11 @@ impl Predictor {
     pub fn ahead(&self) -> Option<Cursor> {
         let best = self.believed()?;
         Some(Cursor { index: best.then + 1, marks: 0, operations: 0 })
+    }
+
+    /// What is believed has been right for long.
+    pub fn is_sure(&self) -> bool {
+        self.believed().is_some_and(|best| best.length >= CONTEXT)
     }
 
     /// The access at `cursor`, which moves on to the next. `None`: nothing is foretold

@@ -59,7 +59,11 @@ impl Streamer {
             self.start_over();
             self.expect_anew();
         }
-        let Some(mut cursor) = self.ahead.or_else(|| self.order.ahead()) else {
+        // In a first pass, what is foretold by a few uses alone is mostly wrong.
+        let foretold = self.order.version() > 0 || self.order.is_sure();
+        let cursor = self.ahead.or_else(|| self.order.ahead()).filter(|_| foretold);
+        let Some(mut cursor) = cursor else {
+            self.ahead = None;
             return self.look_ahead_by_birth(ops);
         };
         let mut start = PlannedStart::default();
