@@ -74,7 +74,7 @@ fn publish(engine: &'static Engine) {
         };
         process.written_ns = now_ns();
         engine.stats.tell(&mut process, engine.host_store.usage());
-        if ticks % TICKS_TO_OTHERS == 0 {
+        if ticks.is_multiple_of(TICKS_TO_OTHERS) {
             engine.host_store.look_for_others();
         }
         ticks += 1;

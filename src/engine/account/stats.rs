@@ -345,10 +345,10 @@ impl Stats {
             lines.push(format!("{what} fitted: nothing was copied or evicted"));
             // Who keeps to a share of the card gives up without asking the driver.
             if get(&self.frames_peak_bytes) > get(&self.budget_bytes) / 4 * 3 {
-                lines.push(format!(
+                lines.push(String::from(
                     "if the program ran out of memory all the same, it keeps to a share of the \
                      card (torch.cuda.set_per_process_memory_fraction): take that out of it, or \
-                     set AUTOOFFLOAD_REPORT=enlarged"
+                     set AUTOOFFLOAD_REPORT=enlarged",
                 ));
             }
             return lines;

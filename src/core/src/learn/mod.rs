@@ -373,12 +373,6 @@ impl Learner {
         phase.confirmed.then(|| phase.length())
     }
 
-    /// Whether `chunk` comes and goes by no rule: it is neither predicted nor
-    /// described.
-    pub fn is_erratic(&self, chunk: ChunkId) -> bool {
-        self.known.erratic(chunk)
-    }
-
     /// Rises when [`Self::describe`] would answer something that deserves a
     /// new plan: a phase became steady, returned for the first time, or
     /// changed for good; or times have changed by more than a tenth.
