@@ -153,8 +153,10 @@ impl Uses {
         &self.log[(index % USES) as usize]
     }
 
+    /// Whether the use `index` is still there, and for a while: a mark comes sooner,
+    /// and then this is asked again.
     pub fn remembers(&self, index: Index) -> bool {
-        index < self.count && self.count - index <= USES
+        index < self.count && self.count - index <= USES - SPAN
     }
 
     /// Whether what was used at `index` still means the same, and is likely to come
