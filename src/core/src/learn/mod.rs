@@ -28,14 +28,15 @@
 //! once it has come back. If only the same part of it comes back (of the order
 //! in which all weights were loaded, what one model uses), that part is the
 //! phase. *Landmarks*, uses of chunks that come seldom, tell where in a lap we
-//! are; everything else is described and predicted, but neither advances nor
+//! are; everything else is described, but neither advances nor
 //! disturbs the position: activations move between iterations, weights do not.
 //!
 //! Invariants:
 //! - memory is bounded: [`record::STEPS`] and [`record::USES`], [`PHASES`]
 //!   phases of together [`PHASE_STEPS`] steps and [`PHASE_USES`] uses, 256
 //!   visits, 16,384 chains, and a fixed amount per chunk id below [`CHUNKS`].
-//! - a step that repeats what was predicted costs no allocation and no search.
+//! - an operation that was foretold costs no allocation, once the log is full, and
+//!   one comparison with what came last at the most.
 //! - nothing names a chunk that was forgotten.
 //! - the same calls give the same answers.
 //!
