@@ -3,6 +3,10 @@
 //!
 //!     cargo run --release -p standin-driver --example image_seeds
 
+#[path = "../tests/common/elf.rs"]
+mod elf;
+
+use elf::elf;
 use std::path::Path;
 
 fn main() -> std::io::Result<()> {
@@ -32,28 +36,7 @@ fn cubin() -> Vec<u8> {
     symbols[..4].copy_from_slice(&36u32.to_le_bytes());
     symbols[4] = 1;
     symbols[16..].copy_from_slice(&40u64.to_le_bytes());
-    // Name, kind, content, section that its names are in.
-    let parts: [(u32, u32, &[u8], u32); 4] =
-        [(1, 3, NAMES, 0), (8, 1, &[0; 16], 0), (16, 1, &info, 0), (27, 2, &symbols, 0)];
-    let mut file = vec![0; 64];
-    file[..4].copy_from_slice(b"\x7fELF");
-    let mut headers = Vec::new();
-    for (name, kind, content, link) in parts {
-        let mut header = vec![0; 64];
-        header[..4].copy_from_slice(&name.to_le_bytes());
-        header[4..8].copy_from_slice(&kind.to_le_bytes());
-        header[24..32].copy_from_slice(&(file.len() as u64).to_le_bytes());
-        header[32..40].copy_from_slice(&(content.len() as u64).to_le_bytes());
-        header[40..44].copy_from_slice(&link.to_le_bytes());
-        headers.extend(header);
-        file.extend(content);
-    }
-    let at = file.len() as u64;
-    file[40..48].copy_from_slice(&at.to_le_bytes());
-    file[58..60].copy_from_slice(&64u16.to_le_bytes());
-    file[60..62].copy_from_slice(&4u16.to_le_bytes());
-    file.extend(headers);
-    file
+    elf(0, &[(1, 3, NAMES, 0), (8, 1, &[0; 16], 0), (16, 1, &info, 0), (27, 2, &symbols, 0)])
 }
 
 /// A fat binary of one cubin for sm_86; `packed`: as LZ4 packs it, without repetitions.

@@ -1,6 +1,7 @@
 //! Kernels: images, parameters, launches, unknown kernels, resolution.
 
 mod common;
+use common::elf::elf;
 use common::*;
 use std::ffi::{CString, c_void};
 
@@ -19,31 +20,17 @@ fn cubin(kernel: &str, parameters: &[(u16, u16, u16)]) -> Vec<u8> {
         names.extend(text.bytes().chain([0]));
         at
     };
-    let sections = [
-        (name(".shstrtab"), 3u32),
-        (name(&format!(".text.{kernel}")), 1),
-        (name(&format!(".nv.info.{kernel}")), 0x7000_0000),
-    ];
-    let payloads = [names.clone(), vec![0; 16], info];
-    let mut elf = vec![0u8; 64];
-    elf[..6].copy_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1]);
-    let mut table = vec![0u8; 64];
-    for ((name, kind), payload) in sections.iter().zip(&payloads) {
-        let mut header = [0u8; 64];
-        header[..4].copy_from_slice(&name.to_le_bytes());
-        header[4..8].copy_from_slice(&kind.to_le_bytes());
-        header[24..32].copy_from_slice(&(elf.len() as u64).to_le_bytes());
-        header[32..40].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-        table.extend(header);
-        elf.extend(payload);
-    }
-    let at = elf.len() as u64;
-    elf[40..48].copy_from_slice(&at.to_le_bytes());
-    elf[58..60].copy_from_slice(&64u16.to_le_bytes());
-    elf[60..62].copy_from_slice(&4u16.to_le_bytes());
-    elf[62..64].copy_from_slice(&1u16.to_le_bytes());
-    elf.extend(table);
-    elf
+    let own = name(".shstrtab");
+    let (text, described) = (name(&format!(".text.{kernel}")), name(&format!(".nv.info.{kernel}")));
+    elf(
+        1,
+        &[
+            (0, 0, &[], 0),
+            (own, 3, &names, 0),
+            (text, 1, &[0; 16], 0),
+            (described, 0x7000_0000, &info, 0),
+        ],
+    )
 }
 
 /// A fat binary of one uncompressed cubin behind the registered wrapper.

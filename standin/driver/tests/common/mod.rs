@@ -4,6 +4,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod elf;
+
 use std::ffi::{CString, c_void};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
