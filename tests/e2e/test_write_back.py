@@ -52,9 +52,11 @@ def test_what_is_written_in_each_pass_goes_back_and_is_seldom_looked_at():
     """SGD: every weight is written between its visits to the card."""
     result = identical_at("trained", "--passes", 40, vram=40 * MIB)
     streaming = result.stats["streaming"]
-    streamed = streaming["streamed_bytes"]
-    assert streaming["compared_bytes"] < 0.65 * streamed, streaming
     # Once in each pass, at the most, whether a copy or the kernel brings it.
     weights = 40 * result.out["weight_bytes"]
-    assert 0 < streaming["written_back_bytes"] + streaming["stored_bytes"] < 1.2 * weights
-    assert streamed < 1.8 * weights
+    written = streaming["written_back_bytes"] + streaming["stored_bytes"]
+    assert 0 < written < 1.2 * weights
+    assert streaming["streamed_bytes"] < 1.8 * weights
+    # How much goes without a look depends on the layout, and so on the times that
+    # were measured: half of it, or two thirds. Looked at each time, nearly none would.
+    assert streaming["written_back_bytes"] > 0.25 * written, streaming
