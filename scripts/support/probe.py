@@ -19,10 +19,20 @@ class DriverFailure(Exception):
 
 
 def gpu_present():
-    """(whether there is a GPU, a sentence that says why).
+    """(whether there is a GPU, its name or a sentence that says why not).
 
     Raises DriverFailure when a driver is installed but does not work.
     """
+    version, text = asked()
+    return version is not None, text
+
+
+def cuda_version():
+    """What the driver of the GPU that is there knows: 12040 is CUDA 12.4."""
+    return asked()[0]
+
+
+def asked():
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     try:
         answer = subprocess.run([sys.executable, os.path.abspath(__file__)], text=True,
@@ -33,9 +43,10 @@ def gpu_present():
     if answer.returncode < 0:
         raise DriverFailure(f"the CUDA driver ended the probe with signal {-answer.returncode}")
     if kind == "gpu":
-        return True, text
+        version, _, name = text.partition(" ")
+        return int(version), name
     if kind == "none":
-        return False, text
+        return None, text
     raise DriverFailure(text or answer.stderr.strip() or "the probe of the CUDA driver failed")
 
 
@@ -72,7 +83,9 @@ def ask():
         return "none the CUDA driver counts no device"
     name = ctypes.create_string_buffer(256)
     driver.cuDeviceGetName(name, 256, 0)
-    return f"gpu {name.value.decode()}"
+    version = ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    return f"gpu {version.value} {name.value.decode()}"
 
 
 if __name__ == "__main__":

@@ -107,6 +107,7 @@ int cuInit(unsigned flags) { return INIT; }
 int cuDeviceGetCount(int *count) { *count = COUNT; return 0; }
 int cuDeviceGetName(char *name, int size, int device) { strcpy(name, "Card"); return 0; }
 int cuGetErrorName(int code, const char **name) { *name = "CUDA_ERROR_X"; return 0; }
+int cuDriverGetVersion(int *version) { *version = 13010; return 0; }
 """
 
 
@@ -124,6 +125,7 @@ def test_the_driver_is_asked(tmp_path, monkeypatch, init, count, wanted):
         return
     present, why = probe.gpu_present()
     assert present is wanted[0] and wanted[1] in why
+    assert probe.cuda_version() == (13010 if present else None)
 
 
 def test_a_broken_driver_is_not_an_absent_one(tmp_path, monkeypatch):
