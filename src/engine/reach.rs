@@ -9,9 +9,11 @@
 //! table, when, and what else lay there before.
 //!
 //! Whether a kernel reads through memory is a matter of its code, and shows at
-//! its first launches: a kernel for which several looks found nothing is not
-//! looked into any more, as long as it names as many addresses as then. One
-//! that found something is, for good, and each look is waited for.
+//! its first launches: each of one that does finds an address. A kernel for
+//! which several looks found nothing is not looked into any more, as long as it
+//! names as many addresses as then. One that found a table where the launch
+//! names it is, for good, and each look is waited for. An address further on may
+//! be a number that looks like one: it takes more looks in vain to say so.
 //!
 //! ```text
 //!   launch names ranges -> search -> addresses -> touched by the launch
@@ -51,6 +53,8 @@ const WINDOW: u64 = 64 << 10;
 const GAP: u64 = 256;
 /// Looks in vain after which a kernel is taken for one that reads no tables.
 const IN_VAIN: u8 = 4;
+/// The same, if others found an address, though not where the launch names a table.
+const IN_VAIN_IN_DOUBT: u8 = 24;
 /// Tables, and tables that these name.
 const LEVELS: usize = 2;
 
@@ -77,7 +81,22 @@ pub(super) type Reader = (u64, usize);
 #[derive(Clone, Copy, Default)]
 pub(super) struct Seen {
     in_vain: u8,
-    reads_tables: bool,
+    /// So many found a table where the launch names it.
+    near: u8,
+    /// One found the address of something that lives.
+    found: bool,
+}
+
+impl Seen {
+    /// Once may be chance, too.
+    fn reads_tables(self) -> bool {
+        self.near > 1
+    }
+
+    fn reads_none(self) -> bool {
+        let most = if self.found { IN_VAIN_IN_DOUBT } else { IN_VAIN };
+        !self.reads_tables() && self.in_vain >= most
+    }
 }
 
 /// What a launch reaches.
@@ -110,7 +129,7 @@ pub(super) fn beyond(
 ) -> Result<Reached> {
     let reader = (launched.kernel, touched.len() + launched.small.len());
     let seen = engine.readers.get(&reader).map(|seen| *seen).unwrap_or_default();
-    if seen.in_vain >= IN_VAIN {
+    if seen.reads_none() {
         return Ok(Reached::new());
     }
     let listed = engine.small.list();
@@ -134,10 +153,12 @@ pub(super) fn beyond(
             return missed(engine, seen);
         };
         looked.append(&mut fresh);
-        nothing &= words.is_empty();
         let tables = tables(words, &starts);
         starts.clear();
         for (word, near) in tables {
+            // Where the launch names a table, what is gone may be something else next time.
+            let lives = chunk_of(word).is_some() || listed.extent(word, caller.ctx).is_some();
+            nothing &= !near && !lives;
             fresh.extend(window(word));
             if near {
                 starts.push(word);
@@ -160,11 +181,9 @@ pub(super) fn beyond(
         reached.retain(|beyond| beyond.near);
     }
     let mut seen = engine.readers.entry(reader).or_default();
-    seen.reads_tables |= found;
-    // Addresses of the driver's memory, or of what is gone, may be others next time.
-    if nothing && !seen.reads_tables {
-        seen.in_vain += 1;
-    }
+    seen.found |= found;
+    seen.near = seen.near.saturating_add(reached.iter().any(|beyond| beyond.near).into());
+    seen.in_vain = seen.in_vain.saturating_add(nothing.into());
     Ok(reached)
 }
 
@@ -205,7 +224,7 @@ fn tables(mut words: Vec<Found>, starts: &[DevicePtr]) -> Vec<(DevicePtr, bool)>
 #[cold]
 fn missed(engine: &Engine, seen: Seen) -> Result<Reached> {
     engine.stats.look_missed();
-    if !seen.reads_tables {
+    if !seen.found {
         return Ok(Reached::new());
     }
     log::error!(

@@ -5,7 +5,9 @@
  *           frame (one that does not), pool (of stream-ordered memory),
  *           large (too large to be searched)
  *   WRITER  how it came there: kernel, copy (on the device), early (before
- *           memory was short), tables (it names a table), grouped (a product)
+ *           memory was short), tables (it names a table), grouped (a product),
+ *           chance (nobody: numbers that look like addresses, of a kernel that
+ *           reads none)
  *
  * Between the writing and the reading everything else is used, and there is not
  * room for all. */
@@ -16,7 +18,7 @@ enum { COUNT = 12, BYTES = 2 * MIB, WORDS = 256, ROUNDS = 9, TARGETS = 3, SMALL 
 static const char image[] =
     "standin-module v1\nkernel standin_add_u32 8,8,8\nkernel standin_table_u64 8,8,8,8\n"
     "kernel standin_add_through_u32 8,8,8,8\nkernel standin_add_far_u32 8,8,8\n"
-    "kernel standin_group_tables 8,8,8,8,8,8,8,4\nkernel standin_grouped_product 8,8,8,4\n";
+    "kernel standin_fill_u32 8,8,4\nkernel standin_group_tables 8,8,8,8,8,8,8,4\nkernel standin_grouped_product 8,8,8,4\n";
 
 static handle module, stream;
 static ptr weights[COUNT], table, spare, sum;
@@ -98,6 +100,25 @@ static void grouped(const char *place)
     }
 }
 
+/* Far behind what is filled lies a number: in `table` one that is the address of
+ * something, in `sum` of nothing that was ever there. */
+static void numbers(void)
+{
+    enum { FAR = 2048 };
+    ptr nothing = weights[0] + (1ull << 36);
+    OK(cuMemcpyHtoD_v2, table + FAR, &weights[0], sizeof nothing);
+    OK(cuMemcpyHtoD_v2, sum + FAR, &nothing, sizeof nothing);
+    use_others(-1);
+    for (int i = 0; i < 40 * ROUNDS; i++) {
+        ptr to = i % 4 ? sum : table;
+        uint64_t words = 4;
+        uint32_t value = i;
+        launch("standin_fill_u32", (void *[]){&to, &words, &value});
+    }
+    use_others(-1);
+    OK(cuCtxSynchronize);
+}
+
 int main(int count, char **arguments)
 {
     CHECK(count == 3, "device_tables PLACE WRITER");
@@ -115,8 +136,8 @@ int main(int count, char **arguments)
         if (early && i == 0)
             write_table(table, weights[0]);
     }
-    if (!strcmp(writer, "grouped")) {
-        grouped(place);
+    if (!strcmp(writer, "grouped") || !strcmp(writer, "chance")) {
+        writer[0] == 'g' ? grouped(place) : numbers();
         puts("right");
         return 0;
     }

@@ -233,6 +233,17 @@ fn what_a_table_on_the_device_names_is_there_when_it_is_read() {
     }
 }
 
+/// Where activations held a number that is an address, the kernel that was given
+/// them was waited for at each of its launches.
+#[test]
+fn numbers_that_look_like_addresses_are_not_looked_at_for_ever() {
+    for place in ["small", "frame", "pool"] {
+        let account = run(&format!("device_tables {place} chance"), &[("STANDIN_VRAM", "16M")], true);
+        let looks = |key: &str| account["looks"][key].as_u64().expect("a count");
+        assert!(looks("found") > 0 && looks("launches") < 80, "{place}: {}", account["looks"]);
+    }
+}
+
 /// The same where no kernel of ours can look, and where none can be loaded.
 #[test]
 fn tables_are_read_in_a_copy_where_no_kernel_can_look() {
