@@ -238,7 +238,8 @@ fn what_a_table_on_the_device_names_is_there_when_it_is_read() {
 #[test]
 fn numbers_that_look_like_addresses_are_not_looked_at_for_ever() {
     for place in ["small", "frame", "pool"] {
-        let account = run(&format!("device_tables {place} chance"), &[("STANDIN_VRAM", "16M")], true);
+        let account =
+            run(&format!("device_tables {place} chance"), &[("STANDIN_VRAM", "16M")], true);
         let looks = |key: &str| account["looks"][key].as_u64().expect("a count");
         assert!(looks("found") > 0 && looks("launches") < 80, "{place}: {}", account["looks"]);
     }
