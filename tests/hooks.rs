@@ -135,6 +135,47 @@ fn every_name_reaches_its_hook_by_three_routes() {
     assert!(run.stderr.is_empty(), "said before cuInit: {}", run.stderr);
 }
 
+/// comfy-aimdo, in every ComfyUI, writes a jump over the first 14 bytes at most of what
+/// it looks up, and runs what stood there elsewhere: nothing in it may go by where it
+/// lies, but for addresses that are relative to the next instruction, which a patcher
+/// mends; and nothing may jump back into it.
+#[test]
+fn every_export_begins_with_bytes_that_a_patcher_may_move() {
+    const PATCHED: u64 = 14;
+    let output = Command::new("objdump")
+        .args(["-d", "--no-show-raw-insn"])
+        .arg(library())
+        .output()
+        .expect("objdump runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    // By name: the address, the instruction and its operands.
+    let mut functions: BTreeMap<&str, Vec<(u64, &str, &str)>> = BTreeMap::new();
+    let mut name = "";
+    for line in text.lines() {
+        if let Some((_, told)) = line.strip_suffix(">:").and_then(|line| line.split_once(" <")) {
+            name = told;
+        } else if let Some((address, instruction)) = line.split_once(":\t") {
+            let address = u64::from_str_radix(address.trim(), 16).expect("an address");
+            let (what, operands) = instruction.split_once(' ').unwrap_or((instruction, ""));
+            functions.entry(name).or_default().push((address, what, operands.trim()));
+        }
+    }
+    for name in hooked_names() {
+        let function = &functions[&*name];
+        let start = function[0].0;
+        assert!(function.last().expect("one").0 > start + PATCHED, "{name} is too short");
+        for &(address, what, operands) in function {
+            let leaves = what.starts_with('j') || ["call", "ret", "loop", "ud2"].contains(&what);
+            assert!(!leaves || address >= start + PATCHED, "{name}: {what} {operands}");
+            let target = operands
+                .split_once(' ')
+                .and_then(|(target, _)| u64::from_str_radix(target, 16).ok());
+            let inside = target.is_some_and(|to| start < to && to < start + PATCHED);
+            assert!(!inside, "{name}: {what} {operands} leads back");
+        }
+    }
+}
+
 #[test]
 fn switched_off_lookups_give_the_drivers_own() {
     let names = hooked_names();

@@ -139,7 +139,7 @@ class Place:
             command = (self.root / "scripts" / "autooffload-launch", "--vram", str(budget))
         else:
             card = budget + (UNUSED if arm == DYNAMIC_MORE else 0)
-        return Server(self.root, self.python, self.comfyui, self.models,
+        return Server(self.root, self.python, self.comfyui,
                       self.work / f"{self.count:03}", command, switches,
                       STANDIN_VRAM=str(card))
 

@@ -26,7 +26,7 @@ class Failed(Exception):
 
 
 class Server:
-    def __init__(self, root, python, comfyui, models, folder, command=(), switches=(), **env):
+    def __init__(self, root, python, comfyui, folder, command=(), switches=(), **env):
         """`command`: what stands in front of the interpreter; `env`: for the server alone."""
         self.folder = folder
         self.port = free_port()
@@ -43,8 +43,7 @@ class Server:
             self.process = subprocess.Popen(
                 [*command, python, comfyui / "main.py", "--port", str(self.port),
                  "--disable-api-nodes", "--disable-metadata", "--disable-auto-launch",
-                 "--models-directory", models, "--output-directory", folder / "output",
-                 "--temp-directory", folder, "--user-directory", folder / "user",
+                 "--output-directory", folder / "output", "--temp-directory", folder, "--user-directory", folder / "user",
                  "--database-url", "sqlite:///:memory:", *switches],
                 env=environment | env, cwd=folder, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, start_new_session=True)
@@ -164,13 +163,14 @@ def free_port():
 THEIRS = {".git", "models", "output", "input", "user", "temp", "custom_nodes", "venv", ".venv"}
 
 
-def staged(comfyui, into, nodes):
+def staged(comfyui, into, models, nodes):
     """A copy of a ComfyUI without what is its user's, with `nodes` in custom_nodes."""
     def ignored(folder, names):
         return {"__pycache__"} & set(names) | (
             THEIRS & set(names) if pathlib.Path(folder) == comfyui else set())
     shutil.copytree(comfyui, into, ignore=ignored)
-    for name in ("input", "models", "custom_nodes"):
+    (into / "models").symlink_to(models)
+    for name in ("input", "custom_nodes"):
         (into / name).mkdir()
     for name, source in nodes.items():
         place = into / "custom_nodes" / name
