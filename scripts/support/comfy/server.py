@@ -43,7 +43,8 @@ class Server:
             self.process = subprocess.Popen(
                 [*command, python, comfyui / "main.py", "--port", str(self.port),
                  "--disable-api-nodes", "--disable-metadata", "--disable-auto-launch",
-                 "--output-directory", folder / "output", "--temp-directory", folder, "--user-directory", folder / "user",
+                 "--output-directory", folder / "output", "--temp-directory", folder,
+                 "--user-directory", folder / "user",
                  "--database-url", "sqlite:///:memory:", *switches],
                 env=environment | env, cwd=folder, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=log, start_new_session=True)
