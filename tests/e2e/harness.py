@@ -18,10 +18,12 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
+from support import standin  # noqa: E402
 from support.account import Account  # noqa: E402
 
 PROGRAMS = ROOT / "tests" / "e2e" / "programs"
 STANDIN_RUN = ROOT / "standin" / "run"
+STANDIN_LIBRARIES = standin.libraries(ROOT)
 LAUNCHER = ROOT / "scripts" / "autooffload-launch"
 
 MIB = 2**20

@@ -1,17 +1,14 @@
 """The budget holds for everything the program takes, managed or not, and what
 fits it fits."""
 
-import os
-import pathlib
 import shutil
 import signal
 
 import pytest
 
-from harness import ASYNC, MIB, NATIVE, ROOT, assert_same, assert_streamed, reference, run
+from harness import ASYNC, MIB, NATIVE, STANDIN_LIBRARIES, assert_same, assert_streamed, reference, run
 
 CAP = 40 * MIB
-LIBRARIES = pathlib.Path(os.environ.get("STANDIN_LIB_DIR", ROOT / "target" / "standin" / "lib"))
 
 
 @pytest.mark.parametrize("kind", ["handles", "small", "mixed"])
@@ -62,7 +59,7 @@ def test_statistics_survive_a_signal(name):
 def test_a_driver_that_does_not_tell_parameters(tmp_path):
     """Before CUDA 12.4: one sentence, and every call goes to the driver as it is."""
     old = tmp_path / "lib"
-    shutil.copytree(LIBRARIES, old)
+    shutil.copytree(STANDIN_LIBRARIES, old)
     libcuda = old / "libcuda.so.1"
     code = libcuda.read_bytes()
     for name in (b"cuFuncGetParamInfo", b"cuKernelGetParamInfo"):

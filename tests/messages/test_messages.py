@@ -25,7 +25,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 LAUNCHER = ROOT / "scripts" / "autooffload-launch"
 STANDIN_RUN = ROOT / "standin" / "run"
 PROGRAMS = ROOT / "tests" / "e2e" / "programs"
-LIBRARIES = pathlib.Path(os.environ.get("STANDIN_LIB_DIR", ROOT / "target" / "standin" / "lib"))
+sys.path.insert(0, str(ROOT / "scripts"))
+from support import standin  # noqa: E402
+
+LIBRARIES = standin.libraries(ROOT)
 SMALL_WORKSPACES = {"CUBLAS_WORKSPACE_CONFIG": ":16:8", "CUBLASLT_WORKSPACE_SIZE": "64"}
 
 

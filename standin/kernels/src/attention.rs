@@ -128,9 +128,11 @@ impl Attention {
 }
 
 fn memory_efficient(launch: &Launch, data: DType) -> Result<Problem, Fault> {
-    const BYTES: usize = 272;
+    // From PyTorch 2.15 on there are three numbers more.
+    const BYTES: [usize; 2] = [272, 280];
     let mut p = Cursor::parameter(launch, 0)?;
-    if p.size() != BYTES {
+    let later = p.size() == BYTES[1];
+    if !BYTES.contains(&p.size()) {
         return Err(unsupported(launch, &format!("parameters of {} bytes", p.size())));
     }
     let (query, key, value, bias) = (p.u64()?, p.u64()?, p.u64()?, p.u64()?);
@@ -153,7 +155,13 @@ fn memory_efficient(launch: &Launch, data: DType) -> Result<Problem, Fault> {
     let bias_head = long()?;
     let (query_batch, key_batch, value_batch) = (long()?, long()?, long()?);
     let bias_batch = long()?;
-    let (batches, heads) = (p.i32()?, p.i32()?);
+    let batches = p.i32()?;
+    let first = if later { [p.i32()?, p.i32()?] } else { [0; 2] };
+    let heads = p.i32()?;
+    let shared = if later { p.i32()? } else { 1 };
+    if (first, shared) != ([0; 2], 1) {
+        return Err(unsupported(launch, "a part of the batches, or heads that share keys"));
+    }
     let dropout = p.u8()? != 0;
     if dropout || window > 0 || ragged != [0; 3] {
         return Err(unsupported(launch, "dropout, a window, or sequences of several lengths"));

@@ -93,10 +93,15 @@ fn inner(name: &Name) -> Option<(DType, DType, DType, Functor)> {
 }
 
 fn of_lambda(lambda: &Lambda) -> Option<Functor> {
-    let args =
-        lambda.params.iter().map(|param| DType::from_cpp(param)).collect::<Option<Vec<_>>>()?;
+    let chooses = lambda.function.base == "where_kernel_impl";
+    let dtype = |param: &String| {
+        // What is only chosen is, from PyTorch 2.15 on, bits of a size.
+        let bits = param.strip_prefix("unsigned ").filter(|&bits| chooses && bits != "char");
+        DType::from_cpp(bits.unwrap_or(param))
+    };
+    let args = lambda.params.iter().map(dtype).collect::<Option<Vec<_>>>()?;
     // `where` takes its condition first; everywhere else the first is the data.
-    let t = *if lambda.function.base == "where_kernel_impl" { args.get(1) } else { args.first() }?;
+    let t = *if chooses { args.get(1) } else { args.first() }?;
     let (state, eval) = match t.class() {
         Class::F32 => erase(
             ops::lambda_op::<f32>(lambda, t).or_else(|| ops::real_lambda_op(lambda, t))?,
@@ -123,6 +128,7 @@ fn of_lambda(lambda: &Lambda) -> Option<Functor> {
         | "isposinf_kernel_impl" => DType::Bool,
         "bfloat16_copy_kernel_cuda" => DType::BF16,
         "float16_copy_kernel_cuda" => DType::F16,
+        "converting_copy_kernel_cuda" => DType::from_cpp(lambda.function.args.get(1)?)?,
         _ => t,
     };
     let with_pointer = state.clone().then_pointer();

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `im2col_kernel<T>` | `long n, T* image, long height, width, kernel (h, w), padding, stride, dilation, long out_height, out_width, T* columns` |
 //! | `RowwiseMomentsCUDAKernel<T>` | `long N, T eps, T* X, T* mean, T* rstd` |
+//! | `RowwiseMomentsContiguousCUDAKernel<n, T, A>` | the same, and `A* mean, A* rstd` where A is not T |
 //! | `ComputeFusedParamsCUDAKernel<T>` | `long N, C, groups, T* mean, rstd, gamma, beta, A* a, A* b` |
+//! | `ComputeFusedParamsCUDAKernel<T, A>` | the same with `A* mean, rstd` |
 //! | `upsample_nearest2d_out_frame<T, rule>` | `T* in, T* out, long planes, height, width, out_height, out_width, float scale (h, w)` |
 //!
-//! Gamma and beta may be null. Layer norm has a kernel of moments of its own (see `norm`).
+//! Those that name A are of PyTorch 2.15. Gamma and beta may be null. Layer norm has a kernel of moments of its own (see `norm`).
 
 use crate::block::{Source, Target};
 use crate::name::Name;
@@ -19,8 +21,13 @@ use crate::{Cost, Fault, Kernel, Launch, Memory};
 enum Form {
     Columns,
     Moments,
-    Fused,
-    Upsample { exact: bool },
+    /// Of mean and deviation.
+    Fused {
+        moments: DType,
+    },
+    Upsample {
+        exact: bool,
+    },
 }
 
 struct Image {
@@ -32,8 +39,11 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
     let args: Vec<&str> = name.args.iter().map(String::as_str).collect();
     let (form, data) = match (name.base.as_str(), args.as_slice()) {
         ("im2col_kernel", [data]) => (Form::Columns, data),
-        ("RowwiseMomentsCUDAKernel", [data]) => (Form::Moments, data),
-        ("ComputeFusedParamsCUDAKernel", [data]) => (Form::Fused, data),
+        ("RowwiseMomentsCUDAKernel", [data])
+        | ("RowwiseMomentsContiguousCUDAKernel", [_, data, _]) => (Form::Moments, data),
+        ("ComputeFusedParamsCUDAKernel", [data] | [data, _]) => {
+            (Form::Fused { moments: DType::from_cpp(args.last()?)? }, data)
+        }
         ("upsample_nearest2d_out_frame", [data, rule]) => {
             (Form::Upsample { exact: rule.contains("exact") }, data)
         }
@@ -55,7 +65,7 @@ impl Kernel for Image {
         match self.form {
             Form::Columns => columns(launch, memory, self.data),
             Form::Moments => moments(launch, memory, self.data),
-            Form::Fused => fused(launch, memory, self.data),
+            Form::Fused { moments } => fused(launch, memory, self.data, moments),
             Form::Upsample { exact } => upsample(launch, memory, self.data, exact),
         }
     }
@@ -65,7 +75,7 @@ impl Kernel for Image {
         let elements = match self.form {
             Form::Columns => long(0) * (1.0 + long(4) * long(5)),
             Form::Moments => long(0) * f64::from(launch.grid[0]),
-            Form::Fused => 2.0 * long(0) * long(1),
+            Form::Fused { .. } => 2.0 * long(0) * long(1),
             Form::Upsample { .. } => long(2) * (long(3) * long(4) + long(5) * long(6)),
         };
         Cost { bytes: elements * self.data.size() as f64, flops: elements }
@@ -119,26 +129,39 @@ fn moments(launch: &Launch, memory: &dyn Memory, data: DType) -> Result<(), Faul
     let x = Source::new(memory, pointer(launch, 2)?, data, rows * row)?;
     let mean = Target::new(memory, pointer(launch, 3)?, data, rows)?;
     let rstd = Target::new(memory, pointer(launch, 4)?, data, rows)?;
+    let exact = data.opmath();
+    let exact = match launch.layout.len() {
+        7 if exact != data => Some((
+            Target::new(memory, pointer(launch, 5)?, exact, rows)?,
+            Target::new(memory, pointer(launch, 6)?, exact, rows)?,
+        )),
+        _ => None,
+    };
     let mut values = vec![0f64; row as usize];
     for i in 0..rows {
         x.load(i * row, &mut values);
         let average = values.iter().sum::<f64>() / row as f64;
         let squares = values.iter().map(|value| (value - average) * (value - average));
         let variance = squares.sum::<f64>() / row as f64;
+        let deviation = 1.0 / (variance + f64::from(eps)).sqrt();
         mean.store(i, &[average]);
-        rstd.store(i, &[1.0 / (variance + f64::from(eps)).sqrt()]);
+        rstd.store(i, &[deviation]);
+        if let Some((mean, rstd)) = &exact {
+            mean.store(i, &[average]);
+            rstd.store(i, &[deviation]);
+        }
     }
     Ok(())
 }
 
 /// `y = a x + b` for each channel of each image.
-fn fused(launch: &Launch, memory: &dyn Memory, data: DType) -> Result<(), Fault> {
+fn fused(launch: &Launch, memory: &dyn Memory, data: DType, moments: DType) -> Result<(), Fault> {
     let (images, channels, groups) = (long(launch, 0)?, long(launch, 1)?, long(launch, 2)?);
     if groups <= 0 {
         return Ok(());
     }
     let moment =
-        |index| Source::new(memory, pointer(launch, index)?, data, (images * groups) as u64);
+        |index| Source::new(memory, pointer(launch, index)?, moments, (images * groups) as u64);
     let (mean, rstd) = (moment(3)?, moment(4)?);
     let weights = |index| match pointer(launch, index)? {
         0 => Ok(None),

@@ -136,7 +136,8 @@ pub fn lambda_op<L: Arithmetic>(lambda: &Lambda, t: DType) -> Option<Op<L>> {
             (
                 "direct_copy_kernel_cuda"
                 | "bfloat16_copy_kernel_cuda"
-                | "float16_copy_kernel_cuda",
+                | "float16_copy_kernel_cuda"
+                | "converting_copy_kernel_cuda",
                 1,
             ) => (Box::new(|_, args, out| out.copy_from_slice(args[0])), vec![]),
             ("neg_kernel_cuda", 1) => (op1(L::neg), vec![]),
@@ -300,9 +301,15 @@ pub fn real_lambda_op<R: Real>(lambda: &Lambda, t: DType) -> Option<Op<R>> {
             }),
             vec![opmath; 4],
         ),
-        // Without weights (the first lambda): mean and reciprocal deviation; else factor and shift.
+        // Without weights: mean and reciprocal deviation; else factor and shift. Which lambda
+        // that is: the first of the function with one argument, the second of three of the
+        // one with two (PyTorch 2.15).
         ("GroupNormKernelImplInternal", 3) => {
-            let weighted = lambda.path.last() == Some(&2) || lambda.params[0] != lambda.params[1];
+            let number = lambda.path.last();
+            let weighted = match lambda.function.args.len() {
+                2 => number != Some(&2),
+                _ => number == Some(&2) || lambda.params[0] != lambda.params[1],
+            };
             (
                 op3s(
                     move |[]: [R; 0], x: R, a: R, b: R| {

@@ -30,7 +30,11 @@ struct Sorting {
 }
 
 pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
-    let args: Vec<&str> = name.args.iter().map(String::as_str).collect();
+    let mut args: Vec<&str> = name.args.iter().map(String::as_str).collect();
+    // From PyTorch 2.15 on a warp's width comes last.
+    if name.base == "warpMergeSortKVInPlace" && args.last() == Some(&"32") {
+        args.pop();
+    }
     let (form, key, value, index) = match (name.base.as_str(), args.as_slice()) {
         ("bitonicSortKVInPlace", [.., key, value, order, index])
         | ("warpMergeSortKVInPlace", [.., key, value, order, index]) => {
