@@ -64,6 +64,7 @@ pub(super) fn allocate(
     let hot = hot(id);
     hot.device.store(device as u32, Ordering::Relaxed);
     hot.bytes.store(bytes as u64, Ordering::Relaxed);
+    hot.pooled.store(pool.is_some(), Ordering::Relaxed);
     hot.filled_bytes.store(0, Ordering::Relaxed);
     hot.kept.store(false, Ordering::Relaxed);
     hot.keepers.store(0, Ordering::Relaxed);

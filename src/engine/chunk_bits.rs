@@ -26,6 +26,8 @@ pub struct Hot {
     pub keepers: AtomicU32,
     /// Freed in stream order, and not given out again since.
     pub dead: AtomicBool,
+    /// Of stream-ordered origin: there may be several allocations in it.
+    pub pooled: AtomicBool,
     pub device: AtomicU32,
     /// Its size, bytes.
     pub bytes: AtomicU64,

@@ -45,9 +45,6 @@ impl Drop for FastLaunch {
 /// memory moves; take the careful path.
 #[inline(always)]
 pub fn enter(engine: &'static Engine, touched: &[Touched]) -> Option<FastLaunch> {
-    if engine.flights.pressure() {
-        return None;
-    }
     let flight = match thread().launch.get().cast::<Flight>() {
         flight if flight.is_null() => first_launch(engine)?,
         flight => flight,

@@ -8,7 +8,7 @@
 //! still served: on the driver alone they would run on absent bytes.
 //!
 //! Flow of one launch: hook → [`Managed::map`] on every parameter word →
-//! [`begin_fast`], and nothing is to be done, or [`carefully`] (chunks present,
+//! [`Managed::begin_fast`], and nothing is to be done, or [`carefully`] (chunks present,
 //! waits queued on the stream) → original → use noted, next copies submitted.
 //!
 //! The rooms:
@@ -83,7 +83,7 @@ pub use contexts::{
     context_destroyed, context_made, peer_access_enabled, primary_context_lost,
     primary_context_releases, primary_context_reset, primary_context_resets, stream_destroyed,
 };
-pub use operation::{Touched, begin_fast, carefully};
+pub use operation::{Touched, carefully};
 pub use passed_on::{pass_on, pass_on_mapping};
 pub use ranges::{Range, keep, ranges_json, release};
 pub use reach::Launched;
@@ -179,6 +179,12 @@ pub fn managed() -> Option<Managed> {
 }
 
 impl Managed {
+    /// Whether memory has begun to move.
+    #[inline(always)]
+    pub fn moves(self) -> bool {
+        self.engine.flights.pressure()
+    }
+
     /// Who lives where in the arena.
     #[inline(always)]
     pub fn map(self) -> &'static AddressMap {

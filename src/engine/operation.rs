@@ -45,22 +45,21 @@ pub struct Fast {
     _launch: FastLaunch,
 }
 
-/// Begins an operation on `stream` (effective handle), on `touched`, on the fast
-/// path. Call the original *after* this and [`Fast::end`] right after it, whatever
-/// it answered.
-///
-/// `None`: [`carefully`].
-#[inline(always)]
-pub fn begin_fast(stream: CUstream, touched: &[Touched]) -> Option<Fast> {
-    let managed = managed()?;
-    // The very stream may capture; the hook asks the driver then.
-    if managed.engine.captures.load(Ordering::Relaxed) > 0 {
-        return None;
-    }
-    managed.enter(stream, touched)
-}
-
 impl Managed {
+    /// Begins an operation on `stream` (effective handle), on `touched`, on the fast
+    /// path. Call the original *after* this and [`Fast::end`] right after it, whatever
+    /// it answered.
+    ///
+    /// `None`: [`carefully`].
+    #[inline(always)]
+    pub fn begin_fast(self, stream: CUstream, touched: &[Touched]) -> Option<Fast> {
+        // The very stream may capture; the hook asks the driver then.
+        if self.engine.captures.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        self.enter(stream, touched)
+    }
+
     #[inline(always)]
     fn enter(self, stream: CUstream, touched: &[Touched]) -> Option<Fast> {
         if self.engine.is_broken() {
@@ -109,7 +108,9 @@ pub fn carefully(
     if engine.is_broken() {
         return Err(CuResult::UNKNOWN);
     }
-    if let Some(fast) = managed.enter(stream, touched) {
+    if !inflight::pressure()
+        && let Some(fast) = managed.enter(stream, touched)
+    {
         let code = forward();
         fast.end(touched);
         return Ok(code);

@@ -33,6 +33,7 @@
 //! Not here: the search itself (`device::search`).
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use autooffload_core::address_map::ChunkId;
 use autooffload_core::memory::Effect;
@@ -127,6 +128,10 @@ pub(super) fn beyond(
     launched: &Launched,
     touched: &[Touched],
 ) -> Result<Reached> {
+    // The most common case by far.
+    if launched.small.is_empty() && touched.iter().all(|touched| is_large(touched.chunk)) {
+        return Ok(Reached::new());
+    }
     let reader = (launched.kernel, touched.len() + launched.small.len());
     let seen = engine.readers.get(&reader).map(|seen| *seen).unwrap_or_default();
     if seen.reads_none() {
@@ -185,6 +190,13 @@ pub(super) fn beyond(
     seen.near = seen.near.saturating_add(reached.iter().any(|beyond| beyond.near).into());
     seen.in_vain = seen.in_vain.saturating_add(nothing.into());
     Ok(reached)
+}
+
+/// Whether it is one allocation that is too large for a table, without a look at what
+/// is known of it.
+fn is_large(chunk: ChunkId) -> bool {
+    let hot = hot(chunk);
+    !hot.pooled.load(Ordering::Relaxed) && hot.bytes.load(Ordering::Relaxed) > FRAME_BYTES as u64
 }
 
 /// Whether there is room for all of it at once.

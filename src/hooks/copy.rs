@@ -8,9 +8,9 @@ use std::ffi::{c_uint, c_void};
 
 use cudarc::driver::sys::CUmemorytype;
 
-use super::Call;
 use super::tables;
-use super::touches::{Touches, ordered};
+use super::touches::{Touches, ordered, ordered_in};
+use super::{Call, retry_when_out_of_memory};
 use crate::driver::abi::*;
 use crate::engine::{self, Touch};
 
@@ -91,17 +91,16 @@ pub unsafe fn htod_async(
     bytes: usize,
     stream: CUstream,
 ) -> CuResult {
+    let Some(managed) = engine::managed() else { return retry_when_out_of_memory(forward) };
+    // SAFETY: the caller's promise.
+    if let Err(code) = unsafe { tables::keep_managed(managed, src, bytes, 1, 0) } {
+        return code;
+    }
     let mut touches = Touches::new();
-    if let Some(managed) = engine::managed()
-        && bytes > 0
-    {
-        // SAFETY: the caller's promise.
-        if let Err(code) = unsafe { tables::keep_managed(managed, src, bytes, 1, 0) } {
-            return code;
-        }
+    if bytes > 0 {
         touches.add_managed(managed, dst, Touch::HostWrite { bytes });
     }
-    ordered(call.stream(stream), &touches, forward)
+    ordered_in(managed, call.stream(stream), &touches, forward)
 }
 
 /// Hook for `cuMemcpyDtoH_v2`.

@@ -7,10 +7,10 @@ use autooffload_core::address_map::AddressMap;
 use autooffload_core::params::{ADDRESS_MASK, BLOCKS_FROM, Span, scan, scan_blocks};
 
 use super::layouts::{Layout, Met, Param};
-use super::touches::{Touches, ordered, ordered_or};
+use super::touches::{Touches, ordered_fast, ordered_launch};
 use super::{Call, layouts, retry_when_out_of_memory, say_once};
 use crate::driver::abi::*;
-use crate::engine::{self, Touch, Touched};
+use crate::engine::{self, Launched, Managed, Touch, Touched};
 
 /// Blocks of a launch along the first two dimensions.
 pub type Grid = (c_uint, c_uint);
@@ -99,27 +99,35 @@ unsafe fn launch(
     extra: *mut *mut c_void,
     forward: impl Fn() -> CuResult,
 ) -> CuResult {
-    let carefully = || {
+    let Some(managed) = engine::managed() else { return retry_when_out_of_memory(forward) };
+    if !managed.moves() {
+        let mut touches = Touches::new();
         // SAFETY: the caller's promise.
-        unsafe { launch_carefully(stream, function, grid, params, extra, &forward) }
-    };
-    if engine::memory_moves() {
-        return carefully();
+        let done = match unsafe { see_kernel(managed, &mut touches, function, grid, params, extra) }
+        {
+            Ok(Met::Before) => ordered_fast(managed, stream, &touches, &forward),
+            Ok(Met::Now) => Some(first_launch(stream, &touches, None, &forward)),
+            Err(code) => Some(unknown_kernel(code)),
+        };
+        if let Some(code) = done {
+            return code;
+        }
     }
-    let mut touches = Touches::new();
     // SAFETY: the caller's promise.
-    match unsafe { add_kernel(&mut touches, function, grid, params, extra) } {
-        Ok(Met::Before) => ordered_or(stream, &touches, &forward, carefully),
-        Ok(Met::Now) => first_launch(stream, &touches, &forward),
-        Err(code) => unknown_kernel(code),
-    }
+    unsafe { launch_carefully(stream, function, grid, params, extra, &forward) }
 }
 
 /// A kernel's first launch loads it, which takes device memory.
 #[cold]
 #[inline(never)]
-fn first_launch(stream: CUstream, touches: &Touches, forward: &dyn Fn() -> CuResult) -> CuResult {
-    ordered(stream, touches, || engine::watch_card(engine::UNKNOWN_BYTES, forward))
+fn first_launch(
+    stream: CUstream,
+    touches: &Touches,
+    launched: Option<&Launched>,
+    forward: &dyn Fn() -> CuResult,
+) -> CuResult {
+    let watched = || engine::watch_card(engine::UNKNOWN_BYTES, forward);
+    ordered_launch(stream, touches, launched, &watched)
 }
 
 /// A launch while memory moves, or while something is captured.
@@ -138,14 +146,14 @@ unsafe fn launch_carefully(
 ) -> CuResult {
     let mut touches = Touches::new();
     // SAFETY: the caller's promise.
-    let met = unsafe {
-        let added = add_kernel(&mut touches, function, grid, params, extra);
-        note_launch(&mut touches, function, params, extra);
-        added
+    let (met, launched) = unsafe {
+        let met = add_kernel(&mut touches, function, grid, params, extra);
+        (met, note_launch(function, params, extra))
     };
+    let launched = launched.as_ref();
     match met {
-        Ok(Met::Before) => ordered(stream, &touches, forward),
-        Ok(Met::Now) => first_launch(stream, &touches, forward),
+        Ok(Met::Before) => ordered_launch(stream, &touches, launched, forward),
+        Ok(Met::Now) => first_launch(stream, &touches, launched, forward),
         Err(code) => unknown_kernel(code),
     }
 }
@@ -167,7 +175,6 @@ fn unknown_kernel(code: CuResult) -> CuResult {
 ///
 /// # Safety
 /// `params` and `extra` are as `function` and cuda.h ask.
-#[inline(always)]
 pub unsafe fn add_kernel(
     touches: &mut Touches,
     function: CUfunction,
@@ -176,6 +183,23 @@ pub unsafe fn add_kernel(
     extra: *mut *mut c_void,
 ) -> Result<Met> {
     let Some(managed) = engine::managed() else { return Ok(Met::Before) };
+    // SAFETY: the caller's promise.
+    unsafe { see_kernel(managed, touches, function, grid, params, extra) }
+}
+
+/// The same where it is known that there is managed memory.
+///
+/// # Safety
+/// As of [`add_kernel`].
+#[inline(always)]
+unsafe fn see_kernel(
+    managed: Managed,
+    touches: &mut Touches,
+    function: CUfunction,
+    grid: Grid,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> Result<Met> {
     let map = managed.map();
     let mut met = Met::Before;
     if !params.is_null() {
@@ -207,23 +231,22 @@ pub unsafe fn add_kernel(
     Ok(met)
 }
 
-/// Notes which kernel it is, and what it names of the driver's own small
-/// allocations: it may read through tables there.
+/// Which kernel it is, and what it names of the driver's own small allocations: it
+/// may read through tables there.
 ///
 /// # Safety
 /// As of [`add_kernel`].
 #[cold]
 #[inline(never)]
 unsafe fn note_launch(
-    touches: &mut Touches,
     function: CUfunction,
     params: *mut *mut c_void,
     extra: *mut *mut c_void,
-) {
+) -> Option<Launched> {
     let small = engine::small_span();
     let mut noted = None;
     let known = layouts::with(function, |layout| {
-        let mut launched = Box::new(engine::Launched::of(layout.kernel));
+        let launched = noted.insert(Launched::of(layout.kernel));
         if engine::verifies() {
             launched.name = layout.name.clone();
         }
@@ -239,18 +262,18 @@ unsafe fn note_launch(
                 }
             }
         }
-        noted = Some(launched);
     });
     // What the driver does not know, it does not launch.
-    let (Ok(_), Some(mut launched)) = (known, noted) else { return };
+    known.ok()?;
     if small.bytes > 0
         && !extra.is_null()
         // SAFETY: the caller's promise.
         && let Some(buffer) = unsafe { extra_buffer(extra) }
+        && let Some(launched) = &mut noted
     {
         scan(buffer, small, |address| launched.small.push(address));
     }
-    touches.launched = Some(launched);
+    noted
 }
 
 /// Adds what the parameter `index` names, which is more than one word.

@@ -24,21 +24,18 @@ pub struct Touches {
     len: usize,
     first: MaybeUninit<[Touched; INLINE]>,
     spilled: Option<Box<Vec<Touched>>>,
-    /// What kind of launch it is, while memory moves.
-    pub launched: Option<Box<Launched>>,
 }
 
 impl Touches {
     #[inline(always)]
     pub fn new() -> Self {
-        let mut touches = MaybeUninit::<Touches>::uninit();
+        let mut touches = MaybeUninit::<Self>::uninit();
         let fields = touches.as_mut_ptr();
         // SAFETY: every field is set that has to be; by an expression, the
         // array would be filled with zeros, at every launch.
         unsafe {
             (&raw mut (*fields).len).write(0);
             (&raw mut (*fields).spilled).write(None);
-            (&raw mut (*fields).launched).write(None);
             touches.assume_init()
         }
     }
@@ -103,8 +100,7 @@ impl Touches {
 
     #[inline(always)]
     pub fn is_empty(&self) -> bool {
-        let says_nothing = |launched: &Launched| launched.small.is_empty() && !engine::verifies();
-        self.len == 0 && self.launched.as_deref().is_none_or(says_nothing)
+        self.len == 0
     }
 
     #[inline(always)]
@@ -134,35 +130,69 @@ impl Touches {
 /// original is not called then.
 #[inline(always)]
 pub fn ordered(stream: CUstream, touches: &Touches, forward: impl Fn() -> CuResult) -> CuResult {
-    ordered_or(stream, touches, &forward, || carefully(stream, touches, &forward))
+    match engine::managed() {
+        Some(managed) => ordered_in(managed, stream, touches, forward),
+        None => retry_when_out_of_memory(forward),
+    }
 }
 
-/// The same where it needs no care, and `otherwise` where it does.
+/// The same where it is known that there is managed memory.
 #[inline(always)]
-pub fn ordered_or(
+pub fn ordered_in(
+    managed: Managed,
+    stream: CUstream,
+    touches: &Touches,
+    forward: impl Fn() -> CuResult,
+) -> CuResult {
+    let done = ordered_fast(managed, stream, touches, &forward);
+    done.unwrap_or_else(|| carefully(stream, touches, None, &forward))
+}
+
+/// The same where it needs no care. `None`: it does, and nothing was called.
+#[inline(always)]
+pub fn ordered_fast(
+    managed: Managed,
     stream: CUstream,
     touches: &Touches,
     forward: &impl Fn() -> CuResult,
-    otherwise: impl FnOnce() -> CuResult,
-) -> CuResult {
+) -> Option<CuResult> {
     if touches.is_empty() {
-        return retry_when_out_of_memory(forward);
+        return Some(retry_when_out_of_memory(forward));
     }
-    let Some(fast) = engine::begin_fast(stream, touches.as_slice()) else { return otherwise() };
+    let fast = managed.begin_fast(stream, touches.as_slice())?;
     let code = forward();
     fast.end(touches.as_slice());
-    if code == CuResult::OUT_OF_MEMORY { once_more(stream, touches, forward) } else { code }
+    let missing = code == CuResult::OUT_OF_MEMORY;
+    Some(if missing { once_more(stream, touches, None, forward) } else { code })
+}
+
+/// The same of a launch while memory moves; `launched`: what it is, if known.
+pub fn ordered_launch(
+    stream: CUstream,
+    touches: &Touches,
+    launched: Option<&Launched>,
+    forward: &dyn Fn() -> CuResult,
+) -> CuResult {
+    let says_nothing = |launched: &Launched| launched.small.is_empty() && !engine::verifies();
+    if touches.is_empty() && launched.is_none_or(says_nothing) {
+        return retry_when_out_of_memory(forward);
+    }
+    carefully(stream, touches, launched, forward)
 }
 
 #[cold]
 #[inline(never)]
-fn carefully(stream: CUstream, touches: &Touches, forward: &dyn Fn() -> CuResult) -> CuResult {
+fn carefully(
+    stream: CUstream,
+    touches: &Touches,
+    launched: Option<&Launched>,
+    forward: &dyn Fn() -> CuResult,
+) -> CuResult {
     if is_capturing(stream) {
         return captured(touches, forward);
     }
-    let launched = touches.launched.as_deref();
     match engine::carefully(stream, touches.as_slice(), launched, forward) {
-        Ok(CuResult::OUT_OF_MEMORY) => once_more(stream, touches, forward),
+        Ok(CuResult::OUT_OF_MEMORY) => once_more(stream, touches, launched, forward),
         Ok(code) | Err(code) => code,
     }
 }
@@ -178,11 +208,16 @@ fn captured(touches: &Touches, forward: &dyn Fn() -> CuResult) -> CuResult {
 /// After the driver's own lack of memory (a module loaded at first launch).
 /// Giving some back moves chunks, so never while those of the operation are held.
 #[cold]
-fn once_more(stream: CUstream, touches: &Touches, forward: &dyn Fn() -> CuResult) -> CuResult {
+fn once_more(
+    stream: CUstream,
+    touches: &Touches,
+    launched: Option<&Launched>,
+    forward: &dyn Fn() -> CuResult,
+) -> CuResult {
     if !engine::release_for_retry() {
         return CuResult::OUT_OF_MEMORY;
     }
-    match engine::carefully(stream, touches.as_slice(), touches.launched.as_deref(), forward) {
+    match engine::carefully(stream, touches.as_slice(), launched, forward) {
         Ok(code) | Err(code) => code,
     }
 }

@@ -34,7 +34,8 @@ CIRCLES_YET = [{f"src/{name}.rs" for name in names.split()} for names in (
     "hooks/copy hooks/graphs hooks/launch hooks/streams hooks/touches",
     "engine/allocation engine/captures engine/card engine/chunk_bits engine/guards engine/inflight "
     "engine/operation engine/reach engine/setup engine/small engine/state engine/stream_ordered "
-    "engine/users/mod engine/users/ends engine/verify engine/waits",
+    "engine/users/mod engine/users/ends engine/users/marks engine/verify "
+    "engine/waits",
     "core/src/learn/laps core/src/learn/phases core/src/learn/surprise")]
 
 

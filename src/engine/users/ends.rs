@@ -1,13 +1,14 @@
 //! What ends a user, and what holds it up: marks that only this moment can make.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Block, Event, FIRST_NAMED, Marks, Point, Stream, UserId, Users, thread_number};
+use super::{Block, FIRST_NAMED, Mark, Marks, Point, Spare, Stream, UserId, Users, thread_number};
 use crate::driver::abi::*;
 use crate::engine::state::lock;
 
-pub(super) fn events_of(events: &mut [(usize, Vec<Event>)], ctx: usize) -> Option<&mut Vec<Event>> {
-    events.iter_mut().find(|(of, _)| *of == ctx).map(|(_, events)| events)
+pub(super) fn marks_of(spare: &mut Spare, ctx: usize) -> Option<&mut Vec<Arc<Mark>>> {
+    spare.iter_mut().find(|(of, _)| *of == ctx).map(|(_, marks)| marks)
 }
 
 impl Users {
@@ -193,23 +194,23 @@ impl Users {
         }
         lock(&self.numbers).gone.extend(ended);
         // Gone with their context; held marks are not kept either.
-        lock(&self.events).retain(|&(of, _)| of != ctx as usize);
+        lock(&self.spare).retain(|&(of, _)| of != ctx as usize);
     }
 
     /// Marks are kept for `ctx` from now on.
     pub fn context_lives(&self, ctx: CUcontext) {
-        let mut events = lock(&self.events);
-        if events_of(&mut events, ctx as usize).is_none() {
-            events.push((ctx as usize, Vec::new()));
+        let mut spare = lock(&self.spare);
+        if marks_of(&mut spare, ctx as usize).is_none() {
+            spare.push((ctx as usize, Vec::new()));
         }
     }
 
     /// Gives the events back that no mark uses.
     pub fn release_events(&self) {
-        let events: Vec<Event> =
-            lock(&self.events).iter_mut().flat_map(|(_, events)| std::mem::take(events)).collect();
-        for event in events {
-            let _ = self.driver.event_destroy(event.0);
+        let spare = lock(&self.spare).iter_mut().flat_map(|(_, of)| std::mem::take(of)).collect();
+        let marks: Vec<Arc<Mark>> = spare;
+        for mark in marks {
+            let _ = self.driver.event_destroy(mark.event());
         }
     }
 }

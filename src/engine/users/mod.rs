@@ -17,9 +17,10 @@
 //! chunk names them any more; then it is given out again.
 //!
 //! Locks: the list of numbers, the blocks, then a user's marks, then the
-//! events; after a device's. Not here: who waits for whom (`device::order`).
+//! spare ones; after a device's. Not here: who waits for whom (`device::order`).
 
 mod ends;
+mod marks;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -30,12 +31,9 @@ use dashmap::DashMap;
 
 use crate::driver::Driver;
 use crate::driver::abi::*;
-use crate::engine::any_capture;
 use crate::engine::chunk_bits::{Hot, STRETCH_BITS};
-use crate::engine::guards::{ContextGuard, RelaxedCapture};
 use crate::engine::state::{engine, lock, space};
 use crate::thread::thread;
-use ends::events_of;
 
 /// The number of a user; 0 is nobody.
 pub type UserId = u16;
@@ -64,7 +62,8 @@ struct Stream {
     thread: u64,
 }
 
-/// An event that ends a stretch; it may be recorded anew when nobody holds it.
+/// An event that ends a stretch. When that is over and nobody else holds it, it is
+/// kept for another ([`Users::settle`]): to make one costs more than all else here.
 pub struct Mark {
     event: Event,
     ctx: usize,
@@ -78,14 +77,6 @@ unsafe impl Send for Event {}
 // SAFETY: as above.
 unsafe impl Sync for Event {}
 
-impl Drop for Mark {
-    fn drop(&mut self) {
-        if let Some(engine) = engine() {
-            engine.users.spare(self.ctx, self.event);
-        }
-    }
-}
-
 #[derive(Default)]
 struct User {
     /// The present stretch.
@@ -94,6 +85,8 @@ struct User {
     over: AtomicU64,
     marks: Mutex<Marks>,
 }
+
+type Spare = Vec<(usize, Vec<Arc<Mark>>)>;
 
 #[derive(Default)]
 struct Marks {
@@ -138,8 +131,8 @@ pub struct Users {
     has_blocks: AtomicBool,
     /// Numbers given to threads.
     threads: AtomicU64,
-    /// Events for marks, by context, of which there are few.
-    events: Mutex<Vec<(usize, Vec<Event>)>>,
+    /// Marks to be used anew, by context, of which there are few.
+    spare: Mutex<Spare>,
     /// Uses that found no room in their chunk.
     more: Mutex<HashMap<ChunkId, Vec<u64>>>,
 }
@@ -180,7 +173,7 @@ impl Users {
             blocks: Mutex::default(),
             has_blocks: AtomicBool::new(false),
             threads: AtomicU64::new(0),
-            events: Mutex::default(),
+            spare: Mutex::default(),
             more: Mutex::default(),
         }
     }
@@ -342,12 +335,18 @@ impl Users {
 
     /// The last uses of `chunk` that are not known to be over.
     pub fn uses(&self, chunk: ChunkId, hot: &Hot) -> smallvec::SmallVec<[Point; 4]> {
-        let mut points: smallvec::SmallVec<[Point; 4]> = hot.places().map(point).collect();
+        let mut points = smallvec::SmallVec::<[Point; 4]>::new();
+        let mut add = |place| {
+            let point = point(place);
+            if !self.known_over(point) {
+                points.push(point);
+            }
+        };
+        hot.places().for_each(&mut add);
         if hot.has_more() {
             let more = lock(&self.more);
-            points.extend(more.get(&chunk).into_iter().flatten().map(|&place| point(place)));
+            more.get(&chunk).into_iter().flatten().for_each(|&place| add(place));
         }
-        points.retain(|point| !self.known_over(*point));
         points
     }
 
@@ -360,56 +359,7 @@ impl Users {
         hot.forget(|_| true);
     }
 
-    // --- marks ---------------------------------------------------------------
-
-    /// Ends the present stretch with a mark. What cannot be marked (the user is
-    /// gone, captures, or is another thread's) has been already, or must be
-    /// waited for otherwise.
-    pub fn mark(&self, user: UserId) -> Result<Point> {
-        let slot = self.slot(user);
-        let mut marks = lock(&slot.marks);
-        self.mark_locked(user, slot, &mut marks)
-    }
-
-    fn mark_locked(&self, user: UserId, slot: &User, marks: &mut Marks) -> Result<Point> {
-        let Some(stream) = marks.stream else { return Err(CuResult::INVALID_CONTEXT) };
-        if stream.thread != 0 && stream.thread != thread_number() {
-            return Err(CuResult::INVALID_CONTEXT);
-        }
-        let handle = stream.handle as CUstream;
-        let _context = ContextGuard::enter(self.driver, stream.ctx as CUcontext);
-        let _relaxed = RelaxedCapture::enter(self.driver);
-        if any_capture() && self.driver.stream_is_capturing(handle) != Ok(false) {
-            return Err(CuResult::STREAM_CAPTURE_UNSUPPORTED);
-        }
-        if marks.ended.len() >= MARKS_KEPT.max(2 * marks.left) {
-            self.settle(slot, marks);
-        }
-        let spare = events_of(&mut lock(&self.events), stream.ctx).and_then(Vec::pop);
-        let event = match spare {
-            Some(event) => event,
-            None => Event(self.driver.event_create(true)?),
-        };
-        let mark = Mark { event, ctx: stream.ctx };
-        // Before the event: what is noted in the new stretch may be behind it.
-        let stretch = slot.stretch.fetch_add(1, Ordering::AcqRel);
-        self.driver.event_record(event.0, handle)?;
-        marks.ended.push_back((stretch, Arc::new(mark)));
-        Ok(Point { user, stretch })
-    }
-
-    /// Drops the marks that are over. All before one that is over are: so the
-    /// last is searched for, since each question is a call on the program's thread.
-    fn settle(&self, slot: &User, marks: &mut Marks) {
-        let over = slot.over.load(Ordering::Acquire);
-        let gone = marks.ended.partition_point(|&(stretch, ref mark)| {
-            stretch <= over || self.driver.event_is_over(mark.event.0)
-        });
-        if let Some((stretch, _)) = marks.ended.drain(..gone).next_back() {
-            slot.over.fetch_max(stretch, Ordering::AcqRel);
-        }
-        marks.left = marks.ended.len();
-    }
+    // --- what is over ---------------------------------------------------------
 
     /// Whether the point is known to be over, without asking.
     #[inline]
@@ -417,66 +367,9 @@ impl Users {
         self.slot(point.user).over.load(Ordering::Acquire) >= point.stretch
     }
 
-    /// Whether the point is over. Asks the driver, and marks what is unmarked.
-    pub fn is_over(&self, point: Point) -> bool {
-        if self.known_over(point) {
-            return true;
-        }
-        let slot = self.slot(point.user);
-        let mut marks = lock(&slot.marks);
-        let _relaxed = RelaxedCapture::enter(self.driver);
-        let behind = marks.ended.back().is_some_and(|&(last, _)| last >= point.stretch);
-        if !behind
-            && marks.stream.is_some()
-            && self.mark_locked(point.user, slot, &mut marks).is_err()
-        {
-            return false;
-        }
-        self.settle(slot, &mut marks);
-        // One that is gone has queued nothing behind its last mark.
-        self.known_over(point) || (marks.stream.is_none() && marks.ended.is_empty())
-    }
-
-    /// The first mark behind the point, which is made if there is none.
-    /// `Ok(None)`: the point is over.
-    pub fn mark_behind(&self, point: Point) -> Result<Option<(Point, Arc<Mark>)>> {
-        if self.known_over(point) {
-            return Ok(None);
-        }
-        let slot = self.slot(point.user);
-        let mut marks = lock(&slot.marks);
-        let behind = marks.ended.back().is_some_and(|&(last, _)| last >= point.stretch);
-        if !behind && marks.stream.is_some() {
-            self.mark_locked(point.user, slot, &mut marks)?;
-        }
-        // One that is gone has queued nothing behind its last mark.
-        let last = marks.ended.len().saturating_sub(1);
-        let index = marks.ended.partition_point(|&(last, _)| last < point.stretch).min(last);
-        let Some((stretch, mark)) = marks.ended.get(index) else { return Ok(None) };
-        Ok(Some((Point { user: point.user, stretch: *stretch }, mark.clone())))
-    }
-
     /// The point is over.
     pub fn set_over(&self, point: Point) {
         self.slot(point.user).over.fetch_max(point.stretch, Ordering::AcqRel);
-    }
-
-    fn spare(&self, ctx: usize, event: Event) {
-        // A context that is gone took its events along.
-        if let Some(events) = events_of(&mut lock(&self.events), ctx) {
-            events.push(event);
-        }
-    }
-
-    /// Later work of `user` waits for the point. `false`: it does already.
-    pub fn awaits(&self, user: UserId, point: Point) -> bool {
-        let mut marks = lock(&self.slot(user).marks);
-        match marks.awaited.iter_mut().find(|known| known.user == point.user) {
-            Some(known) if known.stretch >= point.stretch => return false,
-            Some(known) => known.stretch = point.stretch,
-            None => marks.awaited.push(point),
-        }
-        true
     }
 }
 

@@ -15,6 +15,15 @@ const ACCESSES_PER_CALL: u32 = 128;
 /// Operations looked ahead at the most.
 const FAR: u32 = 1 << 14;
 
+/// Chunks fetched in order of birth.
+const CHUNKS_AHEAD: usize = 2;
+
+fn first_of<'a>(
+    mut chunks: impl Iterator<Item = (ChunkId, &'a ChunkState)>,
+) -> [Option<ChunkId>; CHUNKS_AHEAD] {
+    std::array::from_fn(|_| chunks.next().map(|(id, _)| id))
+}
+
 /// When copies of one look ahead may become ready.
 #[derive(Default)]
 struct PlannedStart {
@@ -236,7 +245,6 @@ impl Streamer {
     /// With nothing learned yet, what was allocated after the chunk touched
     /// last is likely to be used next.
     fn look_ahead_by_birth(&mut self, ops: &mut impl MemoryOps) {
-        const CHUNKS_AHEAD: usize = 2;
         /// Operations for which a chunk is left where it is: after a use, and
         /// before one that may never come.
         const WARM: Operation = 4;
@@ -263,11 +271,11 @@ impl Streamer {
         };
         let unused =
             absent(0).filter(|(_, chunk)| fills > 0 && chunk.is_fresh(fills) && !given_up(chunk));
-        let mut next: Vec<ChunkId> = unused.take(CHUNKS_AHEAD).map(|(id, _)| id).collect();
-        if next.is_empty() {
-            next = absent(last as usize + 1).take(CHUNKS_AHEAD).map(|(id, _)| id).collect();
+        let mut next = first_of(unused);
+        if next[0].is_none() {
+            next = first_of(absent(last as usize + 1));
         }
-        for &id in &next {
+        for id in next.into_iter().flatten() {
             if self.chunk(id).present() {
                 continue;
             }
@@ -282,7 +290,7 @@ impl Streamer {
                     && chunk.touched_at + warm.max(2 * chunk.pause) < streamer.operation
                     && !guessed
                     && occupant != last
-                    && !next.contains(&occupant)
+                    && !next.contains(&Some(occupant))
             };
             if !self.prefetch_over(id, cold, None, ops) {
                 return;
