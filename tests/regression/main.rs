@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use support::{build, cc, folder, library, within};
 
-const PROGRAMS: [&str; 11] = [
+const PROGRAMS: [&str; 12] = [
     "captures",
     "users",
     "contexts",
@@ -25,6 +25,7 @@ const PROGRAMS: [&str; 11] = [
     "device_tables",
     "dead_stack",
     "reused",
+    "nonsense",
 ];
 /// A hang is what some of these tests are about.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -195,8 +196,6 @@ fn captures_of_the_first_version_are_captures() {
     same("first_capture version", "48M", &["eager"]);
 }
 
-/// When memory was first short, what somebody who cannot be marked had queued was
-/// taken for unfinished for good, and the program's call failed.
 /// Whether anything captures was asked, then something recorded: another thread
 /// began a capture in between. It was spoilt, or a call of the other refused (900).
 #[test]
@@ -206,6 +205,8 @@ fn captures_that_begin_while_other_threads_move_memory_are_not_spoilt() {
     }
 }
 
+/// When memory was first short, what somebody who cannot be marked had queued was
+/// taken for unfinished for good, and the program's call failed.
 #[test]
 fn memory_may_be_short_for_the_first_time_while_a_stream_cannot_be_marked() {
     for who in ["capture", "thread"] {
@@ -286,4 +287,20 @@ fn what_is_right_stays_right_when_watched() {
 fn a_call_leaves_no_addresses_on_the_stack() {
     let account = run("dead_stack", &[("STANDIN_VRAM", "16M")], true);
     assert!(account["streaming"]["streamed_bytes"].as_u64() > Some(0), "nothing moved: {account}");
+}
+
+/// After a failure inside the library it went on, on what that had left half done.
+#[cfg(target_arch = "x86_64")] // The program makes the driver answer nonsense by its code.
+#[test]
+fn after_a_failure_of_ours_calls_that_name_managed_memory_fail() {
+    for how in ["fast", "moving"] {
+        let (output, account) =
+            end_of(&format!("nonsense {how}"), &[("STANDIN_VRAM", "32M")], true);
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && stdout == "right\n", "{how}: {stdout}{stderr}");
+        let said = stderr.matches("later ones that name memory of our keeping fail").count();
+        assert_eq!(said, 1, "{how}: {stderr}");
+        assert!(account["device"].is_object(), "{how}: no statistics: {account}");
+    }
 }
