@@ -156,7 +156,12 @@ impl HostStore {
         // Two devices must not both pass the check.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = known.as_ref().is_some_and(|known| known.read.elapsed() < FRESH);
-        if !fresh || known.as_ref().is_none_or(|known| known.left_bytes < bytes) {
+        let enough = known.as_ref().is_some_and(|known| known.left_bytes >= bytes);
+        if !fresh || !enough {
+            if !enough {
+                // What the others have by now: it decides who may have what is left.
+                self.look_for_others();
+            }
             *known = Some(Known { read: Instant::now(), left_bytes: self.available() });
         }
         let Some(known) = known.as_mut().filter(|known| known.left_bytes >= bytes) else {
