@@ -7,7 +7,7 @@ use std::io::Write;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use autooffload_core::config::Config;
+use autooffload_core::config::{Config, SETTINGS};
 use autooffload_shared::private::has_foreign_rights;
 
 static CONFIG: OnceLock<Config> = OnceLock::new();
@@ -49,12 +49,25 @@ pub fn initialise() -> &'static Config {
         start_logging(&config.log);
         if config.enabled && !config.log.eq_ignore_ascii_case("off") {
             log::info!("version {}: {}", env!("CARGO_PKG_VERSION"), config.echo());
-            for warning in &warnings {
+            for warning in warnings.into_iter().chain(unknown()) {
                 say(&format!("warning: {warning}"));
             }
         }
         config
     })
+}
+
+/// A sentence for each variable that is named like a setting and is none: a slip of
+/// the pen would pass for a setting that does nothing.
+fn unknown() -> impl Iterator<Item = String> {
+    /// The launcher's.
+    const OTHERS: [&str; 2] = ["AUTOOFFLOAD_LIB", "AUTOOFFLOAD_LAUNCH_DIR"];
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let known = |name: &str| SETTINGS.iter().any(|setting| setting.name == name);
+    names
+        .filter(move |name| name.starts_with("AUTOOFFLOAD_") && !known(name))
+        .filter(|name| !OTHERS.contains(&name.as_str()))
+        .map(|name| format!("{name} is not a setting; see `autooffload-launch --help`"))
 }
 
 /// The settings, if `cuInit` has succeeded.

@@ -46,9 +46,13 @@ pub fn create(path: &Path) -> Result<File> {
 }
 
 /// Puts `text` in the place of what is at `path`, so that a reader sees the one or
-/// the other, whole. Where others may write, a link that they made in the place of
+/// the other, whole. Only a plain file is replaced: a device or a link would be gone
+/// for everybody. Where others may write, a link that they made in the place of
 /// what is written first is not followed.
 pub fn replace(path: &Path, text: &str) -> Result<()> {
+    if std::fs::symlink_metadata(path).is_ok_and(|known| !known.is_file()) {
+        return Err(Error::new(ErrorKind::PermissionDenied, "it is not a plain file"));
+    }
     let mut partial = path.as_os_str().to_owned();
     partial.push(format!(".{}.partial", std::process::id()));
     let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
@@ -57,4 +61,31 @@ pub fn replace(path: &Path, text: &str) -> Result<()> {
         _ => Err(error),
     });
     file?.write_all(text.as_bytes()).and_then(|()| std::fs::rename(&partial, path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_plain_file_stays_as_it_is() {
+        let folder = std::env::temp_dir().join(format!("ao-private-file-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir(&folder).expect("made");
+        let [file, link] = ["file", "link"].map(|name| folder.join(name));
+        for text in ["one", "the other"] {
+            replace(&file, text).expect("written");
+            assert_eq!(std::fs::read_to_string(&file).expect("read"), text);
+        }
+        std::os::unix::fs::symlink(&file, &link).expect("a link");
+        let socket = folder.join("socket");
+        let _listens = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+        for other in [&link, &socket, &folder] {
+            let before = std::fs::symlink_metadata(other).expect("there").file_type();
+            assert!(replace(other, "ours").is_err() && create(other).is_err(), "{other:?}");
+            assert_eq!(std::fs::symlink_metadata(other).expect("there").file_type(), before);
+        }
+        assert_eq!(std::fs::read_to_string(&file).expect("read"), "the other");
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
 }

@@ -111,16 +111,17 @@ impl Source {
 }
 
 pub fn list_traces() -> Result<(), String> {
-    let mut text = String::new();
+    let mut text = String::from("name                       weights  activations  what it is\n");
     for model in models::catalogue() {
         let trace = model.trace(1);
-        text += &format!(
-            "{:<24} {:>11} weights {:>11} activations  {}\n",
+        let line = format!(
+            "{:<22}  {:>10}  {:>11}  {}",
             model.name,
             format_bytes(trace.weight_bytes()),
             format_bytes(trace.activation_bytes),
             model.title,
         );
+        text += &wrapped(&line, 49);
     }
     print(&text)
 }
@@ -152,6 +153,26 @@ pub fn write_trace(source: &Source, output: &Path, iterations: u32) -> Result<()
         .map_err(|error| format!("{}: cannot be written: {error}", output.display()))
 }
 
+/// Of a line of text.
+pub const WIDTH: usize = 80;
+
+/// `line` in lines of [`WIDTH`], broken at spaces; all but the first begin with
+/// `indent` spaces. With the end of the last.
+pub fn wrapped(line: &str, indent: usize) -> String {
+    let (mut done, mut rest) = (String::new(), line.to_owned());
+    while let Some((end, _)) = rest.char_indices().nth(WIDTH) {
+        // The last space that is not too far; else the first that is.
+        let breaks = |&(at, letter): &(usize, char)| letter == ' ' && at > indent;
+        let near = rest.char_indices().take(WIDTH + 1).filter(breaks).last();
+        let far = || rest[end..].find(' ').map(|at| (end + at, ' '));
+        let Some((at, _)) = near.or_else(far) else { break };
+        done += rest[..at].trim_end();
+        done.push('\n');
+        rest = format!("{:indent$}{}", "", rest[at..].trim_start());
+    }
+    done + &rest + "\n"
+}
+
 /// To standard error. If nobody can hear it, that is no failure.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "autooffload: {line}");
@@ -168,4 +189,25 @@ pub fn not_written(error: std::io::Error) -> String {
         "standard output cannot be written: {error}; give it a file or a terminal that takes all \
          of it"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_are_broken_and_no_word_is_lost() {
+        assert_eq!(wrapped("short", 4), "short\n");
+        let words = (0..40).map(|number| format!("wörd{number}ö")).collect::<Vec<_>>().join(" ");
+        let text = wrapped(&words, 12);
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert!(text.lines().skip(1).all(|line| line.starts_with("            w")), "{text}");
+        let back: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!(back.join(" "), words);
+        // Nowhere to break.
+        let long = "x".repeat(200);
+        assert_eq!(wrapped(&long, 12), format!("{long}\n"));
+        let broken = wrapped(&format!("a {long} b {long}"), 12);
+        assert_eq!(broken, format!("a {long}\n{:12}b\n{:12}{long}\n", "", ""));
+    }
 }

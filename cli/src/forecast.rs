@@ -231,19 +231,17 @@ impl Forecast {
         row(&format!("streamed per {per}"), format_bytes(self.expected.bytes_in as u64));
         row(&format!("kernels per {per}"), seconds(self.compute_ns));
         // The bound is of those who bring what a launch names to the device.
-        let bound =
-            if self.read_in_place > 0 { "without reading in place" } else { "no policy beats" };
-        row(bound, format!("{} (B1 {})", seconds(self.b2_ns), seconds(self.b1_ns)));
+        let bound = if self.read_in_place > 0 { "without reading in place" } else { "at best" };
+        row(bound, seconds(self.b2_ns));
         row(
             &format!("expected per {per}"),
             format!(
-                "{}, {:.3} of that, {:.2} of the time with everything in VRAM",
+                "{}: {:.2} times that, {:.2} times all in VRAM",
                 seconds(self.expected.ns),
                 self.expected.ns / self.b2_ns,
                 self.expected.ns / self.everything_resident_ns
             ),
         );
-        row("by the planner's own clock", seconds(self.planned_ns));
         row(
             "another GiB of VRAM saves",
             format!("{} per {per}", seconds(self.another_gib_saves_ns)),

@@ -55,7 +55,8 @@ pub fn forecast(
     let (problem, plan, outlook) = at(more, link).map_err(|why| {
         let beside = budget.saturating_sub(u64::from(order.problem.machine.frames) << 21);
         format!(
-            "{} of VRAM, of which the program needs {} beside its weights: {why}; give more with --vram",
+            "with {} of VRAM, {} of them for what is not planned, there is no plan: {why}; give \
+             more with --vram",
             format_bytes(vram),
             format_bytes(beside)
         )
@@ -106,7 +107,7 @@ pub fn forecast(
     row("streamed per step", format_bytes(outlook.streamed_bytes));
     row("link", format!("{}/s", format_bytes(outlook.link_bytes_per_s as u64)));
     row("kernels per step", format_ns(outlook.compute_ns as f64));
-    row("no policy beats", format_ns(outlook.bound_ns as f64));
+    row("at best", format_ns(outlook.bound_ns as f64));
     row("expected per step", format_ns(expected));
     if let Some(pace) = &pace {
         row("a step took, as it was recorded", format_ns(pace.step_ns));

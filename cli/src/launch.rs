@@ -28,7 +28,7 @@ const SWITCHES: &[(&str, &str, &str)] = &[
 /// `autooffload run`: one option for each setting, and the launcher's own.
 pub fn run_command() -> Command {
     let mut command = Command::new("run")
-        .about("Run a program with autooffload preloaded: autooffload run [options] [--] program")
+        .about("Run a program with autooffload: autooffload run [options] program")
         .disable_help_flag(true);
     for setting in SETTINGS {
         let argument = match SWITCHES.iter().find(|(name, ..)| *name == setting.name) {
@@ -77,15 +77,12 @@ pub fn run_command() -> Command {
 pub fn doctor_command() -> Command {
     Command::new("doctor")
         .about("Look at this machine: what autooffload needs, line by line, and what to do")
-        .disable_help_flag(true)
         .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print it as JSON"))
 }
 
 /// `autooffload demo`.
 pub fn demo_command() -> Command {
-    Command::new("demo")
-        .about("Run a model on this card with and without autooffload, and compare")
-        .disable_help_flag(true)
+    Command::new("demo").about("Run a model on this card with and without autooffload, and compare")
 }
 
 /// Replaces this process by the launcher; comes back only with a reason.

@@ -40,7 +40,7 @@ use std::process::ExitCode;
 
 /// Runs PyTorch programs whose weights exceed the card's memory, unchanged.
 #[derive(Parser)]
-#[command(name = "autooffload", version)]
+#[command(name = "autooffload", version, max_term_width = arguments::WIDTH)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -48,9 +48,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Forecast the time per iteration of a program on a card with less memory than it needs
+    /// Forecast how long a step takes on a card that is too small
     Forecast(forecast::Options),
-    /// Make a page for the browser of what AUTOOFFLOAD_TRACE (run --trace) has recorded
+    /// Make a page for the browser of what `run --trace` has recorded
     Report(report::Options),
     /// List the traces that come with this program
     Traces,
@@ -74,7 +74,7 @@ enum Command {
     Completions { shell: papers::Completions },
     /// Write the manual pages into a folder
     Manual { folder: PathBuf },
-    /// Run every trace on every card, link and budget, beside other policies (scripts/bench plan)
+    /// Run every trace on every card beside other policies (scripts/bench plan)
     BenchPlan(bench::Options),
 }
 
@@ -92,6 +92,10 @@ fn for_the_launcher() -> Option<Vec<OsString>> {
     match words.next()?.to_str()? {
         "run" => Some(words.collect()),
         option @ ("doctor" | "demo") => {
+            // Their help is short, and here.
+            if matches!(std::env::args().nth(2).as_deref(), Some("-h" | "--help")) {
+                return None;
+            }
             Some(std::iter::once(format!("--{option}").into()).chain(words).collect())
         }
         _ => None,

@@ -17,6 +17,7 @@ const FORMAT: u64 = 1;
 const FILE_BYTES: u64 = 1 << 30;
 const HEAD: &str = "{\"traceEvents\":[";
 const TAIL: &str = "],\"otherData\":";
+const FOREIGN: &str = "this is no trace of autooffload (AUTOOFFLOAD_TRACE)";
 
 #[derive(Default)]
 pub struct Recording {
@@ -118,12 +119,14 @@ pub fn read(path: &Path) -> Result<Recording, String> {
 
 fn parse(reader: impl BufRead) -> Result<Recording, String> {
     let mut found = Recording { cut_short: true, ..Recording::default() };
+    let mut begun = false;
     for (number, line) in reader.split(b'\n').enumerate() {
         let line = line.map_err(|error| format!("cannot be read: {error}"))?;
         let line = String::from_utf8_lossy(&line);
         if number == 0 {
             let ours = line.strip_prefix(HEAD);
-            let rest = ours.ok_or("this is no trace of autooffload (AUTOOFFLOAD_TRACE)")?;
+            let rest = ours.ok_or(FOREIGN)?;
+            begun = true;
             // No event at all.
             if !rest.is_empty() {
                 break;
@@ -141,7 +144,7 @@ fn parse(reader: impl BufRead) -> Result<Recording, String> {
             found.event(&event);
         }
     }
-    Ok(found)
+    if begun { Ok(found) } else { Err(FOREIGN.into()) }
 }
 
 impl Recording {
@@ -187,7 +190,7 @@ impl Recording {
         match other["format"].as_u64() {
             Some(FORMAT) => {}
             Some(_) => return Err("another version of autooffload has written it".into()),
-            None => return Err("this is no trace of autooffload (AUTOOFFLOAD_TRACE)".into()),
+            None => return Err(FOREIGN.into()),
         }
         self.version = other["autooffload"].as_str().unwrap_or("?").to_string();
         self.left_out = other["left_out"].as_u64().unwrap_or(0);
@@ -356,5 +359,6 @@ mod tests {
             }
         }
         assert!(parse(&b"something else"[..]).is_err());
+        assert!(parse(&b""[..]).is_err());
     }
 }

@@ -151,7 +151,8 @@ MESSAGES = {
         "warning: AUTOOFFLOAD_STATS=/no/such/folder/file: …",
         "warning: AUTOOFFLOAD_TRACE=/no/such/folder/trace: …: no trace is written",
         "warning: AUTOOFFLOAD_METRICS=example:80: neither unix:PATH nor an address of this machine, "
-        "as 127.0.0.1:9400; using the default, none"],
+        "as 127.0.0.1:9400; using the default, none",
+        "warning: AUTOOFFLOAD_VRMA is not a setting; see `autooffload-launch --help`"],
     "more settings that are not understood": [
         "warning: AUTOOFFLOAD_VRAM=0: zero bytes; using the default, auto",
         "warning: AUTOOFFLOAD_METRICS=0.0.0.0:80: only addresses of this machine are served, as "
@@ -160,7 +161,10 @@ MESSAGES = {
         "warning: AUTOOFFLOAD_WINDOW=5%: not a count of chunks or a size such as 64M; using the "
         "default, auto",
         "warning: AUTOOFFLOAD_RAM=200%: a percentage must be above 0 and at most 100; using the "
-        "default, auto"],
+        "default, auto",
+        "warning: AUTOOFFLOAD_STATS=/dev/null: it is not a plain file",
+        "warn: AUTOOFFLOAD_PLANS: …: the order is not kept for the next start; name a folder that "
+        "is yours alone"],
     "metrics that cannot be served": [
         "warning: AUTOOFFLOAD_METRICS=unix:/no/such/folder/socket: …: no metrics are served"],
     "a file where metrics should be served": [

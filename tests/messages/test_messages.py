@@ -150,10 +150,12 @@ def unbuilt(*words):
 SETTINGS = {"AUTOOFFLOAD": "maybe", "AUTOOFFLOAD_VRAM": "lots", "AUTOOFFLOAD_HEADROOM": "5%",
             "AUTOOFFLOAD_WINDOW": "0", "AUTOOFFLOAD_RAM": "8X", "AUTOOFFLOAD_REPORT": "all",
             "AUTOOFFLOAD_PLANS": "here", "AUTOOFFLOAD_STATS": "/no/such/folder/file",
-            "AUTOOFFLOAD_TRACE": "/no/such/folder/trace", "AUTOOFFLOAD_METRICS": "example:80"}
+            "AUTOOFFLOAD_TRACE": "/no/such/folder/trace", "AUTOOFFLOAD_METRICS": "example:80",
+            "AUTOOFFLOAD_VRMA": "8G"}
 MORE_SETTINGS = {"AUTOOFFLOAD_VRAM": "0", "AUTOOFFLOAD_HEADROOM": "9999999T",
                  "AUTOOFFLOAD_WINDOW": "5%", "AUTOOFFLOAD_RAM": "200%",
-                 "AUTOOFFLOAD_METRICS": "0.0.0.0:80"}
+                 "AUTOOFFLOAD_METRICS": "0.0.0.0:80", "AUTOOFFLOAD_STATS": "/dev/null",
+                 "AUTOOFFLOAD_PLANS": "/no/such/folder/orders"}
 
 SITUATIONS = {
     "more than the card holds": lambda: raw("evict"),

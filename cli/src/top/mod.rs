@@ -105,11 +105,12 @@ fn command_of(pid: u32) -> String {
 
 fn as_text(seen: &[Seen]) -> String {
     if seen.is_empty() {
-        return format!("{}\n", words::NOTHING);
+        return crate::arguments::wrapped(words::NOTHING, 0);
     }
     let of_one = |seen: &Seen| {
         let lines = words::lines(seen, now_ns());
-        lines.into_iter().map(|(name, text)| format!("{name:<12}{text}\n")).collect::<String>()
+        let line = |(name, text)| crate::arguments::wrapped(&format!("{name:<12}{text}"), 12);
+        lines.into_iter().map(line).collect::<String>()
     };
     seen.iter().map(of_one).collect::<Vec<_>>().join("\n")
 }

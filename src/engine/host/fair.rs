@@ -21,7 +21,8 @@ pub struct Other {
 
 /// This user's others, now. Where pages cannot be read there are none.
 pub fn others() -> Vec<Other> {
-    private::runtime().map_or(Vec::new(), |directory| others_in(&directory, std::process::id()))
+    let directory = private::runtime_if_there();
+    directory.map_or(Vec::new(), |directory| others_in(&directory, std::process::id()))
 }
 
 fn others_in(directory: &Directory, own: u32) -> Vec<Other> {

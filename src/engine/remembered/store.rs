@@ -36,7 +36,13 @@ impl Remembered {
                     Plans::In(folder) => Directory::make(folder.as_ref()),
                 };
                 let store = opened.and_then(Store::new);
-                store.inspect_err(|why| log::debug!("no order of a program is kept: {why}")).ok()
+                let say = |why: &std::io::Error| {
+                    log::warn!(
+                        "AUTOOFFLOAD_PLANS: {why}: the order is not kept for the next start; name \
+                         a folder that is yours alone"
+                    );
+                };
+                store.inspect_err(say).ok()
             })
             .as_ref()
     }

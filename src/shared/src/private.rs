@@ -28,15 +28,24 @@ pub struct Directory {
 ///
 /// Errors: why there is none that could be trusted.
 pub fn runtime() -> Result<Directory> {
+    Directory::make(&runtime_path())
+}
+
+/// The same for who only looks: none is made.
+pub fn runtime_if_there() -> Result<Directory> {
+    Directory::open(&runtime_path())
+}
+
+fn runtime_path() -> PathBuf {
     let named = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let usual = PathBuf::from(format!("/run/user/{}", user()));
     let bases = [named.filter(|path| path.is_absolute()), Some(usual)];
     for base in bases.into_iter().flatten() {
         if is_ours(&base) {
-            return Directory::make(&base.join(NAME));
+            return base.join(NAME);
         }
     }
-    Directory::make(&std::env::temp_dir().join(format!("{NAME}-{}", user())))
+    std::env::temp_dir().join(format!("{NAME}-{}", user()))
 }
 
 /// Where files are that outlive a restart: the user's cache directory.

@@ -4,7 +4,8 @@
 
 use std::fmt;
 
-use crate::address_map::ChunkId;
+use crate::address_map::{ChunkId, FRAME_SHIFT};
+use crate::units::format_bytes;
 
 /// A duration.
 pub type Nanos = u64;
@@ -276,11 +277,12 @@ pub struct Unfit {
 
 impl fmt::Display for Unfit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { needed_frames, available_frames } = self;
+        let Self { needed_frames, available_frames } = *self;
         write!(
             f,
-            "no plan for {available_frames} frames: what is pinned and the largest step \
-             need {needed_frames}"
+            "what stays and the largest step need {} at once, and there are {}",
+            format_bytes(u64::from(needed_frames) << FRAME_SHIFT),
+            format_bytes(u64::from(available_frames) << FRAME_SHIFT),
         )
     }
 }
