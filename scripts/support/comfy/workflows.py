@@ -34,6 +34,29 @@ def with_node(number, enable):
                                     enable=enable, pin_memory=False)}
 
 
+def shown():
+    """For the eye: both nodes and what they say, each node with its place."""
+    def at(x, y, width, height, kind, **inputs):
+        return node(kind, **inputs) | {"place": [x, y, width, height]}
+    return {
+        "1": at(20, 0, 300, 100, "CheckpointLoaderSimple", ckpt_name="sd15.safetensors"),
+        "2": at(350, 0, 290, 150, "AutoCPUOffload", model=["1", 0], window_size=8, enable=True,
+                pin_memory=True),
+        "3": at(670, 0, 330, 150, "PreviewAny", source=["2", 1]),
+        "4": at(20, 180, 300, 120, "CLIPTextEncode", clip=["1", 1], text="a house by a lake"),
+        "5": at(20, 350, 300, 120, "CLIPTextEncode", clip=["1", 1], text="blurred"),
+        "6": at(20, 520, 300, 110, "EmptyLatentImage", width=SIDE, height=SIDE, batch_size=1),
+        "7": at(350, 200, 290, 270, "KSampler", model=["2", 0], positive=["4", 0],
+                negative=["5", 0], latent_image=["6", 0], seed=1, steps=8, cfg=7.0,
+                sampler_name="euler", scheduler="simple", denoise=1.0),
+        "8": at(670, 200, 330, 80, "AutoCPUOffloadLastRun", latent=["7", 0]),
+        "9": at(1030, 0, 360, 270, "PreviewImage", images=["8", 1]),
+        "10": at(670, 330, 330, 200, "PreviewAny", source=["8", 2]),
+        "11": at(350, 520, 290, 60, "VAEDecode", samples=["8", 0], vae=["1", 2]),
+        "12": at(1030, 320, 360, 310, "SaveImage", images=["11", 0], filename_prefix="shown"),
+    }
+
+
 def flux(number, batch=1, steps=STEPS):
     nodes = {
         "fx_loader": node("UNETLoader", unet_name="flux.safetensors", weight_dtype="default"),
