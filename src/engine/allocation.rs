@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use autooffload_core::address_map::NO_CHUNK;
 use autooffload_core::memory::{Shortage, Streamer};
+use autooffload_core::zone::Freed;
 
 use super::account::{PassedOn, WaitReason, report};
 use super::card::room_on_card;
@@ -162,15 +163,20 @@ pub fn mem_free(address: DevicePtr) -> Option<Result<()>> {
     let id = chunk_of(address)?;
     let engine = engine()?;
     let allocation = *engine.allocations.get(&id)?;
-    if engine.driver.ctx_get_current().is_ok_and(|ctx| ctx.is_null()) {
-        return Some(Err(CuResult::INVALID_CONTEXT));
-    }
-    if allocation.pool.is_some() {
+    let ctx = match engine.driver.ctx_get_current() {
+        Ok(ctx) if !ctx.is_null() => ctx,
+        _ => return Some(Err(CuResult::INVALID_CONTEXT)),
+    };
+    if let Some(pool) = allocation.pool {
         // Legal for stream-ordered memory as well, and waits all the same.
-        if let Err(code) = engine.driver.ctx_synchronize() {
-            return Some(Err(code));
-        }
-        return stream_ordered::mem_free_async(address, STREAM_LEGACY);
+        let over = match synchronize(engine, ctx) {
+            Err(CuResult::STREAM_CAPTURE_UNSUPPORTED) => await_uses(engine, id, allocation),
+            other => other,
+        };
+        return match over {
+            Ok(()) => stream_ordered::give_back(engine, id, allocation, pool, address, Freed::Long),
+            Err(code) => Some(Err(code)),
+        };
     }
     if allocation.base != address {
         return Some(Err(CuResult::INVALID_VALUE));
@@ -201,6 +207,20 @@ pub(super) fn synchronize(engine: &Engine, ctx: CUcontext) -> Result<()> {
     engine.driver.ctx_synchronize()?;
     engine.users.are_over(&ended);
     Ok(())
+}
+
+/// What uses the chunk is over when this returns.
+fn await_uses(engine: &Engine, id: ChunkId, allocation: Allocation) -> Result<()> {
+    let outcome = engine.with_device(allocation.device as usize, WaitReason::Native, |state| {
+        match state.backend.order.is_unused(id) {
+            true => Ok(()),
+            false => Err(Shortage::Unfinished),
+        }
+    });
+    outcome.map_err(|failure| match failure {
+        Failure::Driver(code) => code,
+        Failure::Shortage(_) => CuResult::OUT_OF_MEMORY,
+    })
 }
 
 /// Takes the chunk apart, when what uses it is over.

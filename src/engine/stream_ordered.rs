@@ -171,6 +171,19 @@ pub fn mem_free_async(address: DevicePtr, stream: CUstream) -> Option<Result<()>
             Err(code) => return Some(Err(code)),
         },
     };
+    give_back(engine, id, allocation, pool, address, freed)
+}
+
+/// What was allocated at `address` from `pool`, in the chunk `id`, may be taken by
+/// others. `None`: the pool is gone.
+pub(super) fn give_back(
+    engine: &Engine,
+    id: ChunkId,
+    allocation: Allocation,
+    pool: CUmemoryPool,
+    address: DevicePtr,
+    freed: Freed,
+) -> Option<Result<()>> {
     {
         let mut zones = lock(&engine.zones);
         let zone = zones.get_mut(&(allocation.device, pool as usize))?;

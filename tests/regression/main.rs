@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use support::{build, cc, folder, library, within};
 
-const PROGRAMS: [&str; 12] = [
+const PROGRAMS: [&str; 13] = [
     "captures",
     "users",
     "contexts",
@@ -26,6 +26,7 @@ const PROGRAMS: [&str; 12] = [
     "dead_stack",
     "reused",
     "nonsense",
+    "pool_free",
 ];
 /// A hang is what some of these tests are about.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -202,6 +203,20 @@ fn captures_of_the_first_version_are_captures() {
 fn captures_that_begin_while_other_threads_move_memory_are_not_spoilt() {
     for mode in 0..3 {
         same(&format!("captures {mode}"), "36M", &["eager", "late:1"]);
+    }
+}
+
+/// `cuMemFree` of stream-ordered memory waited for the whole context: while a stream
+/// captured, that was refused (900), and spoilt the capture.
+#[test]
+fn stream_ordered_memory_is_freed_while_a_stream_captures() {
+    for order in ["eager", "late:1"] {
+        let env = |vram| [("STANDIN_VRAM", vram), ("STANDIN_ORDER", order)];
+        run("pool_free", &env("1G"), false);
+        run("pool_free", &env("1G"), true);
+        let account = run("pool_free", &env("32M"), true);
+        let moved = account["streaming"]["written_back_bytes"].as_u64();
+        assert!(moved > Some(0), "nothing moved: {account}");
     }
 }
 

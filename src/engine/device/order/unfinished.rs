@@ -34,6 +34,14 @@ impl Order {
         left.is_none()
     }
 
+    /// Whether no use of `chunk` is queued and not over; another may come.
+    pub fn is_unused(&mut self, chunk: ChunkId) -> bool {
+        let uses = self.users.uses(chunk, hot(chunk));
+        let left = uses.into_iter().find(|&point| !self.is_over(point));
+        self.unfinished.extend(left);
+        left.is_none()
+    }
+
     /// Whether the content of `chunk` is there, likewise.
     pub fn content_is_there(&mut self, chunk: ChunkId) -> bool {
         let left = self.copies(chunk).fence.filter(|&fence| !self.users.is_over(fence));
