@@ -98,6 +98,8 @@ pub struct Agent {
     found: Option<(Plan, u32)>,
     /// Posed, and not searched for yet.
     posed: Option<Problem>,
+    /// The search has found something.
+    fruitful: bool,
 }
 
 impl Agent {
@@ -116,7 +118,7 @@ impl Agent {
         ops: &mut impl MemoryOps,
     ) -> Result<bool, Shortage> {
         self.begin(streamer, search, ops)?;
-        self.poll(search);
+        self.poll(streamer, search);
         if self.adopt(streamer, ops)? {
             return Ok(true);
         }
@@ -125,16 +127,24 @@ impl Agent {
         }
         self.posed = streamer.problem();
         self.begin(streamer, search, ops)?;
-        self.poll(search);
+        self.poll(streamer, search);
         self.adopt(streamer, ops)
     }
 
-    fn poll(&mut self, search: &mut impl Search) {
+    fn poll(&mut self, streamer: &mut Streamer, search: &mut impl Search) {
         if self.searching {
             match search.poll() {
                 Answer::Pending => {}
-                Answer::Found(plan) => self.found = Some((plan, 0)),
-                Answer::Over => self.searching = false,
+                Answer::Found(plan) => {
+                    self.found = Some((plan, 0));
+                    self.fruitful = true;
+                }
+                Answer::Over => {
+                    self.searching = false;
+                    if !self.fruitful {
+                        streamer.found_no_plan();
+                    }
+                }
             }
         }
     }
@@ -168,6 +178,7 @@ impl Agent {
             streamer.restore_layouts(ops)?;
         }
         if let Some(problem) = self.posed.take() {
+            self.fruitful = false;
             self.searching = search.begin(Job { problem, previous: streamer.plan().cloned() });
         }
         Ok(())

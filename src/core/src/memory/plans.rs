@@ -44,6 +44,10 @@ pub(super) struct Planning {
     awaited: Option<u64>,
     /// [`Self::named`] of the plan in force; empty if it was made by guesses.
     in_force: Vec<(u64, u64)>,
+    /// The phases for which, all together, there was no plan.
+    unfit: Vec<u64>,
+    /// The phase that was planned for alone, because of that.
+    alone: Option<u64>,
 }
 
 impl Planning {
@@ -99,8 +103,10 @@ impl Streamer {
     pub fn plan_due(&self) -> bool {
         let planning = &self.planning;
         let version = self.order.version();
+        let other = planning.alone.is_some_and(|alone| self.order.present() != Some(alone));
+        let changed = version != planning.version || self.unplanned_changes > 0 || other;
         let waited = self.operation >= planning.not_before.max(planning.ask_at)
-            && (version != planning.version || self.unplanned_changes > 0 || planning.by_guesses());
+            && (changed || planning.by_guesses());
         let streams = self.streamed_chunks > 0 || self.host_frames > 0;
         streams && !self.accuracy.too_low() && (waited || version != planning.examined)
     }
@@ -121,7 +127,7 @@ impl Streamer {
     pub fn problem(&mut self) -> Option<Problem> {
         /// Operations until we ask again when nothing is known.
         const WAIT: Operation = 16;
-        let description = self.order.describe();
+        let (description, names) = self.to_be_planned();
         self.planning.examined = self.order.version();
         let period = description.present.map(|present| {
             let steps = &description.phases[present].steps;
@@ -143,7 +149,9 @@ impl Streamer {
         if self.operation < self.planning.not_before && !unplanned {
             return None;
         }
-        let changed = self.order.version() != self.planning.version || self.unplanned_changes > 0;
+        let other = self.planning.alone.is_some() && self.planning.alone != self.order.present();
+        let changed =
+            self.order.version() != self.planning.version || self.unplanned_changes > 0 || other;
         let steps = || description.phases.iter().flat_map(|phase| &phase.steps);
         let unmeasured = steps().filter(|step| step.ns == 0).count();
         if !changed && unmeasured > steps().count() / UNMEASURED_ONE_IN {
@@ -152,11 +160,39 @@ impl Streamer {
         }
         self.planning.begins(self.operation, period, self.order.version(), unplanned);
         self.unplanned_changes = 0;
-        Some(self.pose(&description))
+        Some(self.pose(&description, &names))
+    }
+
+    /// What is known of the order, and the phases' names: all of them, or the one
+    /// under way if there is no plan for all together.
+    fn to_be_planned(&mut self) -> (learn::Description, Vec<u64>) {
+        let (mut description, mut names) = (self.order.describe(), self.order.described());
+        self.planning.alone = None;
+        if let Some(present) = description.present
+            && names == self.planning.unfit
+        {
+            description.phases.swap(0, present);
+            description.phases.truncate(1);
+            description.present = Some(0);
+            names = vec![names[present]];
+            self.planning.alone = names.first().copied();
+        }
+        (description, names)
+    }
+
+    /// The search for a plan for the last problem is over, and there is none. That
+    /// of one phase is smaller: old ones that may not come again, or what moves a
+    /// model from one place to another, need not be served by the same layout.
+    pub fn found_no_plan(&mut self) {
+        if self.planning.alone.is_none() && self.planning.named.len() > 1 {
+            self.planning.unfit = self.order.described();
+            self.planning.not_before = self.operation;
+            self.unplanned_changes += 1;
+        }
     }
 
     /// The problem of `description`, as far as its chunks still live.
-    fn pose(&mut self, description: &learn::Description) -> Problem {
+    fn pose(&mut self, description: &learn::Description, names: &[u64]) -> Problem {
         let mut index_of = vec![u32::MAX; self.chunks.len()];
         for id in description.phases.iter().flat_map(|phase| &phase.uses) {
             if let Some(Some(_)) = self.chunks.get(*id as usize) {
@@ -179,10 +215,9 @@ impl Streamer {
         }
         problem.machine.frames = self.cap_frames.saturating_sub(elsewhere);
         let mut offsets = Vec::new();
-        let names = self.order.described();
         let mut named = Vec::new();
         let mut all_measured = true;
-        for (known, name) in description.phases.iter().zip(names) {
+        for (known, &name) in description.phases.iter().zip(names) {
             let mut before = vec![0];
             let learn::Phase { repeats, visits, .. } = *known;
             let mut phase = Phase { repeats, visits, ..Phase::default() };
