@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use crate::address_map::{ChunkId, NO_CHUNK};
 pub use crate::learn::Outcome;
-use crate::learn::{Cursor, Description, Learner, Nanos, Operation, Phase, Step, Upcoming};
+use crate::learn::{Cursor, Description, Kind, Learner, Nanos, Operation, Phase, Step, Upcoming};
 use crate::recall::{self, Remembered};
 
 /// What the learner is told: dense, and reused once its chunk is gone.
@@ -144,7 +144,13 @@ pub struct Order {
 impl Order {
     /// A copy from the host fills `addresses` of `chunk`.
     pub fn filled(&mut self, chunk: ChunkId, addresses: Range<u64>) {
-        self.places(chunk).fill(addresses);
+        let places = self.places(chunk);
+        places.fill(addresses.clone());
+        let first = places.places.partition_point(|&(at, _)| at < addresses.start);
+        let used = places.places[first..].iter().take_while(|&&(at, _)| at < addresses.end);
+        // What is filled again after it was used is an input, or a model come back.
+        let used: Vec<Symbol> = used.map(|&(_, symbol)| symbol).collect();
+        used.into_iter().for_each(|symbol| self.learner.set_kind(symbol, Kind::Perhaps));
     }
 
     /// The next operation names `named`. Answers how that compares with what was foretold.
@@ -312,10 +318,11 @@ impl Order {
             Ok(index) => return places.places[index].1,
             Err(at) => at,
         };
+        let filled = places.is_filled(address);
         let apart = !full
             && places.places.len() < PLACES
             && address != 0
-            && (places.is_filled(address) || places.proves(address, operation));
+            && (filled || places.proves(address, operation));
         if let Some(other) = places.other.filter(|_| !apart) {
             return other;
         }
@@ -327,10 +334,13 @@ impl Order {
         let places = &mut self.known[chunk as usize];
         if apart {
             places.places.insert(at, (address, symbol));
+            if !filled {
+                self.learner.set_kind(symbol, Kind::Perhaps);
+            }
         } else {
             places.other = Some(symbol);
             if address != 0 {
-                self.learner.set_background(symbol);
+                self.learner.set_kind(symbol, Kind::Background);
             }
         }
         symbol
@@ -381,5 +391,9 @@ impl Order {
 
     pub fn position(&self) -> u64 {
         self.learner.position()
+    }
+
+    pub fn repeats(&self) -> Option<Operation> {
+        self.learner.repeats()
     }
 }

@@ -56,6 +56,7 @@ mod uses;
 mod visits;
 
 pub use predict::{Cursor, Outcome};
+pub use uses::Kind;
 
 use crate::address_map::{ChunkId, NO_CHUNK};
 use discover::{Chains, Voters};
@@ -121,8 +122,11 @@ pub struct Upcoming {
     /// Operations from the last one observed to the one that will touch it: 1
     /// is the very next.
     pub distance: u32,
-    /// Where in the predicted order: once [`Learner::position`] is there, it came.
+    /// Where in the predicted order: once [`Learner::position`] is there, it came, or
+    /// was left out.
     pub at: u64,
+    /// See [`Learner::repeats`].
+    pub operation: Operation,
 }
 
 /// What is remembered of one chunk.
@@ -267,10 +271,10 @@ impl Learner {
         outcome
     }
 
-    /// `chunk` lies anywhere: its uses say nothing about where the program is.
-    pub fn set_background(&mut self, chunk: ChunkId) {
+    /// What `chunk` stands for; a weight, unless this is said.
+    pub fn set_kind(&mut self, chunk: ChunkId, kind: Kind) {
         if (chunk as usize) < CHUNKS {
-            self.predictor.set_background(chunk);
+            self.predictor.set_kind(chunk, kind);
         }
     }
 
@@ -295,6 +299,12 @@ impl Learner {
     /// [`Upcoming::at`] this place came. Starts anew with each epoch.
     pub fn position(&self) -> u64 {
         self.predictor.position()
+    }
+
+    /// The operation of the past that the last one repeats, as far as that can be told:
+    /// a chunk that is used when this is [`Upcoming::operation`] was used as predicted.
+    pub fn repeats(&self) -> Option<Operation> {
+        self.predictor.repeats()
     }
 
     /// The operations took `ns` of GPU time, all together, stalls not counted.

@@ -19,7 +19,7 @@
 
 use std::cmp::Reverse;
 
-use super::uses::{CONTEXT, Index, Marks, Symbol, Uses};
+use super::uses::{CONTEXT, Index, Kind, Marks, Symbol, Uses};
 use super::{Operation, Upcoming};
 
 /// Hypotheses at a time.
@@ -29,7 +29,10 @@ const SKIP: u32 = 8;
 /// Earlier uses that are tried when none foretold what came.
 const TRIES: usize = 32;
 /// As many uses that are no marks say as much as a mark, where two hypotheses differ.
-const MARK_VOTES: i8 = 4;
+const MARK_VOTES: i8 = 16;
+/// A hypothesis that was right so often in a row is as good as one that was right for
+/// longer.
+const PROVEN: u32 = 2 * CONTEXT;
 /// A hypothesis that was right so often in a row is believed.
 const BELIEVED: u32 = 3;
 
@@ -90,9 +93,8 @@ pub(super) struct Predictor {
 }
 
 impl Predictor {
-    /// `symbol` lies anywhere: its uses say nothing about where the program is.
-    pub fn set_background(&mut self, symbol: Symbol) {
-        self.uses.set_background(symbol);
+    pub fn set_kind(&mut self, symbol: Symbol, kind: Kind) {
+        self.uses.set_kind(symbol, kind);
     }
 
     /// The next operation uses `symbols`.
@@ -139,6 +141,14 @@ impl Predictor {
         self.believed().map_or(0, |best| self.uses.get(best.then).marks)
     }
 
+    /// The operation of the past that the last one repeats, if nothing was inserted or
+    /// left out since the last mark.
+    pub fn repeats(&self) -> Option<Operation> {
+        let best = self.believed()?;
+        let (then, now) = (self.uses.get(best.then), self.uses.get(best.now));
+        Some(then.operation + (self.operations - 1 - now.operation))
+    }
+
     /// The first access to come, if anything is foretold.
     pub fn ahead(&self) -> Option<Cursor> {
         let best = self.believed()?;
@@ -157,7 +167,7 @@ impl Predictor {
         const FAR: u32 = 1 << 12;
         let best = self.believed()?;
         let (then, now) = (self.uses.get(best.then), self.uses.get(best.now));
-        let present = then.operation + (self.operations - 1 - now.operation);
+        let present = self.repeats()?;
         for _ in 0..FAR {
             while cursor.index > best.now {
                 cursor.index -= best.now - best.then;
@@ -185,7 +195,8 @@ impl Predictor {
             if self.uses.is_told(index) && (mark || operation > present) {
                 let distance = operation.saturating_sub(present);
                 let distance = distance.clamp(1, u64::from(u32::MAX)) as u32;
-                return Some(Upcoming { chunk: entry.symbol, distance, at: at + u64::from(!mark) });
+                let at = at + u64::from(!mark);
+                return Some(Upcoming { chunk: entry.symbol, distance, at, operation });
             }
         }
         None
@@ -280,7 +291,9 @@ impl Predictor {
         let stays = right
             && best.is_some_and(|best| {
                 // Who was right for long is believed on.
-                best.is_sure() && !(recent && sure().any(|other| other.then > best.then))
+                best.is_sure()
+                    && !(recent
+                        && sure().any(|other| other.then > best.then && other.length >= PROVEN))
             });
         // Of those that were right where it was not, what came last is the likeliest.
         recent |= !right && sure().count() > 1;

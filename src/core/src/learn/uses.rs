@@ -3,7 +3,9 @@
 //! *Marks* are the uses that tell where the program is. A weight's are; those of
 //! an activation are not, for it lies anywhere and is used all the time; nor are
 //! those of what comes and goes by no rule (an expert that a router picks), once
-//! that is *doubted*. Where nothing else comes for long, all uses are marks.
+//! that is *doubted*. Of what may be a weight, or a buffer that a program fills
+//! again and again, only where no weight comes for long; and where nothing else
+//! does, all uses are marks.
 //!
 //! Not here: what the past says of what is to come (`predict`).
 
@@ -59,15 +61,35 @@ struct Known {
     doubt: u8,
     /// How much more often it came soon after a use than not.
     close: u8,
-    /// It lies anywhere: an activation.
-    background: bool,
+    kind: Kind,
 }
 
-/// Which uses are marks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a symbol stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    #[default]
+    Weight,
+    /// It behaves like one.
+    Perhaps,
+    /// It lies anywhere: an activation.
+    Background,
+}
+
+/// Which uses are marks: more and more of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Marks {
+    #[default]
     Firm,
+    Likely,
     All,
+}
+
+impl Known {
+    /// Whether a use that comes after a pause is a mark.
+    fn tells(&self, marks: Marks) -> bool {
+        let least = if marks == Marks::Firm { Kind::Weight } else { Kind::Perhaps };
+        self.kind <= least && self.doubt < DOUBTED
+    }
 }
 
 #[derive(Default)]
@@ -76,11 +98,12 @@ pub(super) struct Uses {
     count: Index,
     marks: u64,
     known: Vec<Known>,
-    /// The last mark, and the last firm one, plus 1.
+    /// The last mark, the last firm one and the last likely one, plus 1.
     last_mark: Index,
     last_firm: Index,
-    /// For want of others, all uses are marks.
-    all: bool,
+    last_likely: Index,
+    /// Those that count at present.
+    present: Marks,
 }
 
 impl Uses {
@@ -105,16 +128,22 @@ impl Uses {
         let rare = apart && known.close < CLOSE;
         known.close =
             if apart { known.close.saturating_sub(1) } else { (known.close + 1).min(MOST_CLOSE) };
-        let firm = rare && !known.background && known.doubt < DOUBTED;
+        let (firm, likely) = (rare && known.tells(Marks::Firm), rare && known.tells(Marks::Likely));
         if !apart && self.remembers(last - 1) {
             // Nor did its first use tell anything.
             let first = self.use_mut(last - 1);
             first.rare &= first.before > 0;
         }
-        let without = index - self.last_firm;
         let most = if believed { WITHOUT_BELIEVED } else { WITHOUT };
-        self.all = !firm && (self.all || without > most);
-        let mark = firm || self.all;
+        let (no_firm, no_likely) = (index - self.last_firm > most, index - self.last_likely > most);
+        self.present = match self.present {
+            _ if firm => Marks::Firm,
+            Marks::Firm if !no_firm => Marks::Firm,
+            Marks::Firm | Marks::Likely if !no_likely => Marks::Likely,
+            _ if likely => Marks::Likely,
+            _ => Marks::All,
+        };
+        let mark = firm || (likely && self.present >= Marks::Likely) || self.present == Marks::All;
         self.marks += u64::from(mark);
         let back = |to: Index| u32::try_from(to).unwrap_or(0);
         let mark_before = if self.last_mark == 0 { 0 } else { back(index + 1 - self.last_mark) };
@@ -132,12 +161,14 @@ impl Uses {
         if firm {
             self.last_firm = index + 1;
         }
-        let all = if self.all { Marks::All } else { Marks::Firm };
-        Some((index, mark.then_some(all)))
+        if likely {
+            self.last_likely = index + 1;
+        }
+        Some((index, mark.then_some(self.present)))
     }
 
-    pub fn set_background(&mut self, symbol: Symbol) {
-        self.known_mut(symbol).background = true;
+    pub fn set_kind(&mut self, symbol: Symbol, kind: Kind) {
+        self.known_mut(symbol).kind = kind;
     }
 
     /// `symbol` will mean something else. Answers whether it was ever used.
@@ -169,8 +200,7 @@ impl Uses {
     pub fn is_mark(&self, index: Index, marks: Marks) -> bool {
         let Use { symbol, rare, .. } = *self.get(index);
         let known = &self.known[symbol as usize];
-        let firm = rare && !known.background && known.doubt < DOUBTED;
-        known.born <= index && (firm || marks == Marks::All)
+        known.born <= index && ((rare && known.tells(marks)) || marks == Marks::All)
     }
 
     /// Whether `symbol` comes so often that others say more.

@@ -5,8 +5,9 @@
 
 use std::cmp::Ordering;
 
-use super::chunk::{ChunkState, PartExt, Streamed};
+use super::chunk::{ChunkState, Expected, PartExt, Streamed};
 use super::{ChunkId, MemoryOps, Operation, Streamer};
+use crate::learn::Upcoming;
 use crate::plan::Part;
 
 /// Accesses looked at in one call: a prediction that changed with every
@@ -88,7 +89,7 @@ impl Streamer {
                 (start.distance, start.at) = (upcoming.distance, upcoming.at);
                 let complete = self.chunk(id).present() || self.prefetch(id, &mut start, ops);
                 // What has come of it stays, too.
-                self.chunk_mut(id).expected = Some((self.epoch, upcoming.at));
+                self.expect(id, &upcoming);
                 if !complete {
                     break;
                 }
@@ -104,9 +105,24 @@ impl Streamer {
         let Some(mut cursor) = self.order.ahead() else { return };
         for _ in 0..ACCESSES_PER_CALL {
             let Some(upcoming) = self.order.next(&mut cursor) else { return };
-            if let Some(Some(chunk)) = self.chunks.get_mut(upcoming.chunk as usize) {
-                chunk.expected = Some((self.epoch, upcoming.at));
+            if self.contains(upcoming.chunk) {
+                self.expect(upcoming.chunk, &upcoming);
             }
+        }
+    }
+
+    fn expect(&mut self, id: ChunkId, upcoming: &Upcoming) {
+        let &Upcoming { at, operation, .. } = upcoming;
+        let expected = Expected { epoch: self.epoch, at, operation: Some(operation) };
+        self.chunk_mut(id).expected = Some(expected);
+    }
+
+    /// `id` is used: is this what it was awaited for?
+    pub(super) fn came(&mut self, id: ChunkId, repeats: Option<Operation>) {
+        let chunk = self.chunk_mut(id);
+        let awaited = chunk.expected.and_then(|expected| expected.operation);
+        if awaited.zip(repeats).is_some_and(|(awaited, now)| awaited <= now) {
+            chunk.expected = None;
         }
     }
 
@@ -120,7 +136,8 @@ impl Streamer {
     /// Whether `id`'s content is there for a use to come.
     pub(super) fn awaited(&self, id: ChunkId) -> bool {
         let expected = self.chunk(id).expected;
-        expected.is_some_and(|(epoch, at)| epoch == self.epoch && self.order.position() < at)
+        let position = self.order.position();
+        expected.is_some_and(|Expected { epoch, at, .. }| epoch == self.epoch && position < at)
     }
 
     /// Whether `occupant`'s content may go under frames that others need.
@@ -204,7 +221,8 @@ impl Streamer {
                 let at = start.at;
                 for (other, _) in together {
                     if !self.awaited(other) {
-                        self.chunk_mut(other).expected = Some((self.epoch, at));
+                        let expected = Expected { epoch: self.epoch, at, operation: None };
+                        self.chunk_mut(other).expected = Some(expected);
                     }
                 }
             }

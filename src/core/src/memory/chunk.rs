@@ -57,11 +57,21 @@ pub(super) struct ChunkState {
     pub pause: Operation,
     /// When it was missing last, and no plan named it, nobody made room for it.
     pub denied_room: bool,
-    /// Fetched ahead of a use that has not come yet: where it is in the order
-    /// predicted, and the number of that prediction.
-    pub expected: Option<(u64, u64)>,
+    /// Fetched ahead of a use that has not come yet.
+    pub expected: Option<Expected>,
     /// Fetched on a guess by this operation.
     pub guessed_at: Option<Operation>,
+}
+
+/// Until when something is awaited.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected {
+    /// The number of that prediction.
+    pub epoch: u64,
+    /// Where in the predicted order it is, by [`crate::learn::Upcoming::at`].
+    pub at: u64,
+    /// Which operation it repeats, if that is known.
+    pub operation: Option<Operation>,
 }
 
 /// A part, whether its content is on its frames, and when it should come.

@@ -42,7 +42,9 @@ impl Streamer {
             outcome => self.accuracy.record(outcome == Outcome::Right),
         }
         self.operation = self.order.operations();
+        let repeats = self.order.repeats();
         for &(id, effect) in touches {
+            self.came(id, repeats);
             self.note_use(id, effect);
         }
         Ok(())
