@@ -1068,6 +1068,37 @@ fn a_plan_that_adds_a_phase_waits_for_the_end_of_the_one_that_gains_nothing() {
 }
 
 #[test]
+fn where_no_plan_serves_all_phases_each_is_planned_for_alone() {
+    let (mut program, activation) = loaded(32, 40, 2);
+    let phases = [0..25, 25..40];
+    for phase in [0, 1, 0] {
+        for _ in 0..16 {
+            run_phase(&mut program, phases[phase].clone(), activation);
+        }
+    }
+    program.plans = false;
+    for _ in 0..16 {
+        run_phase(&mut program, phases[1].clone(), activation);
+    }
+    program.streamer.set_window(Window::Frames(8));
+    let problem = program.streamer.problem().expect("two phases are known");
+    assert_eq!(problem.phases.len(), 2);
+    program.streamer.found_no_plan();
+    for phase in [1, 0, 1] {
+        assert!(program.streamer.plan_due());
+        let problem =
+            program.streamer.problem().unwrap_or_else(|| panic!("phase {phase} is under way"));
+        assert_eq!(problem.phases.len(), 1);
+        let used = |id| problem.chunks.iter().any(|chunk| chunk.id == id);
+        assert!(phases[phase].clone().all(used), "phase {phase}");
+        assert!(!program.streamer.plan_due());
+        for _ in 0..8 {
+            run_phase(&mut program, phases[1 - phase].clone(), activation);
+        }
+    }
+}
+
+#[test]
 fn what_a_plan_leaves_out_gives_its_frames_to_what_it_names() {
     let (mut program, _) = loaded(72, 40, 5);
     program.plans = false;

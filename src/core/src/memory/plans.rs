@@ -102,13 +102,20 @@ impl Streamer {
     #[inline]
     pub fn plan_due(&self) -> bool {
         let planning = &self.planning;
-        let version = self.order.version();
-        let other = planning.alone.is_some_and(|alone| self.order.present() != Some(alone));
-        let changed = version != planning.version || self.unplanned_changes > 0 || other;
         let waited = self.operation >= planning.not_before.max(planning.ask_at)
-            && (changed || planning.by_guesses());
+            && (self.has_changed() || planning.by_guesses());
         let streams = self.streamed_chunks > 0 || self.host_frames > 0;
-        streams && !self.accuracy.too_low() && (waited || version != planning.examined)
+        let news = self.order.version() != planning.examined;
+        streams && !self.accuracy.too_low() && (waited || news)
+    }
+
+    /// Whether the last plan was made for something else.
+    #[inline]
+    fn has_changed(&self) -> bool {
+        let Planning { version, alone, .. } = self.planning;
+        self.order.version() != version
+            || self.unplanned_changes > 0
+            || alone.is_some_and(|alone| self.order.present() != Some(alone))
     }
 
     /// Whether the plan in force was not made for this phase.
@@ -127,7 +134,8 @@ impl Streamer {
     pub fn problem(&mut self) -> Option<Problem> {
         /// Operations until we ask again when nothing is known.
         const WAIT: Operation = 16;
-        let (description, names) = self.to_be_planned();
+        let changed = self.has_changed();
+        let (description, names, alone) = self.to_be_planned();
         self.planning.examined = self.order.version();
         let period = description.present.map(|present| {
             let steps = &description.phases[present].steps;
@@ -149,35 +157,31 @@ impl Streamer {
         if self.operation < self.planning.not_before && !unplanned {
             return None;
         }
-        let other = self.planning.alone.is_some() && self.planning.alone != self.order.present();
-        let changed =
-            self.order.version() != self.planning.version || self.unplanned_changes > 0 || other;
         let steps = || description.phases.iter().flat_map(|phase| &phase.steps);
         let unmeasured = steps().filter(|step| step.ns == 0).count();
         if !changed && unmeasured > steps().count() / UNMEASURED_ONE_IN {
             self.planning.ask_at = self.operation + (period / 4).max(WAIT);
             return None;
         }
+        self.planning.alone = alone;
         self.planning.begins(self.operation, period, self.order.version(), unplanned);
         self.unplanned_changes = 0;
         Some(self.pose(&description, &names))
     }
 
     /// What is known of the order, and the phases' names: all of them, or the one
-    /// under way if there is no plan for all together.
-    fn to_be_planned(&mut self) -> (learn::Description, Vec<u64>) {
+    /// under way, if there is no plan for all together.
+    fn to_be_planned(&self) -> (learn::Description, Vec<u64>, Option<u64>) {
         let (mut description, mut names) = (self.order.describe(), self.order.described());
-        self.planning.alone = None;
-        if let Some(present) = description.present
-            && names == self.planning.unfit
-        {
+        let alone = description.present.filter(|_| names == self.planning.unfit);
+        if let Some(present) = alone {
             description.phases.swap(0, present);
             description.phases.truncate(1);
             description.present = Some(0);
             names = vec![names[present]];
-            self.planning.alone = names.first().copied();
         }
-        (description, names)
+        let alone = alone.and(names.first().copied());
+        (description, names, alone)
     }
 
     /// The search for a plan for the last problem is over, and there is none. That
