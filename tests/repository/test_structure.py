@@ -13,7 +13,7 @@ LIBRARY = ROOT / "src"
 CORE = LIBRARY / "core" / "src"
 SHARED = LIBRARY / "shared" / "src"
 LARGEST_FILE = 500
-LARGEST_CORE = 9000 + 4950  # until phases are described by the rule of `learn/predict`, too
+LARGEST_CORE = 9000 + 5080  # until phases are described by the rule of `learn/predict`, too
 
 # One entry point a line: as long as the driver's API.
 TABLES = {"src/hooks/table.rs"}
