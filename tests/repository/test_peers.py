@@ -10,7 +10,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-from support.peers import bounds, grid, judge, shapes  # noqa: E402
+from support.peers import bounds, forecasts, grid, judge, shapes  # noqa: E402
 
 
 def row(arm, ms, **other):
@@ -84,3 +84,21 @@ def test_grid_holds_every_program_card_and_way():
         assert both_ways == set(grid.DUPLEX_ARMS) & set(shape.arms or grid.DUPLEX_ARMS)
     quick = grid.cells(quick=True)
     assert quick and all(cell in cells for cell in quick)
+
+
+def foretold(recorded, card, error, steady=True):
+    return {"program": "dit", "recorded": recorded, "card": card, "error": error, "steady": steady}
+
+
+@pytest.mark.parametrize("rows, holds", [
+    ([foretold(30, 30, 0.01), foretold(30, 50, -0.02)], True),
+    ([foretold(30, 30, 0.06)], False),
+    ([foretold(30, 30, 0.01), foretold(30, 50, -0.06)], False),
+    # Runs that differ are listed; alone they prove nothing.
+    ([foretold(30, 30, 0.01), foretold(30, 50, 0.4, steady=False)], True),
+    ([foretold(30, 30, 0.01, steady=False)], False),
+])
+def test_a_forecast_that_is_far_off_fails_the_bench(rows, holds):
+    sentence, near = forecasts.verdict(rows)
+    assert near is holds
+    assert ("whose own runs differ (dit)" in sentence) is not all(row["steady"] for row in rows)

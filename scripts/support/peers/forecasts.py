@@ -37,9 +37,10 @@ def rows(runner, binary, work, names=PROGRAMS, shares=SHARES):
                 steps = round((found["recorded_step_ns"] or 0) / 1e6 / source.took[0]) or 1
                 ms = found["cycle_ns"] / 1e6 / steps
                 low, high = min(card.took), max(card.took)
+                steady = max(source.spread(), card.spread()) <= ALLOWED
                 yield {"program": name, "recorded": source.share, "card": card.share,
                        "expected_ms": ms, "took_ms": card.took, "steps": steps,
-                       "error": ms / min(max(ms, low), high) - 1,
+                       "error": ms / min(max(ms, low), high) - 1, "steady": steady,
                        "measured": found["measured"]}
 
 
@@ -65,6 +66,10 @@ class Card:
             self.link = row["link"]
             self.budget = row["streaming"]["device"]["budget_bytes"]
 
+    def spread(self):
+        """By how much its own runs differ."""
+        return max(self.took) / min(self.took) - 1
+
 
 def forecast(binary, trace, vram, link):
     done = subprocess.run([binary, "forecast", trace, "--vram", str(vram), "--link", repr(link),
@@ -78,19 +83,32 @@ def line(row):
     took = " and ".join(f"{ms:.1f}" for ms in row["took_ms"])
     return (f"   {row['program']:<14} recorded with {row['recorded']} % of its weights, forecast for "
             f"{row['card']} %: {row['expected_ms']:8.1f} ms, it took {took} ms: "
-            f"{100 * row['error']:+5.1f} %")
+            f"{100 * row['error']:+5.1f} %{'' if row['steady'] else ', not judged: runs differ'}")
 
 
 def verdict(found):
-    """Sentences, and whether all forecasts are near enough."""
+    """Sentences, and whether all forecasts are near enough.
+
+    Judged are cards on which a program's own runs are alike. Where one run takes a tenth longer
+    than the next, a recording is of the one, and says nothing of the other.
+    """
     def of(rows, where):
         errors = [abs(row["error"]) for row in rows]
+        if not errors:
+            return f"no forecast {where}", True
         wrong = sum(error > ALLOWED for error in errors)
         return (f"{len(errors)} forecasts {where}: off by {100 * statistics.median(errors):.1f} % in "
                 f"the median, {100 * max(errors):.1f} % at most; {wrong} by more than "
                 f"{100 * ALLOWED:.0f} %"), not wrong
-    own = [row for row in found if row["recorded"] == row["card"]]
+    steady = [row for row in found if row["steady"]]
+    own = [row for row in steady if row["recorded"] == row["card"]]
     told = [of(own, "for the card they were recorded on")]
-    if len(own) < len(found):
-        told.append(of([row for row in found if row not in own], "for another card"))
-    return "; ".join(sentence for sentence, _ in told), all(near for _, near in told)
+    if any(row["recorded"] != row["card"] for row in found):
+        told.append(of([row for row in steady if row not in own], "for another card"))
+    if len(steady) < len(found):
+        others = [row for row in found if not row["steady"]]
+        programs = ", ".join(dict.fromkeys(row["program"] for row in others))
+        sentence, _ = of(others, f"not judged, of programs whose own runs differ ({programs})")
+        told.append((sentence, True))
+    # Nothing that could be judged is no proof of anything.
+    return "; ".join(sentence for sentence, _ in told), bool(own) and all(near for _, near in told)
