@@ -27,9 +27,10 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
             let Callable::Lambda(outer) = callable(lambda)? else {
                 return None;
             };
-            if outer.function.base == "index_copy_kernel_impl" {
+            let fill = outer.function.base == "index_fill_kernel_impl";
+            if fill || outer.function.base == "index_copy_kernel_impl" {
                 let size = opaque_size(outer.function.args.first()?)?;
-                return Some(Box::new(CopyByIndex { size }));
+                return Some(Box::new(AssignByIndex { size, fill }));
             }
             if outer.function.base != "gpu_index_kernel" {
                 return None;
@@ -270,19 +271,23 @@ fn moved_by_index(launch: &Launch, size: usize) -> Cost {
 
 /// `index_elementwise_kernel` for `x.index_copy_(dim, index, source)`. The lambda holds:
 /// `OffsetCalculator<3>, char* self, char* index, char* source, int64_t size, int64_t stride`,
-/// the stride in elements.
-struct CopyByIndex {
+/// the stride in elements. For `x.index_fill_(dim, index, value)`, of PyTorch 2.15, of two
+/// offsets, without the source, and the value comes last.
+struct AssignByIndex {
     size: usize,
+    fill: bool,
 }
 
-impl Kernel for CopyByIndex {
+impl Kernel for AssignByIndex {
     fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
         let count = Cursor::parameter(launch, 0)?.integer()?.max(0) as u64;
         let mut lambda = Cursor::parameter(launch, 1)?;
-        let offsets = Offsets::read(&mut lambda, 3)?;
-        let (own, indices, source) = (lambda.u64()?, lambda.u64()?, lambda.u64()?);
+        let offsets = Offsets::read(&mut lambda, if self.fill { 2 } else { 3 })?;
+        let (own, indices) = (lambda.u64()?, lambda.u64()?);
+        let source = if self.fill { 0 } else { lambda.u64()? };
         let (bound, stride) = (lambda.i64()?, lambda.i64()? * self.size as i64);
-        if lambda.position() != lambda.size() {
+        let value = if self.fill { lambda.take(self.size)? } else { &[] };
+        if lambda.position().next_multiple_of(8) != lambda.size() {
             return Err(unsupported(launch, &format!("a lambda of {} bytes", lambda.size())));
         }
         if count == 0 {
@@ -290,13 +295,19 @@ impl Kernel for CopyByIndex {
         }
         let own = reach(memory, own, widen(offsets.bounds(0), bound, stride), self.size, true)?;
         let indices = reach(memory, indices, offsets.bounds(1), 8, false)?;
-        let source = reach(memory, source, offsets.bounds(2), self.size, false)?;
+        let source = match self.fill {
+            true => value.as_ptr(),
+            false => reach(memory, source, offsets.bounds(2), self.size, false)?.cast_const(),
+        };
         for i in 0..count {
             let at = indices.wrapping_offset(offsets.get(1, i) as isize);
             // SAFETY: the index tensor was checked over all its offsets.
             let index = in_bounds(launch, unsafe { load_index(DType::I64, at) }, bound)?;
             let to = own.wrapping_offset((offsets.get(0, i) + index * stride) as isize);
-            let from = source.wrapping_offset(offsets.get(2, i) as isize);
+            let from = match self.fill {
+                true => source,
+                false => source.wrapping_offset(offsets.get(2, i) as isize),
+            };
             // SAFETY: one element each, inside the bounds just checked.
             unsafe { std::ptr::copy(from, to, self.size) };
         }

@@ -6,8 +6,9 @@
 //! | `RowwiseMomentsCUDAKernel<T, A, rms>` | `int64_t N, A eps, T* X, A* mean, A* rstd` |
 //! | `LayerNormForwardCUDAKernel<T, A, rms>` | `int64_t N, T* X, A* mean, A* rstd, T* gamma, T* beta, T* Y` |
 //!
-//! Up to PyTorch 2.9 there is no `rms`. One block of threads per row of N; gamma and beta may be null. With `rms`
-//! there is no mean, and its buffer is not written.
+//! Up to PyTorch 2.9 there is no `rms`; from 2.15 on the first parameter of the latter two
+//! is `int64_t rows`. Before, one block of threads per row of N. Gamma and beta may be null.
+//! With `rms` there is no mean, and its buffer is not written.
 
 use crate::block::{Source, Target};
 use crate::name::Name;
@@ -51,6 +52,7 @@ pub fn find(name: &Name) -> Option<Box<dyn Kernel>> {
 
 /// Addresses a launch names; 0 where the form has none.
 struct Addresses {
+    rows: u64,
     row: u64,
     eps: f64,
     x: u64,
@@ -63,11 +65,21 @@ struct Addresses {
 
 impl Norm {
     fn decode(&self, launch: &Launch) -> Result<Addresses, Fault> {
-        let pointer = |index| Cursor::parameter(launch, index)?.u64();
-        let row = Cursor::parameter(launch, 0)?.integer()? as u64;
-        let eps = || Cursor::parameter(launch, 1)?.scalar::<f64>(self.accumulator);
+        // From PyTorch 2.15 on the number of rows comes first, but where all is one kernel.
+        let before = match self.form {
+            Form::Whole => launch.layout.len(),
+            Form::Moments => 5,
+            Form::Apply => 7,
+        };
+        let counted = usize::from(launch.layout.len() == before + 1);
+        let long = |index| Ok(Cursor::parameter(launch, index)?.integer()?.max(0) as u64);
+        let rows = if counted == 1 { long(0)? } else { u64::from(launch.grid[0]) };
+        let row = long(counted)?;
+        let pointer = |index| Cursor::parameter(launch, index + counted)?.u64();
+        let eps = || Cursor::parameter(launch, 1 + counted)?.scalar::<f64>(self.accumulator);
         Ok(match self.form {
             Form::Whole => Addresses {
+                rows,
                 row,
                 eps: eps()?,
                 x: pointer(2)?,
@@ -78,6 +90,7 @@ impl Norm {
                 y: pointer(7)?,
             },
             Form::Moments => Addresses {
+                rows,
                 row,
                 eps: eps()?,
                 x: pointer(2)?,
@@ -88,6 +101,7 @@ impl Norm {
                 y: 0,
             },
             Form::Apply => Addresses {
+                rows,
                 row,
                 eps: 0.0,
                 x: pointer(1)?,
@@ -104,7 +118,7 @@ impl Norm {
 impl Kernel for Norm {
     fn run(&self, launch: &Launch, memory: &dyn Memory) -> Result<(), Fault> {
         let at = self.decode(launch)?;
-        let (rows, row) = (launch.grid[0] as u64, at.row);
+        let (rows, row) = (at.rows, at.row);
         let x = Source::new(memory, at.x, self.data, rows * row)?;
         let optional = |address: u64| match address {
             0 => Ok(None),
@@ -174,7 +188,7 @@ impl Kernel for Norm {
         let Ok(at) = self.decode(launch) else {
             return Cost::default();
         };
-        let elements = launch.grid[0] as f64 * at.row as f64;
+        let elements = at.rows as f64 * at.row as f64;
         let passes = if matches!(self.form, Form::Moments) { 1.0 } else { 2.0 };
         Cost { bytes: elements * passes * self.data.size() as f64, flops: 8.0 * elements }
     }
