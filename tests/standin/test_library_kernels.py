@@ -148,6 +148,19 @@ def test_copies_by_index(dtype):
     compare(lambda x, s: copied(x, s, 2), random(2, 3, 6, 4, dtype=dtype), random(2, 3, 3, 4, dtype=dtype))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64], ids=str)
+@torch.no_grad()
+def test_sums_by_index(dtype):
+    for count in (3, 40):  # small and large kernels
+        index = torch.arange(count) * 7 % 50
+        x, more = random(50, 6, dtype=dtype), random(count, 6, dtype=dtype, seed=1)
+        compare(lambda x, i, s: x.clone().index_add_(0, i, s), x, index, more)
+        compare(lambda x, i, s: x.clone().index_add_(0, i, s, alpha=2), x, index, more)
+        compare(lambda x, i, s: x.clone().t().contiguous().index_add_(1, i, s.t()), x, index, more)
+    twice = torch.tensor([4, 1, 4])
+    compare(lambda x, i, s: x.clone().index_add_(0, i, s), x, twice, more[:3])
+
+
 @torch.no_grad()
 def test_one_value_scattered():
     places = torch.tensor([[3, 0, 1], [2, 2, 4]])

@@ -23,6 +23,7 @@ mod gemm;
 mod grouped;
 mod image;
 mod index;
+mod index_add;
 mod name;
 mod nonzero;
 mod norm;
@@ -131,6 +132,7 @@ const FAMILIES: &[Family] = &[
     softmax::find,
     reduce::find,
     index::find,
+    index_add::find,
     rearrange::find,
     nonzero::find,
     cat::find,
