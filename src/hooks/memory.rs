@@ -366,7 +366,7 @@ pub unsafe fn create(
     }
     say_once!(
         warn,
-        "this program maps device memory itself (expandable_segments:True, NCCL): that memory stays resident and is not offloaded; take expandable_segments:True out of PyTorch's settings, or leave it if all fits"
+        "this program maps device memory itself (expandable_segments:True, NCCL, or ComfyUI's dynamic VRAM, which offloads by itself): autooffload leaves that memory alone; take expandable_segments:True out of PyTorch's settings, or leave it if all fits"
     );
     engine::pass_on_mapping(device, bytes, || retry_when_out_of_memory(&forward))
 }

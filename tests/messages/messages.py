@@ -35,9 +35,9 @@ MESSAGES = {
 
     # --- what is not managed
     "small allocations and the program's own": [
-        "warn: this program maps device memory itself (expandable_segments:True, NCCL): that "
-        "memory stays resident and is not offloaded; take expandable_segments:True out of "
-        "PyTorch's settings, or leave it if all fits",
+        "warn: this program maps device memory itself (expandable_segments:True, NCCL, or "
+        "ComfyUI's dynamic VRAM, which offloads by itself): autooffload leaves that memory alone; "
+        "take expandable_segments:True out of PyTorch's settings, or leave it if all fits",
         "not managed, in all: 4.00 KiB in allocations below 1 MiB (1 call); 2.00 MiB mapped by "
         "the program itself (cuMemCreate) (1 call)"],
     "an allocation inside a graph": [

@@ -36,8 +36,8 @@ def with_node(number, enable):
 
 def shown():
     """For the eye: both nodes and what they say, each node with its place."""
-    def at(x, y, width, height, kind, **inputs):
-        return node(kind, **inputs) | {"place": [x, y, width, height]}
+    def at(x, y, wide, high, kind, **inputs):
+        return node(kind, **inputs) | {"place": [x, y, wide, high]}
     return {
         "1": at(20, 0, 300, 100, "CheckpointLoaderSimple", ckpt_name="sd15.safetensors"),
         "2": at(350, 0, 290, 150, "AutoCPUOffload", model=["1", 0], window_size=8, enable=True,
