@@ -188,7 +188,8 @@ pub(super) fn beyond(
     let mut seen = engine.readers.entry(reader).or_default();
     seen.found |= found;
     seen.near = seen.near.saturating_add(reached.iter().any(|beyond| beyond.near).into());
-    seen.in_vain = seen.in_vain.saturating_add(nothing.into());
+    // More in vain than not: one that reads a table now and then is looked into.
+    seen.in_vain = seen.in_vain.saturating_sub(found.into()).saturating_add(nothing.into());
     Ok(reached)
 }
 
