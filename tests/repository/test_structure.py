@@ -76,6 +76,12 @@ def test_files_are_small_enough_to_be_read():
     assert large - TABLES - TOO_LARGE == set()
 
 
+def test_each_test_file_has_a_name_of_its_own():
+    """Without packages pytest knows a file by its name: two of one are not collected."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_the_shipping_core_is_small():
     lines = sum(shipping(path.read_text()).count("\n") for path in sources(CORE))
     assert lines <= LARGEST_CORE
